@@ -1,0 +1,18 @@
+#include "common/base/clock.h"
+
+namespace engram {
+namespace {
+
+class RealClock : public Clock {
+ public:
+  TimePoint Now() const override { return std::chrono::steady_clock::now(); }
+};
+
+}  // namespace
+
+const Clock& Clock::Real() {
+  static const RealClock clock;
+  return clock;
+}
+
+}  // namespace engram

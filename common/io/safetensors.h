@@ -1,0 +1,90 @@
+// Safetensors checkpoints, read and written: an 8-byte little-endian header length, a JSON header, raw tensor
+// bytes. A folder holds either one model.safetensors or shards listed in model.safetensors.index.json.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/base/types.h"
+#include "common/io/mmap_file.h"
+
+namespace engram::io {
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<uint64_t> shape;
+  uint32_t file_index = 0;     // into Checkpoint's files
+  uint64_t file_offset = 0;    // absolute, bytes
+  uint64_t size_bytes = 0;
+  uint64_t element_count() const;
+};
+
+// Bytes of one tensor inside the mapping; valid while the Checkpoint lives.
+struct TensorView {
+  const TensorInfo* info = nullptr;
+  std::span<const std::byte> bytes;
+};
+
+// All tensors of a folder, mapped, every header validated before anything is used: length within the file and
+// <= 100 MB, offsets inside the data and non-overlapping, dtype known, shape * dtype == size, no duplicate name,
+// every tensor of the index in the shard the index names. Immutable after Open; any thread may read.
+class Checkpoint {
+ public:
+  // NOT_FOUND: no such folder or shard. INVALID_ARGUMENT: names the file, the tensor and what is wrong with it.
+  static Result<Checkpoint> Open(const std::string& directory);
+
+  const std::string& directory() const { return directory_; }
+  const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
+  bool Has(std::string_view name) const { return tensors_.contains(name); }
+  // NOT_FOUND names the tensor and the folder.
+  Result<TensorView> Get(std::string_view name) const;
+  // Also refuses another shape or a dtype outside `allowed`, naming both.
+  Result<TensorView> Get(std::string_view name, std::span<const uint64_t> shape,
+                         std::span<const DType> allowed) const;
+
+ private:
+  std::string directory_;
+  std::vector<MmapFile> files_;
+  std::map<std::string, TensorInfo, std::less<>> tensors_;
+};
+
+// Parses the header of one file: `file` is the whole file's bytes, `path` is for messages. Exposed for fuzzing.
+Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file, const std::string& path);
+
+// Writes one safetensors file front to back with bounded memory: declare every tensor, then append their bytes in
+// the order declared, then Finish.
+class SafetensorsWriter {
+ public:
+  struct Declaration {
+    std::string name;
+    DType dtype = DType::kF32;
+    std::vector<uint64_t> shape;
+  };
+  static Result<SafetensorsWriter> Create(const std::string& path, std::vector<Declaration> tensors);
+  SafetensorsWriter(SafetensorsWriter&& other) noexcept;
+  SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
+  ~SafetensorsWriter();
+  Status Append(std::span<const std::byte> bytes);
+  // FAILED_PRECONDITION when the bytes appended are not exactly those declared.
+  Status Finish();
+
+ private:
+  SafetensorsWriter() = default;
+  std::string path_;
+  std::FILE* file_ = nullptr;
+  uint64_t data_bytes_declared_ = 0;
+  uint64_t data_bytes_written_ = 0;
+};
+
+// Writes model.safetensors.index.json: tensor name -> shard file name.
+Status WriteSafetensorsIndex(const std::string& directory, const std::map<std::string, std::string>& weight_map,
+                             uint64_t total_size_bytes);
+
+}  // namespace engram::io

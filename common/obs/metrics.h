@@ -1,0 +1,51 @@
+// Metrics in Prometheus' text format (prometheus-cpp core). Counters, gauges and histograms are made once, at start,
+// and live as long as the registry; changing one is an atomic add. The only place that includes the library.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace engram::obs {
+
+using Labels = std::map<std::string, std::string>;
+
+class Counter {
+ public:
+  virtual ~Counter() = default;
+  virtual void Add(double n = 1) = 0;  // n >= 0
+  virtual double Value() const = 0;
+};
+
+class Gauge {
+ public:
+  virtual ~Gauge() = default;
+  virtual void Set(double value) = 0;
+  virtual double Value() const = 0;
+};
+
+class Histogram {
+ public:
+  virtual ~Histogram() = default;
+  virtual void Observe(double value) = 0;
+};
+
+class Metrics {
+ public:
+  Metrics();
+  ~Metrics();
+  // Asking again for the same name and labels gives the same metric. Thread-safe.
+  Counter& GetCounter(const std::string& name, const std::string& help, const Labels& labels = {});
+  Gauge& GetGauge(const std::string& name, const std::string& help, const Labels& labels = {});
+  Histogram& GetHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds,
+                          const Labels& labels = {});
+  // The whole registry, text exposition format.
+  std::string Text() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace engram::obs

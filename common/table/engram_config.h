@@ -1,0 +1,44 @@
+// The engram_* keys of a model's config.json (spec: engram.md section 7, backbone.md).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/io/json.h"
+
+namespace engram::table {
+
+enum class Variant { kPaper, kV41 };
+std::string_view VariantName(Variant variant);
+
+// Limits on what a config may ask for; beyond them the config is refused.
+inline constexpr int kMaxNgramSizeMax = 8;
+inline constexpr int kHeadsMax = 64;
+inline constexpr int kEngramLayersMax = 64;
+
+struct EngramConfig {
+  std::vector<int> layer_ids;                  // 0-based, ascending as listed
+  int max_ngram_size = 0;                      // N
+  int heads_per_order = 0;                     // K
+  int head_dim = 0;                            // values in one row
+  std::vector<uint64_t> requested_vocab_sizes; // one per order 2..N
+  int64_t pad_id = 2;                          // raw id
+  uint64_t compressed_vocab_size = 0;          // V'; 0 = not in the config, take the token map's
+  uint64_t seed = 0;
+  Variant variant = Variant::kPaper;
+  int conv_kernel = 4;                         // paper variant
+  double norm_eps = 1e-20;                     // v41 variant
+
+  int order_count() const { return max_ngram_size - 1; }
+  int rows_per_position() const { return order_count() * heads_per_order; }  // H
+  int embedding_width() const { return rows_per_position() * head_dim; }     // E
+};
+
+// Reads the keys at top level or under "text_config". An object without engram_layer_ids, or with an empty list,
+// gives layer_ids empty. INVALID_ARGUMENT names the key and the value; an unknown engram_* key is refused.
+Result<EngramConfig> ParseEngramConfig(const json::object& config);
+Result<EngramConfig> LoadEngramConfig(const std::string& config_json_path);
+
+}  // namespace engram::table

@@ -1,0 +1,41 @@
+// Byte-level BPE from a Hugging Face tokenizer.json: Sequence of Split regexes (by PCRE2) and ByteLevel, BPE merges,
+// added and special tokens. Immutable after load; any thread may use it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/status.h"
+
+namespace engram::text {
+
+class Tokenizer {
+ public:
+  // INVALID_ARGUMENT names the file and the feature of tokenizer.json that is not supported.
+  static Result<Tokenizer> Load(const std::string& tokenizer_json_path);
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  // Added tokens in the text become their ids; no BOS or EOS is added.
+  Result<std::vector<int32_t>> Encode(std::string_view utf8) const;
+  // Bytes of the ids, concatenated; special tokens kept. May end inside a UTF-8 sequence. OUT_OF_RANGE names the id.
+  Result<std::string> Decode(std::span<const int32_t> ids) const;
+  // The token in the vocabulary's own (byte-level) spelling.
+  Result<std::string> RawToken(int32_t id) const;
+  int32_t vocab_size() const;  // len(tokenizer): added tokens included
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Invalid or cut-off UTF-8 becomes U+FFFD (one per maximal subpart), as tokenizers' decode does.
+std::string ReplaceInvalidUtf8(std::string_view bytes);
+
+}  // namespace engram::text
