@@ -26,9 +26,12 @@ void* Map(size_t size_bytes, int extra_flags) {
 
 std::string_view PageBackingName(PageBacking backing) {
   switch (backing) {
-    case PageBacking::kSmall: return "4k";
-    case PageBacking::kTransparent: return "thp";
-    case PageBacking::kHugeTlb: return "hugetlb";
+    case PageBacking::kSmall:
+      return "4k";
+    case PageBacking::kTransparent:
+      return "thp";
+    case PageBacking::kHugeTlb:
+      return "hugetlb";
   }
   return "?";
 }
@@ -52,7 +55,8 @@ Result<AlignedBuffer> AlignedBuffer::Allocate(size_t size_bytes, PageBacking wan
   buffer.mapping_ = Map(buffer.mapping_bytes_, 0);
   if (buffer.mapping_ == nullptr) {
     const size_t asked = std::exchange(buffer.size_bytes_, 0);
-    return ResourceExhausted(fmt::format("cannot map {} bytes of memory: {}", asked, std::strerror(errno)));
+    return ResourceExhausted(
+        fmt::format("cannot map {} bytes of memory: {}", asked, std::strerror(errno)));
   }
   const auto address = reinterpret_cast<uintptr_t>(buffer.mapping_);
   buffer.data_ = reinterpret_cast<std::byte*>(RoundUp(address, alignment));

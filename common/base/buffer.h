@@ -1,6 +1,6 @@
-// AlignedBuffer: owning, zero-filled, page-backed memory. Small buffers are 64-byte aligned; buffers of 2 MiB
-// and more are 2 MiB aligned and, when the kernel allows, backed by huge pages (hugetlbfs first when asked for,
-// else madvise). Move-only; one owner.
+// AlignedBuffer: owning, zero-filled, page-backed memory. Small buffers are 64-byte aligned;
+// buffers of 2 MiB and more are 2 MiB aligned and, when the kernel allows, backed by huge pages
+// (hugetlbfs first when asked for, else madvise). Move-only; one owner.
 #pragma once
 
 #include <cstddef>

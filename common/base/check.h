@@ -1,5 +1,6 @@
-// CHECK(condition) << "context": programmer errors, always on. Prints file, line, condition and context, then
-// aborts. DCHECK is the same in debug builds only, for inner loops. Operating errors use Status instead.
+// CHECK(condition) << "context": programmer errors, always on. Prints file, line, condition and
+// context, then aborts. DCHECK is the same in debug builds only, for inner loops. Operating errors
+// use Status instead.
 #pragma once
 
 #include <sstream>
@@ -22,8 +23,8 @@ struct Voidify {
 
 }  // namespace engram::base_internal
 
-#define CHECK(condition)                          \
-  (condition) ? (void)0                           \
+#define CHECK(condition)                             \
+  (condition) ? (void)0                              \
               : ::engram::base_internal::Voidify() & \
                     ::engram::base_internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
 #define ENGRAM_CHECK_OP_(a, op, b) CHECK((a)op(b)) << "(" << (a) << " vs " << (b) << ") "

@@ -1,4 +1,5 @@
-// Clock: the seam for time. Real time in the programs, hand-moved time in tests of deadlines and retries.
+// Clock: the seam for time. Real time in the programs, hand-moved time in tests of deadlines and
+// retries.
 #pragma once
 
 #include <atomic>

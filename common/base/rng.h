@@ -1,5 +1,5 @@
-// Seeded generators for everything random in the system (weights, sampling, tests). Results are part of the
-// contract: they never depend on the standard library's distributions.
+// Seeded generators for everything random in the system (weights, sampling, tests). Results are
+// part of the contract: they never depend on the standard library's distributions.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,6 @@
-// Status and Result<T>: how operating errors travel. Every function that can fail for a reason outside
-// the program returns one of them; programmer errors use CHECK (check.h). No exceptions across our functions.
+// Status and Result<T>: how operating errors travel. Every function that can fail for a reason
+// outside the program returns one of them; programmer errors use CHECK (check.h). No exceptions
+// across our functions.
 #pragma once
 
 #include <optional>
@@ -12,7 +13,8 @@
 
 namespace engram {
 
-// The one table of codes. The message says what was tried, on what, and the value; the code says who can act.
+// The one table of codes. The message says what was tried, on what, and the value; the code says
+// who can act.
 enum class Code : int {
   kOk = 0,
   kInvalidArgument = 1,     // the caller's input is wrong; trying again will not help
@@ -52,7 +54,9 @@ inline Status OkStatus() { return {}; }
 inline Status InvalidArgument(std::string m) { return {Code::kInvalidArgument, std::move(m)}; }
 inline Status NotFound(std::string m) { return {Code::kNotFound, std::move(m)}; }
 inline Status AlreadyExists(std::string m) { return {Code::kAlreadyExists, std::move(m)}; }
-inline Status FailedPrecondition(std::string m) { return {Code::kFailedPrecondition, std::move(m)}; }
+inline Status FailedPrecondition(std::string m) {
+  return {Code::kFailedPrecondition, std::move(m)};
+}
 inline Status OutOfRange(std::string m) { return {Code::kOutOfRange, std::move(m)}; }
 inline Status Unavailable(std::string m) { return {Code::kUnavailable, std::move(m)}; }
 inline Status DeadlineExceeded(std::string m) { return {Code::kDeadlineExceeded, std::move(m)}; }
@@ -88,10 +92,9 @@ class [[nodiscard]] Result {
 };
 
 // RETURN_IF_ERROR(expr): return the Status of `expr` from this function unless it is ok.
-#define RETURN_IF_ERROR(expr)                                        \
-  do {                                                               \
-    if (::engram::Status engram_status_ = (expr); !engram_status_.ok()) \
-      return engram_status_;                                         \
+#define RETURN_IF_ERROR(expr)                                                                  \
+  do {                                                                                         \
+    if (::engram::Status engram_status_ = (expr); !engram_status_.ok()) return engram_status_; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, expr): x = the value of the Result `expr`, or return its Status.

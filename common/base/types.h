@@ -1,4 +1,5 @@
-// Number formats of weights and rows, and their exact conversions. fp32 is the computing format everywhere.
+// Number formats of weights and rows, and their exact conversions. fp32 is the computing format
+// everywhere.
 #pragma once
 
 #include <bit>
@@ -16,32 +17,43 @@ enum class DType : uint8_t { kF32, kBf16, kF8E4m3, kF8E8m0, kI32, kI64, kU8 };
 constexpr size_t SizeOf(DType t) {
   switch (t) {
     case DType::kF32:
-    case DType::kI32: return 4;
-    case DType::kBf16: return 2;
-    case DType::kI64: return 8;
+    case DType::kI32:
+      return 4;
+    case DType::kBf16:
+      return 2;
+    case DType::kI64:
+      return 8;
     case DType::kF8E4m3:
     case DType::kF8E8m0:
-    case DType::kU8: return 1;
+    case DType::kU8:
+      return 1;
   }
   return 0;
 }
 
 constexpr std::string_view DTypeName(DType t) {
   switch (t) {
-    case DType::kF32: return "F32";
-    case DType::kBf16: return "BF16";
-    case DType::kF8E4m3: return "F8_E4M3";
-    case DType::kF8E8m0: return "F8_E8M0";
-    case DType::kI32: return "I32";
-    case DType::kI64: return "I64";
-    case DType::kU8: return "U8";
+    case DType::kF32:
+      return "F32";
+    case DType::kBf16:
+      return "BF16";
+    case DType::kF8E4m3:
+      return "F8_E4M3";
+    case DType::kF8E8m0:
+      return "F8_E8M0";
+    case DType::kI32:
+      return "I32";
+    case DType::kI64:
+      return "I64";
+    case DType::kU8:
+      return "U8";
   }
   return "?";
 }
 
 constexpr std::optional<DType> ParseDType(std::string_view name) {
-  for (DType t : {DType::kF32, DType::kBf16, DType::kF8E4m3, DType::kF8E8m0, DType::kI32, DType::kI64,
-                  DType::kU8}) {
+  for (DType t : {DType::kF32, DType::kBf16, DType::kF8E4m3, DType::kF8E8m0, DType::kI32,
+                  DType::kI64, DType::kU8}) {
     if (DTypeName(t) == name) return t;
   }
   return std::nullopt;
@@ -53,7 +65,9 @@ struct Bf16 {
   bool operator==(const Bf16&) const = default;
 };
 
-constexpr float ToFloat(Bf16 v) { return std::bit_cast<float>(static_cast<uint32_t>(v.bits) << 16); }
+constexpr float ToFloat(Bf16 v) {
+  return std::bit_cast<float>(static_cast<uint32_t>(v.bits) << 16);
+}
 
 // Round to nearest even; NaN stays NaN (quiet).
 constexpr Bf16 ToBf16(float f) {

@@ -1,5 +1,6 @@
-// Configuration: a struct with defaults, the same keys in YAML, `--set a.b=c` on top. An unknown key is an error that
-// names the nearest one; every value in force can be printed. The only place that includes yaml-cpp.
+// Configuration: a struct with defaults, the same keys in YAML, `--set a.b=c` on top. An unknown
+// key is an error that names the nearest one; every value in force can be printed. The only place
+// that includes yaml-cpp.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@
 namespace engram::config {
 
 // The keys of one program. A config struct fills it with pointers to its own members:
-//   void Describe(config::Fields& f) { f.Add("store.path", &store_path, "folder of the RocksDB store"); }
+//   void Describe(config::Fields& f) { f.Add("store.path", &store_path, "folder of the RocksDB
+//   store"); }
 class Fields {
  public:
   using Target = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*>;
@@ -35,12 +37,14 @@ class Fields {
   std::vector<Field> fields_;
 };
 
-// Reads the YAML file (skipped when the path is empty), then applies each "a.b=value". INVALID_ARGUMENT names the file
-// or option, the key, the value, what was expected, and for an unknown key the nearest known one.
+// Reads the YAML file (skipped when the path is empty), then applies each "a.b=value".
+// INVALID_ARGUMENT names the file or option, the key, the value, what was expected, and for an
+// unknown key the nearest known one.
 Status Load(const std::string& yaml_path, std::span<const std::string> overrides, Fields& fields);
 Status LoadText(std::string_view yaml, std::string_view what, Fields& fields);
 
-// Every key with its value in force, as YAML that Load accepts. `with_help` puts the help text above each key.
+// Every key with its value in force, as YAML that Load accepts. `with_help` puts the help text
+// above each key.
 std::string Dump(const Fields& fields, bool with_help);
 
 }  // namespace engram::config

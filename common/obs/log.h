@@ -1,4 +1,5 @@
-// Logging: one line an event, "message key=value ...", to stderr. The only place that includes spdlog.
+// Logging: one line an event, "message key=value ...", to stderr. The only place that includes
+// spdlog.
 #pragma once
 
 #include <string>

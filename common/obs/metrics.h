@@ -1,5 +1,6 @@
-// Metrics in Prometheus' text format (prometheus-cpp core). Counters, gauges and histograms are made once, at start,
-// and live as long as the registry; changing one is an atomic add. The only place that includes the library.
+// Metrics in Prometheus' text format (prometheus-cpp core). Counters, gauges and histograms are
+// made once, at start, and live as long as the registry; changing one is an atomic add. The only
+// place that includes the library.
 #pragma once
 
 #include <map>
@@ -38,8 +39,8 @@ class Metrics {
   // Asking again for the same name and labels gives the same metric. Thread-safe.
   Counter& GetCounter(const std::string& name, const std::string& help, const Labels& labels = {});
   Gauge& GetGauge(const std::string& name, const std::string& help, const Labels& labels = {});
-  Histogram& GetHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds,
-                          const Labels& labels = {});
+  Histogram& GetHistogram(const std::string& name, const std::string& help,
+                          const std::vector<double>& bounds, const Labels& labels = {});
   // The whole registry, text exposition format.
   std::string Text() const;
 

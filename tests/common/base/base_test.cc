@@ -30,9 +30,9 @@ TEST(Types, EveryBf16SurvivesARoundTrip) {
 }
 
 TEST(Types, Bf16RoundsToNearestEven) {
-  EXPECT_EQ(ToBf16(1.0f + 0.00390625f).bits, 0x3f80);         // halfway, to even (down)
-  EXPECT_EQ(ToBf16(1.0f + 3 * 0.00390625f).bits, 0x3f82);     // halfway, to even (up)
-  EXPECT_EQ(ToBf16(1.0f + 0.00390625f + 1e-6f).bits, 0x3f81); // just above halfway
+  EXPECT_EQ(ToBf16(1.0f + 0.00390625f).bits, 0x3f80);          // halfway, to even (down)
+  EXPECT_EQ(ToBf16(1.0f + 3 * 0.00390625f).bits, 0x3f82);      // halfway, to even (up)
+  EXPECT_EQ(ToBf16(1.0f + 0.00390625f + 1e-6f).bits, 0x3f81);  // just above halfway
 }
 
 TEST(Types, EveryFp8SurvivesARoundTrip) {
@@ -46,7 +46,8 @@ TEST(Types, EveryFp8SurvivesARoundTrip) {
 TEST(Types, Fp8RoundsToTheNearestOfItsNeighbours) {
   Rng rng(1);
   for (int i = 0; i < 20000; ++i) {
-    const auto x = static_cast<float>(std::ldexp(rng.NextDouble() * 2 - 1, static_cast<int>(rng.NextBelow(24)) - 14));
+    const auto x = static_cast<float>(
+        std::ldexp(rng.NextDouble() * 2 - 1, static_cast<int>(rng.NextBelow(24)) - 14));
     if (std::fabs(x) > kFp8E4m3Max) continue;
     const float y = ToFloat(ToFp8E4m3(x));
     for (uint32_t bits = 0; bits < 256; ++bits) {
@@ -62,7 +63,8 @@ TEST(Types, Fp8RoundsToTheNearestOfItsNeighbours) {
 }
 
 TEST(Types, E8m0IsAPowerOfTwo) {
-  for (int b = 0; b < 255; ++b) EXPECT_EQ(ToFloat(E8m0{static_cast<uint8_t>(b)}), std::ldexp(1.0f, b - 127));
+  for (int b = 0; b < 255; ++b)
+    EXPECT_EQ(ToFloat(E8m0{static_cast<uint8_t>(b)}), std::ldexp(1.0f, b - 127));
   EXPECT_TRUE(std::isnan(ToFloat(E8m0{255})));
 }
 
@@ -91,7 +93,8 @@ TEST(Sha256, KnownAnswer) {
   Sha256 sha;
   sha.Update("a");
   sha.Update("bc");
-  EXPECT_EQ(ToHex(sha.Finish()), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(ToHex(sha.Finish()),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 TEST(Buffer, LargeBuffersAreHugePageAlignedAndZero) {
