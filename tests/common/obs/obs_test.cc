@@ -1,8 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <thread>
 
+#include "common/base/rng.h"
+#include "common/obs/latency_histogram.h"
 #include "common/obs/log.h"
 #include "common/obs/metrics.h"
 
@@ -44,6 +48,27 @@ TEST(Metrics, CountsFromSeveralThreadsAddUp) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(metrics.GetCounter("engram_total", "n").Value(), 4000);
+}
+
+TEST(LatencyHistogram, QuantilesAreWithinOneBucketOfTheSortedValues) {
+  Rng rng(5);
+  auto histogram = std::make_unique<LatencyHistogram>();
+  auto other = std::make_unique<LatencyHistogram>();
+  std::vector<uint64_t> values;
+  for (int i = 0; i < 50000; ++i) {
+    values.push_back(rng.NextU64() >> (rng.NextBelow(60) + 4));
+    (i % 2 == 0 ? histogram : other)->Record(values.back());
+  }
+  histogram->Merge(*other);
+  std::sort(values.begin(), values.end());
+  for (const double q : {0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0}) {
+    const auto exact = values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
+    const uint64_t found = histogram->QuantileNs(q);
+    EXPECT_GE(found, exact) << q;
+    EXPECT_LE(static_cast<double>(found - exact), static_cast<double>(exact) / 64 + 1) << q;
+  }
+  EXPECT_EQ(histogram->max_ns(), values.back());
+  EXPECT_EQ(histogram->total(), 50000u);
 }
 
 TEST(Log, RefusesAnUnknownLevel) {

@@ -1,0 +1,136 @@
+// The architecture as a test: includes only go down, every third-party library has one home, files
+// stay readable.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct SourceFile {
+  std::string path;  // from the repository root
+  std::vector<std::string> lines;
+};
+
+std::vector<SourceFile> AllSources() {
+  const fs::path root = ENGRAM_SOURCE_DIR;
+  std::vector<SourceFile> files;
+  for (const char* top : {"common", "kernels", "memnode", "compute", "tests"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
+      const std::string extension = entry.path().extension();
+      if (extension != ".cc" && extension != ".h" && extension != ".cu" && extension != ".cuh")
+        continue;
+      SourceFile file{fs::relative(entry.path(), root), {}};
+      std::ifstream in(entry.path());
+      for (std::string line; std::getline(in, line);) file.lines.push_back(line);
+      files.push_back(std::move(file));
+    }
+  }
+  return files;
+}
+
+std::vector<std::string> Includes(const SourceFile& file) {
+  static const std::regex kInclude(R"(^\s*#\s*include\s*[<"]([^>"]+)[>"])");
+  std::vector<std::string> found;
+  for (const std::string& line : file.lines) {
+    std::smatch match;
+    if (std::regex_search(line, match, kInclude)) found.push_back(match[1]);
+  }
+  return found;
+}
+
+// Longest matching prefix wins; a file may include files of its own floor or lower.
+const std::vector<std::pair<std::string, int>> kFloors = {
+    {"common/base/", 0},    {"common/config/", 1}, {"common/obs/", 1},     {"common/io/", 1},
+    {"common/table/", 2},   {"common/text/", 3},   {"common/net/", 3},     {"common/client/", 4},
+    {"kernels/", 5},        {"memnode/", 6},       {"compute/memory/", 6}, {"compute/parallel/", 6},
+    {"compute/config", 6},  {"compute/model/", 7}, {"compute/engine/", 8}, {"compute/api/", 9},
+    {"compute/tools/", 10}, {"compute/main", 11},
+};
+
+int FloorOf(const std::string& path) {
+  for (const auto& [prefix, floor] : kFloors) {
+    if (path.starts_with(prefix)) return floor;
+  }
+  return -1;
+}
+
+TEST(Floors, IncludesOnlyGoDown) {
+  for (const SourceFile& file : AllSources()) {
+    if (file.path.starts_with("tests/")) continue;
+    const int floor = FloorOf(file.path);
+    ASSERT_GE(floor, 0) << file.path << " is on no floor";
+    for (const std::string& include : Includes(file)) {
+      const int other = FloorOf(include);
+      EXPECT_LE(other, floor) << file.path << " includes " << include;
+      if (file.path.starts_with("kernels/") && other >= 0) {
+        EXPECT_TRUE(include.starts_with("kernels/") || include.starts_with("common/base/") ||
+                    include.starts_with("common/table/"))
+            << file.path << " includes " << include << ": kernels know base and table only";
+      }
+    }
+  }
+}
+
+TEST(Floors, TheTwoProgramsNeverIncludeEachOther) {
+  for (const SourceFile& file : AllSources()) {
+    for (const std::string& include : Includes(file)) {
+      EXPECT_FALSE(file.path.starts_with("memnode/") && include.starts_with("compute/"))
+          << file.path;
+      EXPECT_FALSE(file.path.starts_with("compute/") && include.starts_with("memnode/"))
+          << file.path;
+    }
+  }
+}
+
+TEST(Floors, EveryLibraryHasOneHome) {
+  const std::map<std::string, std::string> homes = {
+      {"ucp/", "common/net/"},        {"ucs/", "common/net/"},         {"uct/", "common/net/"},
+      {"boost/asio", "common/net/"},  {"boost/beast", "common/net/"},  {"boost/json", "common/io/"},
+      {"rocksdb/", "memnode/"},       {"yaml-cpp/", "common/config/"}, {"spdlog/", "common/obs/"},
+      {"prometheus/", "common/obs/"}, {"unicode/", "common/table/"},   {"pcre2", "common/text/"},
+      {"openssl/", "common/base/"},
+  };
+  for (const SourceFile& file : AllSources()) {
+    if (file.path.starts_with("tests/")) continue;
+    for (const std::string& include : Includes(file)) {
+      for (const auto& [library, home] : homes) {
+        if (include.starts_with(library)) {
+          EXPECT_TRUE(file.path.starts_with(home)) << file.path << " includes " << include;
+        }
+      }
+    }
+  }
+}
+
+TEST(Floors, FilesAndLinesStayReadable) {
+  constexpr size_t kLinesMax = 500;
+  constexpr size_t kColumnsMax = 100;
+  for (const SourceFile& file : AllSources()) {
+    EXPECT_LE(file.lines.size(), kLinesMax) << file.path << " is two files";
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const auto columns = static_cast<size_t>(std::count_if(
+          file.lines[i].begin(), file.lines[i].end(), [](char c) { return (c & 0xc0) != 0x80; }));
+      EXPECT_LE(columns, kColumnsMax) << file.path << ":" << i + 1;
+    }
+  }
+}
+
+TEST(Floors, EveryHeaderIsGuardedAndEveryFileSaysWhatItIs) {
+  for (const SourceFile& file : AllSources()) {
+    if (!file.path.ends_with(".h")) continue;
+    ASSERT_FALSE(file.lines.empty()) << file.path;
+    EXPECT_TRUE(file.lines[0].starts_with("// ")) << file.path << " has no header comment";
+    EXPECT_NE(std::find(file.lines.begin(), file.lines.end(), "#pragma once"), file.lines.end())
+        << file.path;
+  }
+}
+
+}  // namespace

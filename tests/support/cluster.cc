@@ -1,0 +1,67 @@
+#include "tests/support/cluster.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace engram::testing_support {
+
+std::string Binary(const std::string& name) { return std::string(ENGRAM_BIN_DIR) + "/" + name; }
+
+std::string MakeModel(const std::string& work_dir, const std::string& preset,
+                      const std::string& variant, int seed) {
+  const std::string dir = work_dir + "/" + preset + "-" + variant + "-" + std::to_string(seed);
+  const Finished made =
+      RunToEnd({Binary("engramctl"), "make-model", "--preset", preset, "--variant", variant,
+                "--seed", std::to_string(seed), "--out", dir},
+               work_dir);
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+  return dir;
+}
+
+Cluster::Cluster(const std::string& work_dir, const std::string& model_dir, int count,
+                 std::vector<std::string> extra)
+    : work_dir_(work_dir) {
+  std::string members;
+  for (int i = 0; i < count; ++i) members += (i > 0 ? ",m" : "m") + std::to_string(i);
+  for (int i = 0; i < count; ++i) {
+    const std::string name = "m" + std::to_string(i);
+    std::vector<std::string> argv = {Binary("engram-memnode")};
+    for (const std::string& set :
+         {"node.name=" + name, "cluster.members=" + members, "model.path=" + model_dir,
+          "store.path=" + work_dir + "/store-" + name + "of" + std::to_string(count),
+          std::string("control.listen=127.0.0.1:0"), std::string("http.listen=127.0.0.1:0")}) {
+      argv.push_back("--set");
+      argv.push_back(set);
+    }
+    argv.insert(argv.end(), extra.begin(), extra.end());
+    nodes_.push_back(std::make_unique<Process>(name, std::move(argv), work_dir));
+  }
+  for (auto& node : nodes_) {
+    const std::string line = node->WaitLine("ready ", std::chrono::seconds(30));
+    EXPECT_NE(line, "") << "a memory node did not start: " << node->Stderr();
+    control_.push_back(ValueOf(line, "control"));
+    http_.push_back(ValueOf(line, "http"));
+  }
+}
+
+std::string Cluster::memnodes() const {
+  std::string text;
+  for (const std::string& address : control_) text += (text.empty() ? "" : ",") + address;
+  return text;
+}
+
+std::string Cluster::Get(size_t i, const std::string& path, int* code) const {
+  const Finished got = RunToEnd(
+      {"/usr/bin/curl", "-s", "-m", "5", "-w", "\n%{http_code}", "http://" + http_[i] + path},
+      work_dir_);
+  const size_t newline = got.out.rfind('\n');
+  if (newline == std::string::npos) {
+    *code = 0;
+    return "";
+  }
+  *code = std::atoi(got.out.c_str() + newline + 1);
+  return got.out.substr(0, newline);
+}
+
+}  // namespace engram::testing_support
