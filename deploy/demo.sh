@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# The whole system on one machine: two memory nodes, one compute engine, a real text; then a load on the nodes.
+#
+#   deploy/demo.sh [TEXT-FILE]        default: the life of a row, from this repository's documentation
+#
+# Installs what is missing, builds, checks that the answer over the network is bit for bit the answer with the tables
+# in the process, and cleans up after itself, also on Ctrl-C. Exits non-zero when any check fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+text=${1:-memnode/README.md}
+tokens=64                      # generated tokens that must agree
+prompt_bytes=1500              # of the text; the small model's prefill takes some seconds on two cores
+model=build/demo/small-1
+bin=build/release/bin
+[ -r "$text" ] || { echo "demo: cannot read $text" >&2; exit 1; }
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/engram-demo.XXXXXX")
+nodes=()
+cleanup() {
+  trap - EXIT INT TERM
+  for pid in "${nodes[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+  for pid in "${nodes[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'cleanup; exit 130' INT TERM
+
+# Runs a quiet step; its output is shown only when it fails.
+step() {
+  local what=$1; shift
+  printf '%-58s' "$what ..."
+  local begin=$SECONDS
+  if ! "$@" >"$work/step.log" 2>&1; then
+    echo "FAILED"; tail -n 15 "$work/step.log" >&2; exit 1
+  fi
+  echo "$((SECONDS - begin)) s"
+}
+
+build() {
+  cmake --preset release
+  cmake --build --preset release --target engramctl engram-memnode engram-compute engram-load
+}
+make_model() {
+  [ -e "$model/.complete" ] && return
+  rm -rf "$model"
+  "$bin/engramctl" make-model --preset small --seed 1 --out "$model"
+  touch "$model/.complete"
+}
+
+step "packages" deploy/install-deps.sh
+step "build (the first takes minutes)" build
+step "model: 0.5 GB of Engram tables, seeded weights" make_model
+
+start_node() {  # name
+  "$bin/engram-memnode" --set node.name="$1" --set cluster.members=m0,m1 --set model.path="$model" \
+    --set store.path="build/demo/store-$1" --set control.listen=127.0.0.1:0 --set http.listen=127.0.0.1:0 \
+    >"$work/$1.out" 2>"$work/$1.err" &
+  nodes+=($!)
+}
+wait_ready() {  # name, pid
+  for _ in $(seq 600); do
+    grep -q '^ready ' "$work/$1.out" && return
+    kill -0 "$2" 2>/dev/null || { cat "$work/$1.err"; return 1; }
+    sleep 0.1
+  done
+  echo "memory node $1 not ready after 60 s"; return 1
+}
+address() { sed -n 's/^ready .*control=\([^ ]*\).*/\1/p' "$work/$1.out"; }
+
+start_node m0; start_node m1
+step "memory node m0: folder -> RocksDB (once) -> DRAM" wait_ready m0 "${nodes[0]}"
+step "memory node m1" wait_ready m1 "${nodes[1]}"
+memnodes=$(address m0),$(address m1)
+
+head -c "$prompt_bytes" "$text" | iconv -c -f UTF-8 -t UTF-8 >"$work/prompt.txt" || true
+generate() {  # name, where...
+  local name=$1; shift
+  "$bin/engram-compute" generate --model "$model" "$@" --prompt-file "$work/prompt.txt" \
+    --max-tokens $tokens --ignore-eos --temperature 0.7 --seed 1 --json "$work/$name.json" >"$work/$name.txt"
+}
+score() {  # name, where...
+  local name=$1; shift
+  "$bin/engram-compute" score --model "$model" "$@" --input "$work/tokens.jsonl" --output "$work/$name.jsonl"
+}
+both() {
+  generate remote --memnodes "$memnodes"
+  generate local --local
+}
+step "generate $tokens tokens, rows from the memory nodes, then local" both
+
+echo
+echo "completion (random weights, so not sense; $text as prompt):"
+tr '\n' ' ' <"$work/remote.txt" | cut -c1-200 | sed 's/^/  /'
+echo
+jq -r '
+  def k: tostring | if length > 3 then .[:-3] + "," + .[-3:] else . end;
+  "tokens/s       prefill \(.prefill_tokens_per_s*10|round/10)   decode \(.decode_tokens_per_s*10|round/10)   (\(.prompt_tokens) prompt tokens, \(.tokens|length) generated)",
+  "rows           asked \(.rows_asked|k)   distinct \(.rows_distinct|k)   fetched " + ([.nodes[]|"\(.name) \(.rows_fetched|k)"]|join("   ")),
+  "exposed wait   " + ([.layers[]|"layer \(.layer_id): \(.exposed_wait_us|round) us (\(.exposed_wait_share*10000|round/100) % of step time)"]|join("   "))
+' "$work/remote.json"
+
+failed=0
+check() {  # what, command...
+  local what=$1; shift
+  if "$@"; then printf '%-70s ok\n' "$what"; else printf '%-70s FAILED\n' "$what"; failed=1; fi
+}
+jq -c '{tokens: .tokens}' "$work/remote.json" >"$work/tokens.jsonl"
+score remote-score --memnodes "$memnodes"
+score local-score --local
+same() { [ "$(jq -c .tokens,.logprobs "$work/remote.json")" = "$(jq -c .tokens,.logprobs "$work/local.json")" ] &&
+  [ "$(jq '.tokens|length' "$work/remote.json")" -ge $tokens ]; }
+check "remote answer == in-process answer, $tokens tokens and log-probabilities" same
+check "remote scores == in-process scores, byte for byte" cmp -s "$work/remote-score.jsonl" "$work/local-score.jsonl"
+
+echo
+echo "lookup load, closed loop, 5 s, every row compared with the checkpoint:"
+"$bin/engram-load" --model "$model" --memnodes "$memnodes" --seconds 5 --json "$work/load.json" | sed 's/^/  /' || failed=1
+no_wrong_rows() { jq -e '.wrong_rows == 0 and .errors == 0 and .verified_rows > 0' "$work/load.json" >/dev/null; }
+check "no wrong row, no error" no_wrong_rows
+exit $failed
