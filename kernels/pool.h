@@ -1,0 +1,61 @@
+// Pool: a few threads that share one loop at a time. The partition is static, so which thread
+// computes what never changes a result; waiting spins a bounded time, then sleeps, so a busy
+// neighbour is not starved.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace engram::kernels {
+
+class Pool {
+ public:
+  static constexpr int kThreadsMax = 64;
+  // `threads` counts the caller, who takes part in every loop: 1 starts no thread.
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(begin, end) on disjoint ranges that cover [0, count), one a thread, cut at multiples
+  // of `grain`. Returns when all are done. One caller at a time; not to be called from inside a
+  // body.
+  template <typename Body>
+  void Run(int64_t count, int64_t grain, const Body& body) {
+    RunErased({&body,
+               [](const void* context, int64_t begin, int64_t end) {
+                 (*static_cast<const Body*>(context))(begin, end);
+               },
+               count, grain});
+  }
+
+ private:
+  struct Job {
+    const void* body = nullptr;
+    void (*call)(const void*, int64_t, int64_t) = nullptr;
+    int64_t count = 0;
+    int64_t grain = 1;
+  };
+
+  void RunErased(const Job& job);
+  void RunShare(const Job& job, int share) const;
+  void Work(int share);
+
+  std::vector<std::thread> workers_;
+  Job job_;
+  std::atomic<uint64_t> epoch_{0};  // counts jobs; job_ is published by its increment
+  std::atomic<int> unfinished_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable started_;
+  std::condition_variable finished_;
+};
+
+}  // namespace engram::kernels

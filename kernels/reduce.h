@@ -1,0 +1,35 @@
+// Dot product in the one order every reduction of the model uses: sixteen lanes, folded 8, 4, 2, 1.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace engram::kernels {
+
+inline constexpr int64_t kLanes = 16;
+
+inline float FoldLanes(std::array<float, kLanes>& lanes) {
+  for (size_t width = kLanes / 2; width > 0; width /= 2) {
+    for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+inline float Dot(const float* a, const float* b, int64_t count) {
+  std::array<float, kLanes> lanes{};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) {
+      lanes[static_cast<size_t>(l)] = std::fma(a[i + l], b[i + l], lanes[static_cast<size_t>(l)]);
+    }
+  }
+  for (int64_t l = 0; i + l < count; ++l) {
+    lanes[static_cast<size_t>(l)] = std::fma(a[i + l], b[i + l], lanes[static_cast<size_t>(l)]);
+  }
+  return FoldLanes(lanes);
+}
+
+inline float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
+}  // namespace engram::kernels

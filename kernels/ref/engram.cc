@@ -1,0 +1,148 @@
+// Fusion of Engram rows into the residual streams, both variants, after the projections.
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/check.h"
+#include "kernels/ops.h"
+#include "kernels/reduce.h"
+
+namespace engram::kernels {
+namespace {
+
+// sigmoid(sign(s) sqrt(max(|s|, 1e-6))), sign(0) = 0.
+float PaperGate(float s) {
+  const float root = std::sqrt(std::max(std::fabs(s), 1e-6f));
+  return Sigmoid(s > 0 ? root : s < 0 ? -root : 0.0f);
+}
+
+// The same, but with copysign: a dot product of +0 opens the gate by sigmoid(1e-3).
+float V41Gate(float dot) {
+  return Sigmoid(std::copysign(std::sqrt(std::max(std::fabs(dot), 1e-6f)), dot));
+}
+
+bool IsLive(std::span<const uint8_t> live, int64_t t) {
+  return live.empty() || live[static_cast<size_t>(t)] != 0;
+}
+
+// <RMSNorm(key), RMSNorm(h)> / sqrt(D), `scratch` [2, D].
+float NormedDot(std::span<const float> key, std::span<const float> key_weight,
+                std::span<const float> h, std::span<const float> h_weight,
+                std::vector<float>& scratch) {
+  const size_t width = key.size();
+  scratch.resize(2 * width);
+  const std::span<float> normed(scratch);
+  RmsNorm(key, key_weight, kPaperNormEps, normed.first(width));
+  RmsNorm(h, h_weight, kPaperNormEps, normed.last(width));
+  return Dot(normed.data(), normed.data() + width, static_cast<int64_t>(width)) /
+         std::sqrt(static_cast<float>(width));
+}
+
+// h_t += u_t + SiLU(conv) where `normed` [history + T, channels] holds the normed u, oldest first.
+void AddConvolved(const PaperFusion& f, std::span<const float> normed, std::span<const float> u,
+                  std::span<float> h) {
+  const size_t channels = f.conv_norm.size();
+  const auto kernel = static_cast<size_t>(f.kernel);
+  const auto dilation = static_cast<size_t>(f.dilation);
+  for (size_t t = 0; t < u.size() / channels; ++t) {
+    for (size_t c = 0; c < channels; ++c) {
+      float sum = 0;
+      for (size_t tap = 0; tap < kernel; ++tap) {
+        sum = std::fma(f.conv[c * kernel + tap], normed[(t + tap * dilation) * channels + c], sum);
+      }
+      h[t * channels + c] += u[t * channels + c] + sum * Sigmoid(sum);
+    }
+  }
+}
+
+}  // namespace
+
+void FusePaper(const PaperFusion& f, std::span<const float> keys, std::span<const float> value,
+               std::span<const uint8_t> live, std::span<float> history, std::span<float> h) {
+  const size_t channels = f.conv_norm.size();
+  const size_t width = channels / static_cast<size_t>(f.streams);
+  const size_t tokens = h.size() / channels;
+  CHECK(keys.size() == h.size() && value.size() == tokens * width);
+  CHECK_EQ(static_cast<int64_t>(history.size()), f.history_size());
+  std::vector<float> u(h.size());
+  std::vector<float> normed(history.size() + h.size());
+  std::vector<float> scratch;
+  std::copy(history.begin(), history.end(), normed.begin());
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t first = 0; first < channels; first += width) {
+      const size_t at = t * channels + first;
+      const float gate =
+          IsLive(live, static_cast<int64_t>(t))
+              ? PaperGate(NormedDot(keys.subspan(at, width), f.key_norm.subspan(first, width),
+                                    h.subspan(at, width), f.query_norm.subspan(first, width),
+                                    scratch))
+              : 0.0f;
+      for (size_t i = 0; i < width; ++i) u[at + i] = gate * value[t * width + i];
+      RmsNorm({u.data() + at, width}, f.conv_norm.subspan(first, width), kPaperConvNormEps,
+              {normed.data() + history.size() + at, width});
+    }
+  }
+  AddConvolved(f, normed, u, h);
+  std::copy(normed.end() - static_cast<ptrdiff_t>(history.size()), normed.end(), history.begin());
+}
+
+void FuseV41(std::span<const float> kv, std::span<const float> qk_weight, int64_t streams,
+             float norm_eps, std::span<const uint8_t> live, std::span<float> h) {
+  const size_t channels = qk_weight.size();
+  const size_t width = channels / static_cast<size_t>(streams);
+  const auto count = static_cast<int64_t>(width);
+  const size_t tokens = h.size() / channels;
+  CHECK_EQ(kv.size(), tokens * (channels + width));
+  std::vector<float> weighted(width);
+  for (size_t t = 0; t < tokens; ++t) {
+    if (!IsLive(live, static_cast<int64_t>(t))) continue;
+    const float* value = kv.data() + t * (channels + width) + channels;
+    for (size_t first = 0; first < channels; first += width) {
+      const float* key = kv.data() + t * (channels + width) + first;
+      const std::span<float> stream = h.subspan(t * channels + first, width);
+      for (size_t i = 0; i < width; ++i) weighted[i] = stream[i] * qk_weight[first + i];
+      const float d = static_cast<float>(width);
+      const float dot =
+          Dot(weighted.data(), key, count) *
+          (1.0f / std::sqrt(Dot(stream.data(), stream.data(), count) / d + norm_eps)) *
+          (1.0f / std::sqrt(Dot(key, key, count) / d + norm_eps)) / std::sqrt(d);
+      AddScaled(stream, V41Gate(dot), {value, width});
+    }
+  }
+}
+
+void QuantizeActivations(std::span<float> x) {
+  CHECK_EQ(x.size() % 32, 0u);
+  for (size_t first = 0; first < x.size(); first += 32) {
+    const std::span<float> block = x.subspan(first, 32);
+    float amax = 0;
+    for (const float value : block) amax = std::max(amax, std::fabs(value));
+    if (amax == 0 || !std::isfinite(amax)) continue;  // a non-finite value is caught at the logits
+    int exponent = 0;
+    const float fraction = std::frexp(amax / kFp8E4m3Max, &exponent);
+    if (fraction == 0.5f) --exponent;  // already a power of two
+    for (float& value : block) {
+      value = std::ldexp(ToFloat(ToFp8E4m3(std::ldexp(value, -exponent))), exponent);
+    }
+  }
+}
+
+bool DequantizeBlocks(std::span<const std::byte> fp8, std::span<const std::byte> scales,
+                      int64_t rows, int64_t columns, std::span<Bf16> out) {
+  const int64_t scale_columns = (columns + 31) / 32;
+  CHECK_EQ(static_cast<int64_t>(fp8.size()), rows * columns);
+  CHECK_EQ(static_cast<int64_t>(scales.size()), (rows + 31) / 32 * scale_columns);
+  CHECK_EQ(out.size(), fp8.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const auto at = static_cast<size_t>(r * columns + c);
+      const auto scale = scales[static_cast<size_t>(r / 32 * scale_columns + c / 32)];
+      const float value = ToFloat(Fp8E4m3{std::to_integer<uint8_t>(fp8[at])}) *
+                          ToFloat(E8m0{std::to_integer<uint8_t>(scale)});
+      out[at] = ToBf16(value);
+      if (!std::isfinite(value) || ToFloat(out[at]) != value) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace engram::kernels
