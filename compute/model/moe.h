@@ -1,0 +1,22 @@
+// The feed-forward sublayers: one dense SwiGLU, or shared and routed experts.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "compute/model/model_config.h"
+#include "compute/model/weights.h"
+#include "kernels/pool.h"
+
+namespace engram::compute {
+
+// x [T, D] -> [T, D].
+std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
+                                std::span<const float> x);
+
+// Tokens are grouped by expert; each token sums its experts in ascending order, then the shared
+// expert.
+std::vector<float> MoeForward(kernels::Pool& pool, const ModelConfig& config,
+                              const MoeWeights& weights, std::span<const float> x);
+
+}  // namespace engram::compute

@@ -1,0 +1,82 @@
+// The backbone's weights as views of a mapped checkpoint. Matrices stay as stored (bf16 or fp32);
+// small vectors are widened to fp32. The Engram tables (engram.embed.*) are not read here: rows
+// come from a RowSource.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/io/safetensors.h"
+#include "compute/model/model_config.h"
+#include "kernels/ops.h"
+
+namespace engram::compute {
+
+using kernels::Matrix;
+
+struct HyperWeights {          // hc_mult > 1; otherwise empty
+  std::vector<float> norm;     // [G * D]
+  Matrix pre, post, residual;  // [G, G * D], [G, G * D], [G * G, G * D]
+  float alpha_pre = 0, alpha_post = 0, alpha_residual = 0;
+  std::vector<float> bias_pre, bias_post, bias_residual;
+};
+
+struct AttentionWeights {
+  std::optional<Matrix> q_a;  // [q_lora_rank, D]
+  std::vector<float> q_a_norm;
+  Matrix q;                      // q_b_proj or q_proj: [heads * (nope + rope), q_lora_rank or D]
+  Matrix kv_a;                   // [latent + rope, D]
+  std::vector<float> kv_a_norm;  // [latent]
+  Matrix kv_b;                   // [heads * (nope + value), latent]
+  Matrix out;                    // [D, heads * value]
+};
+
+struct MlpWeights {
+  Matrix gate, up, down;  // [I, D], [I, D], [D, I]
+};
+
+struct MoeWeights {
+  Matrix gate;              // [experts, D]
+  std::vector<float> bias;  // e_score_correction_bias [experts]
+  std::vector<MlpWeights> experts;
+  std::optional<MlpWeights> shared;
+};
+
+struct EngramWeights {
+  // paper
+  Matrix value;                                        // [D, E]
+  std::vector<float> value_bias;                       // [D] or empty
+  std::vector<Matrix> keys;                            // G x [D, E]
+  std::vector<std::vector<float>> key_biases;          // G x ([D] or empty)
+  std::vector<float> key_norm, query_norm, conv_norm;  // [G, D]
+  std::vector<float> conv;                             // [G * D, kernel]
+  // v41
+  Matrix key_value;                   // wkv [D * (G + 1), E]; fp8 is widened to bf16, exactly
+  std::vector<float> qk_weight;       // q_weight * k_weight [G, D]
+  bool quantize_activations = false;  // wkv was fp8
+};
+
+struct LayerWeights {
+  std::vector<float> input_norm, post_attention_norm;  // [D]
+  HyperWeights attention_hyper, mlp_hyper;
+  AttentionWeights attention;
+  std::optional<MlpWeights> dense;
+  std::optional<MoeWeights> moe;
+  std::optional<EngramWeights> engram;
+};
+
+struct Weights {
+  Matrix embedding;  // [V, D]
+  Matrix lm_head;    // [V, D], the embedding itself when tied
+  std::vector<float> norm;
+  std::vector<LayerWeights> layers;
+  std::vector<std::vector<Bf16>> widened;  // what was fp8 in the checkpoint
+  uint64_t mapped_bytes = 0;               // of all tensors in use
+};
+
+// NOT_FOUND / INVALID_ARGUMENT name the tensor, what was expected and what was found. Tensors that
+// are not understood are warned about. `checkpoint` must outlive the weights.
+Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig& config);
+
+}  // namespace engram::compute
