@@ -1,0 +1,51 @@
+#include "compute/tools/generate.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "common/text/tokenizer.h"
+#include "compute/tools/file.h"
+#include "compute/tools/report.h"
+#include "compute/tools/session.h"
+
+namespace engram::compute {
+namespace {
+
+Result<std::string> Completion(const text::Tokenizer& tokenizer, const Generation& generation) {
+  std::span<const int32_t> tokens(generation.tokens);
+  if (generation.ended_by_eos) tokens = tokens.first(tokens.size() - 1);
+  ASSIGN_OR_RETURN(const std::string bytes, tokenizer.Decode(tokens));
+  return text::ReplaceInvalidUtf8(bytes);
+}
+
+}  // namespace
+
+Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options) {
+  GenerateRequest request;
+  std::string prompt = options.prompt;
+  if (!options.prompt_file.empty()) {
+    ASSIGN_OR_RETURN(prompt, ReadWholeFile(options.prompt_file));
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
+                   text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
+  ASSIGN_OR_RETURN(request.prompt, tokenizer.Encode(prompt));
+  if (request.prompt.empty())
+    return InvalidArgument("the prompt is empty: give --prompt or --prompt-file text");
+  request.tokens_max = options.tokens_max;
+  request.temperature = options.temperature;
+  request.seed = options.seed;
+  request.ignore_eos = options.ignore_eos;
+
+  ASSIGN_OR_RETURN(const Generation generation, session->engine().Generate(request));
+  ASSIGN_OR_RETURN(const std::string text, Completion(tokenizer, generation));
+  fmt::print("{}\n", text);
+  fmt::print(stderr, "{}", TextReport(*session, session->engine().stats()));
+  if (options.json_file.empty()) return OkStatus();
+  ASSIGN_OR_RETURN(ReplacingFile file, ReplacingFile::Create(options.json_file));
+  RETURN_IF_ERROR(file.Write(JsonReport(*session, session->engine().stats(), generation, text)));
+  return file.Commit();
+}
+
+}  // namespace engram::compute

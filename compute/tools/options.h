@@ -1,0 +1,26 @@
+// The command-line options every command shares, and how they combine with the configuration: file,
+// then --set, then the options themselves.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "compute/config.h"
+
+namespace engram::compute {
+
+struct CommonOptions {
+  std::string model;
+  std::string memnodes;  // comma separated
+  bool local = false;
+  std::string config_file;
+  std::vector<std::string> sets;
+
+  void AddTo(CLI::App& app);
+  // INVALID_ARGUMENT when no model is named, or both --local and memory nodes are.
+  Result<ComputeConfig> Resolve() const;
+};
+
+}  // namespace engram::compute

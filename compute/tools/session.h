@@ -1,0 +1,45 @@
+// One model, ready to answer: checkpoint, weights, rows, engine, opened in order and closed in
+// reverse.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/client/row_source.h"
+#include "common/io/safetensors.h"
+#include "compute/config.h"
+#include "compute/engine/engine.h"
+
+namespace engram::compute {
+
+class Session {
+ public:
+  // Every error names what was opened and what to do about it.
+  static Result<std::unique_ptr<Session>> Open(const ComputeConfig& config);
+  ~Session();
+
+  Engine& engine() { return *engine_; }
+  const Prefetcher& prefetcher() const { return *prefetcher_; }
+  const ModelConfig& model() const { return model_; }
+  // Zeros when the model has no Engram layers.
+  client::SourceStats row_stats() const;
+
+ private:
+  Session() = default;
+  Status OpenModel(const ComputeConfig& config);
+  Status OpenRows(const ComputeConfig& config);
+
+  ModelConfig model_;
+  std::unique_ptr<io::Checkpoint> checkpoint_;
+  Weights weights_;
+  table::TableLayout layout_;
+  table::VocabMap map_;
+  std::unique_ptr<client::RowSource> source_;
+  std::unique_ptr<kernels::Pool> pool_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace engram::compute
