@@ -1,0 +1,85 @@
+// A small random model on disk and a source of made-up rows, for tests of the engine.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/client/row_source.h"
+#include "common/io/json.h"
+#include "common/io/safetensors.h"
+#include "common/table/vocab_map.h"
+#include "compute/engine/engine.h"
+
+namespace engram::compute {
+
+struct TinyOptions {
+  std::string variant = "paper";  // "paper", "v41", or "" for no Engram layers
+  bool fp8_wkv = false;
+  DType dtype = DType::kBf16;
+  bool q_lora = true;
+  int streams = 2;
+  bool yarn = false;
+  uint64_t seed = 1;
+};
+
+json::object TinyConfig(const TinyOptions& options);
+
+struct NamedTensor {
+  std::string name;
+  DType dtype = DType::kBf16;
+  std::vector<uint64_t> shape;
+  std::vector<std::byte> bytes;
+};
+// Every tensor LoadWeights asks for, random.
+std::vector<NamedTensor> TinyTensors(const TinyOptions& options);
+// Writes config.json, model.safetensors and engram_token_map.bin into a new folder under the test's
+// temporary folder.
+std::string WriteModel(const json::object& config, const std::vector<NamedTensor>& tensors);
+
+// Row bytes = f(layer, row): small bf16 values, or fp8 with scales.
+class FakeRowSource : public client::RowSource {
+ public:
+  explicit FakeRowSource(const table::TableLayout& layout) : layout_(layout) {}
+  const table::TableIdentity& identity() const override { return identity_; }
+  Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
+                                                 TimePoint deadline) override;
+  client::SourceStats stats() const override { return stats_; }
+
+  static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
+                      std::span<std::byte> out);
+
+  // Called with each event, "submit <rows>" and "wait <layer index>"; may be empty.
+  std::function<void(const std::string&)> on_event;
+  // What Wait answers from the n-th submit (1-based) on.
+  int64_t fail_from_submit = INT64_MAX;
+  Status failure = OkStatus();
+  int64_t submits = 0;
+
+ private:
+  const table::TableLayout& layout_;
+  table::TableIdentity identity_;
+  client::SourceStats stats_;
+};
+
+// A whole engine over the fake rows.
+struct TinyEngine {
+  TinyEngine(const TinyOptions& options, int64_t chunk, int threads, bool verify = true);
+
+  ModelConfig config;
+  std::unique_ptr<io::Checkpoint> checkpoint;
+  Weights weights;
+  table::VocabMap map;
+  table::TableLayout layout;
+  std::unique_ptr<FakeRowSource> source;
+  std::unique_ptr<kernels::Pool> pool;
+  std::unique_ptr<Prefetcher> prefetcher;
+  std::unique_ptr<Transformer> transformer;
+  std::unique_ptr<Engine> engine;
+};
+
+std::vector<int32_t> RandomTokens(uint64_t seed, int64_t count, int64_t vocab_size);
+
+}  // namespace engram::compute
