@@ -258,7 +258,7 @@ Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
     stats_.rows_asked += layer.rows.size();
     for (size_t i = 0; i < layer.rows.size(); ++i) {
       CHECK_LT(layer.rows[i], layout_.layers[layer.layer_index].total_rows);
-      FillRow(layout_.row_format, layer.layer_index, layer.rows[i],
+      FillRow(layout_.row_format, layer.layer_index, layer.rows[i] - (spoil ? 1 : 0),
               layer.out.subspan(i * row_bytes, row_bytes));
     }
   }

@@ -57,6 +57,7 @@ class FakeRowSource : public client::RowSource {
   int64_t fail_from_submit = INT64_MAX;
   Status failure = OkStatus();
   int64_t submits = 0;
+  bool spoil = false;  // answer with the bytes of the row before
 
  private:
   const table::TableLayout& layout_;
