@@ -1,0 +1,32 @@
+// The control connection's messages as JSON and as frames (control.h): a u32 little-endian length,
+// then that many bytes of JSON.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "common/net/control.h"
+
+namespace engram::net {
+
+inline constexpr size_t kFramePrefixBytes = 4;
+inline constexpr size_t kKnownAnswersMax = 1024;
+inline constexpr size_t kAddressBytesMax = 64 * 1024;  // of a transport
+
+// {"hello": ...}, {"welcome": ...}, {"refused": ...} as one frame.
+std::string HelloFrame(const Hello& hello);
+std::string WelcomeFrame(const Welcome& welcome);
+std::string RefusedFrame(const Status& why);
+
+// The length a frame's first four bytes announce; INVALID_ARGUMENT when 0 or over
+// kControlFrameBytesMax.
+Result<uint32_t> FrameLength(std::string_view prefix);
+
+// The text inside a frame. INVALID_ARGUMENT names the key at fault.
+Result<Hello> ParseHello(std::string_view text);
+// A refusal comes back as the node's own status.
+Result<Welcome> ParseAnswer(std::string_view text);
+
+}  // namespace engram::net
