@@ -1,5 +1,5 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: Sequence of Split regexes (by PCRE2) and ByteLevel, BPE merges,
-// added and special tokens. Immutable after load; any thread may use it.
+// Byte-level BPE from a Hugging Face tokenizer.json: Sequence of Split regexes (by PCRE2) and
+// ByteLevel, BPE merges, added and special tokens. Immutable after load; any thread may use it.
 #pragma once
 
 #include <cstdint>
@@ -15,22 +15,24 @@ namespace engram::text {
 
 class Tokenizer {
  public:
+  struct State;  // tokenizer_state.h, for the loader
   // INVALID_ARGUMENT names the file and the feature of tokenizer.json that is not supported.
   static Result<Tokenizer> Load(const std::string& tokenizer_json_path);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Added tokens in the text become their ids; no BOS or EOS is added.
+  // Added tokens in the text become their ids; no BOS or EOS is added. Bytes that are not UTF-8
+  // become one byte token each, so Decode(Encode(x)) == x for any x.
   Result<std::vector<int32_t>> Encode(std::string_view utf8) const;
-  // Bytes of the ids, concatenated; special tokens kept. May end inside a UTF-8 sequence. OUT_OF_RANGE names the id.
+  // Bytes of the ids, concatenated; special tokens kept. May end inside a UTF-8 sequence.
+  // OUT_OF_RANGE names the id.
   Result<std::string> Decode(std::span<const int32_t> ids) const;
   // The token in the vocabulary's own (byte-level) spelling.
   Result<std::string> RawToken(int32_t id) const;
   int32_t vocab_size() const;  // len(tokenizer): added tokens included
 
  private:
-  struct State;
   explicit Tokenizer(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

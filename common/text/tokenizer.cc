@@ -1,0 +1,86 @@
+// Encoding and decoding; tokenizer_loader.cc fills the state.
+#include "common/text/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include "common/text/tokenizer_state.h"
+#include "common/text/utf8.h"
+
+namespace engram::text {
+
+namespace {
+constexpr size_t kTextBytesMax = size_t{1} << 30;  // positions inside a word are 32-bit
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->tokens.size()); }
+
+const AddedToken* Tokenizer::State::AddedTokenAt(std::string_view text, size_t offset) const {
+  for (const AddedToken& added : added_by_first_byte[static_cast<uint8_t>(text[offset])]) {
+    if (text.substr(offset).starts_with(added.content)) return &added;
+  }
+  return nullptr;
+}
+
+// Text without added tokens. Bytes that are not UTF-8 become one byte token each.
+Status Tokenizer::State::EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const {
+  while (!text.empty()) {
+    const size_t valid = ValidUtf8Prefix(text);
+    ASSIGN_OR_RETURN(const auto words, pre_tokenizer.Split(text.substr(0, valid)));
+    for (const std::string_view word : words) merger.Encode(word, ids);
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    const size_t invalid = StepUtf8(text, 0).length;
+    for (size_t i = 0; i < invalid; ++i) {
+      ids.push_back(merger.byte_token(static_cast<uint8_t>(text[i])));
+    }
+    text.remove_prefix(invalid);
+  }
+  return OkStatus();
+}
+
+Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view utf8) const {
+  if (utf8.size() > kTextBytesMax) {
+    return ResourceExhausted(fmt::format("cannot encode {} bytes of text at once: the limit is {}",
+                                         utf8.size(), kTextBytesMax));
+  }
+  std::vector<int32_t> ids;
+  size_t begin = 0;  // of the text not yet encoded
+  for (size_t at = 0; at < utf8.size();) {
+    const AddedToken* added = state_->AddedTokenAt(utf8, at);
+    if (added == nullptr) {
+      ++at;
+      continue;
+    }
+    RETURN_IF_ERROR(state_->EncodeOrdinary(utf8.substr(begin, at - begin), ids));
+    ids.push_back(added->id);
+    begin = at += added->content.size();
+  }
+  RETURN_IF_ERROR(state_->EncodeOrdinary(utf8.substr(begin), ids));
+  return ids;
+}
+
+Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size()) {
+      return OutOfRange(
+          fmt::format("cannot decode token {}: the vocabulary has {}", id, vocab_size()));
+    }
+    bytes += state_->tokens[static_cast<size_t>(id)].bytes;
+  }
+  return bytes;
+}
+
+Result<std::string> Tokenizer::RawToken(int32_t id) const {
+  if (id < 0 || id >= vocab_size()) {
+    return OutOfRange(fmt::format("no token {}: the vocabulary has {}", id, vocab_size()));
+  }
+  return state_->tokens[static_cast<size_t>(id)].spelling;
+}
+
+}  // namespace engram::text
