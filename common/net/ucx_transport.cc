@@ -152,7 +152,7 @@ Status UcxTransport::OpenContext(const UcxOptions& options) {
   const std::pair<const char*, const char*> settings[] = {
       {"TLS", options.tls.c_str()}, {"NET_DEVICES", options.net_devices.c_str()},
       {"RNDV_THRESH", "inf"},       {"ZCOPY_THRESH", "1k"},
-      {"PROTO_ENABLE", "n"},        {"TCP_RX_SEG_SIZE", segment.c_str()},
+      {"PROTO_ENABLE", "n"},        {"RX_SEG_SIZE", segment.c_str()},
   };
   for (const auto& [key, value] : settings) {
     status = ucp_config_modify(config, key, value);
