@@ -1,5 +1,5 @@
-// What a table set *is* (architecture, contract 1). A client presents the identity computed from its own config; a
-// node refuses anything that differs, naming the first field that does.
+// What a table set *is* (architecture, contract 1). A client presents the identity computed from
+// its own config; a node refuses anything that differs, naming the first field that does.
 #pragma once
 
 #include <cstdint>
@@ -29,16 +29,19 @@ struct TableIdentity {
     bool operator==(const Layer&) const = default;
   };
   std::vector<Layer> layers;
-  // SHA-256 (hex) over the digests of all partitions in (layer, partition) order; empty = not known to this side,
-  // which a client that never saw the tables may be. Two non-empty digests must be equal.
+  // SHA-256 (hex) over the digests of all partitions in (layer, partition) order; empty = not known
+  // to this side, which a client that never saw the tables may be. Two non-empty digests must be
+  // equal.
   std::string content_digest;
 };
 
 TableIdentity MakeIdentity(const TableLayout& layout, std::string model, std::string version);
 
-// FAILED_PRECONDITION names the first differing field with both values ("ours" / `peer`). `peer` says who, for
-// the message, e.g. "memory node 127.0.0.1:7400". An empty version on either side matches any.
-Status CheckSameIdentity(const TableIdentity& ours, const TableIdentity& theirs, std::string_view peer);
+// FAILED_PRECONDITION names the first differing field with both values ("ours" / `peer`). `peer`
+// says who, for the message, e.g. "memory node 127.0.0.1:7400". An empty version on either side
+// matches any.
+Status CheckSameIdentity(const TableIdentity& ours, const TableIdentity& theirs,
+                         std::string_view peer);
 
 // 64-bit integers travel as decimal strings.
 json::object ToJson(const TableIdentity& identity);

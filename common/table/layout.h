@@ -1,5 +1,5 @@
-// From configuration to addresses: multipliers, prime moduli, offsets, row format (engram.md sections 2 and 4).
-// Everything here is bit-exact and frozen by tests/golden.
+// From configuration to addresses: multipliers, prime moduli, offsets, row format (engram.md
+// sections 2 and 4). Everything here is bit-exact and frozen by tests/golden.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace engram::table {
 
-// How one row is stored and sent. Rows are opaque bytes to the memory nodes; only the codec decodes them.
+// How one row is stored and sent. Rows are opaque bytes to the memory nodes; only the codec decodes
+// them.
 enum class RowEncoding : uint8_t {
   kBf16,       // head_dim bf16 values
   kFp8Scaled,  // head_dim fp8 e4m3 values, then head_dim/32 ue8m0 scales (V4.1: 264 bytes)
@@ -29,7 +30,8 @@ struct RowFormat {
   bool operator==(const RowFormat&) const = default;
 };
 
-// The address rule of one Engram layer. Column c = order-major, then head: c = (order - 2) * K + head.
+// The address rule of one Engram layer. Column c = order-major, then head: c = (order - 2) * K +
+// head.
 struct LayerLayout {
   int layer_id = 0;
   std::vector<int64_t> multipliers;  // [N], by lookback
@@ -42,17 +44,20 @@ struct TableLayout {
   int max_ngram_size = 0;   // N
   int heads_per_order = 0;  // K
   uint64_t compressed_vocab_size = 0;
-  int64_t pad_compressed = 0;  // pad' = map[pad]
+  int64_t pad_compressed = 0;       // pad' = map[pad]
   std::vector<LayerLayout> layers;  // in listed order
   RowFormat row_format;
 
   int rows_per_position() const { return (max_ngram_size - 1) * heads_per_order; }
 };
 
-// N odd multipliers of one layer: numpy's default_rng(seed + 10007 * layer_id).integers(0, half_bound, N) * 2 + 1.
-std::vector<int64_t> LayerMultipliers(uint64_t seed, int layer_id, uint64_t compressed_vocab_size, int count);
+// N odd multipliers of one layer: numpy's default_rng(seed + 10007 * layer_id).integers(0,
+// half_bound, N) * 2 + 1.
+std::vector<int64_t> LayerMultipliers(uint64_t seed, int layer_id, uint64_t compressed_vocab_size,
+                                      int count);
 
-// `compressed_vocab_size` must agree with the config's when that is not 0. `pad_compressed` is the mapped pad id.
+// `compressed_vocab_size` must agree with the config's when that is not 0. `pad_compressed` is the
+// mapped pad id.
 Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_vocab_size,
                                int64_t pad_compressed, RowEncoding encoding);
 

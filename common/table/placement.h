@@ -1,5 +1,6 @@
-// The partition map: which member of the cluster holds which rows (architecture, contract 3). A closed formula over
-// the member list, frozen by golden vectors; nothing in it depends on a library's behaviour.
+// The partition map: which member of the cluster holds which rows (architecture, contract 3). A
+// closed formula over the member list, frozen by golden vectors; nothing in it depends on a
+// library's behaviour.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +13,21 @@
 
 namespace engram::table {
 
-// Rows are stored in pages of about 4 KiB: as many rows as fit beside an 8-byte trailer (15 rows of 264 B).
+// Rows are stored in pages of about 4 KiB: as many rows as fit beside an 8-byte trailer (15 rows of
+// 264 B).
 uint32_t RowsPerPage(uint32_t row_bytes);
 
-// A layer is cut into partitions of 2^k whole pages: the largest k <= 12 (16 MiB) that leaves at least 64
-// partitions, or k = 0. The last partition may be short.
+// A layer is cut into partitions of 2^k whole pages: the largest k <= 12 (16 MiB) that leaves at
+// least 64 partitions, or k = 0. The last partition may be short.
 struct LayerPartitions {
   uint64_t total_rows = 0;
   uint32_t rows_per_page = 0;
   uint64_t rows_per_partition = 0;
   uint32_t partition_count = 0;
 
-  uint32_t PartitionOf(uint64_t row) const { return static_cast<uint32_t>(row / rows_per_partition); }
+  uint32_t PartitionOf(uint64_t row) const {
+    return static_cast<uint32_t>(row / rows_per_partition);
+  }
   uint64_t FirstRow(uint32_t partition) const { return partition * rows_per_partition; }
   uint64_t RowCount(uint32_t partition) const;
 };
@@ -40,10 +44,12 @@ inline constexpr size_t kMembersMax = 1024;
 Status Validate(const ClusterMap& map);
 
 // Index into map.members of the owner: rendezvous hashing, the member with the highest
-// Mix64(hash(name), layer_index, partition) where hash is FNV-1a 64 of the name; ties to the lower index.
+// Mix64(hash(name), layer_index, partition) where hash is FNV-1a 64 of the name; ties to the lower
+// index.
 uint32_t OwnerOf(const ClusterMap& map, uint32_t layer_index, uint32_t partition);
 
 // OwnerOf for every partition of a layer, as a flat table for the read path.
-std::vector<uint16_t> OwnersOfLayer(const ClusterMap& map, uint32_t layer_index, uint32_t partition_count);
+std::vector<uint16_t> OwnersOfLayer(const ClusterMap& map, uint32_t layer_index,
+                                    uint32_t partition_count);
 
 }  // namespace engram::table

@@ -10,7 +10,8 @@ namespace engram::table {
 
 // values.size() == head_dim, row.size() == row_bytes. Exact (both encodings embed in fp32).
 void DecodeRow(const RowFormat& format, std::span<const std::byte> row, std::span<float> values);
-// Round to nearest even; fp8: per 32 values the smallest power-of-two scale with amax / scale <= 448.
+// Round to nearest even; fp8: per 32 values the smallest power-of-two scale with amax / scale <=
+// 448.
 void EncodeRow(const RowFormat& format, std::span<const float> values, std::span<std::byte> row);
 
 }  // namespace engram::table

@@ -1,5 +1,5 @@
-// Tokenizer compression (engram.md section 1): raw id -> compressed id, stored beside the checkpoint as
-// engram_token_map.bin (int32 little-endian, one per raw id).
+// Tokenizer compression (engram.md section 1): raw id -> compressed id, stored beside the
+// checkpoint as engram_token_map.bin (int32 little-endian, one per raw id).
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,10 @@ namespace engram::table {
 
 class VocabMap {
  public:
-  // Reads the file; it must hold exactly `raw_vocab_size` entries (0 = any), be dense (its values are
-  // 0..V'-1, each first used in order) and have V' == `compressed_vocab_size` (0 = any).
-  static Result<VocabMap> Load(const std::string& path, uint64_t raw_vocab_size, uint64_t compressed_vocab_size);
+  // Reads the file; it must hold exactly `raw_vocab_size` entries (0 = any), be dense (its values
+  // are 0..V'-1, each first used in order) and have V' == `compressed_vocab_size` (0 = any).
+  static Result<VocabMap> Load(const std::string& path, uint64_t raw_vocab_size,
+                               uint64_t compressed_vocab_size);
   // From (decoded text, raw token string) per raw id, in id order.
   struct TokenText {
     std::string decoded;    // decode of the single id, special tokens kept; may hold U+FFFD
@@ -35,8 +36,8 @@ class VocabMap {
   uint64_t compressed_size_ = 0;
 };
 
-// Steps 3 of section 1 (NFKC, NFD, strip marks, lower-case, collapse and trim white space), by ICU. UTF-8 in and out;
-// the key of a token is this, or the text itself when this is empty.
+// Steps 3 of section 1 (NFKC, NFD, strip marks, lower-case, collapse and trim white space), by ICU.
+// UTF-8 in and out; the key of a token is this, or the text itself when this is empty.
 Result<std::string> NormalizeTokenText(std::string_view utf8);
 
 }  // namespace engram::table

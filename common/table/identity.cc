@@ -1,0 +1,196 @@
+#include "common/table/identity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace engram::table {
+namespace {
+
+constexpr std::string_view kWhat = "table identity";
+constexpr size_t kPrimesMax = static_cast<size_t>(kMaxNgramSizeMax - 1) * kHeadsMax;
+
+// Collects the first difference.
+class Comparison {
+ public:
+  explicit Comparison(std::string_view peer) : peer_(peer) {}
+
+  template <typename T>
+  void Field(std::string_view name, const T& ours, const T& theirs) {
+    if (status_.ok() && ours != theirs) {
+      status_ = FailedPrecondition(
+          fmt::format("table identity differs at {}: ours is \"{}\", {} has \"{}\"", name, ours,
+                      peer_, theirs));
+    }
+  }
+  // Unknown (empty) on either side matches anything.
+  void Optional(std::string_view name, const std::string& ours, const std::string& theirs) {
+    if (!ours.empty() && !theirs.empty()) Field(name, ours, theirs);
+  }
+  template <typename T>
+  void List(const std::string& name, const std::vector<T>& ours, const std::vector<T>& theirs) {
+    Field(name + " count", ours.size(), theirs.size());
+    for (size_t i = 0; status_.ok() && i < ours.size(); ++i) {
+      Field(fmt::format("{}[{}]", name, i), ours[i], theirs[i]);
+    }
+  }
+
+  const Status& status() const { return status_; }
+
+ private:
+  std::string_view peer_;
+  Status status_;
+};
+
+template <typename T>
+json::array Strings(const std::vector<T>& values) {
+  json::array array;
+  for (const T value : values) array.emplace_back(fmt::format("{}", value));
+  return array;
+}
+
+json::object LayerToJson(const TableIdentity::Layer& layer) {
+  return {{"layer_id", layer.layer_id},
+          {"total_rows", fmt::format("{}", layer.total_rows)},
+          {"multipliers", Strings(layer.multipliers)},
+          {"primes", Strings(layer.primes)}};
+}
+
+template <typename T>
+Status ParseDecimal(std::string_view text, std::string_view key, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error == std::errc() && end == text.data() + text.size()) return OkStatus();
+  return InvalidArgument(
+      fmt::format("{}: \"{}\" is \"{}\", not a 64-bit decimal", kWhat, key, text.substr(0, 40)));
+}
+
+template <typename T>
+Status ReadDecimal(const json::object& object, std::string_view key, T& out) {
+  ASSIGN_OR_RETURN(const std::string text, io::GetString(object, key, kWhat));
+  return ParseDecimal(text, key, out);
+}
+
+template <typename T>
+Status ReadSmall(const json::object& object, std::string_view key, int64_t max, T& out) {
+  ASSIGN_OR_RETURN(const int64_t value, io::GetInt(object, key, kWhat));
+  if (value < 0 || value > max) {
+    return InvalidArgument(
+        fmt::format("{}: \"{}\" is {}, expected 0 to {}", kWhat, key, value, max));
+  }
+  out = static_cast<T>(value);
+  return OkStatus();
+}
+
+Result<const json::array*> GetArray(const json::object& object, std::string_view key, size_t max) {
+  const json::value* value = object.if_contains(key);
+  if (value == nullptr || !value->is_array() || value->get_array().size() > max) {
+    return InvalidArgument(
+        fmt::format("{}: \"{}\" is not a list of at most {} items", kWhat, key, max));
+  }
+  return &value->get_array();
+}
+
+template <typename T>
+Status ReadDecimals(const json::object& object, std::string_view key, size_t max,
+                    std::vector<T>& out) {
+  ASSIGN_OR_RETURN(const json::array* array, GetArray(object, key, max));
+  for (const json::value& item : *array) {
+    if (!item.is_string()) {
+      return InvalidArgument(
+          fmt::format("{}: \"{}\" holds something other than decimal strings", kWhat, key));
+    }
+    RETURN_IF_ERROR(ParseDecimal(std::string_view(item.get_string()), key, out.emplace_back()));
+  }
+  return OkStatus();
+}
+
+Status ReadLayer(const json::value& value, TableIdentity::Layer& layer) {
+  if (!value.is_object()) {
+    return InvalidArgument(fmt::format("{}: \"layers\" holds something other than objects", kWhat));
+  }
+  const json::object& object = value.get_object();
+  RETURN_IF_ERROR(ReadSmall(object, "layer_id", kLayerIdMax, layer.layer_id));
+  RETURN_IF_ERROR(ReadDecimal(object, "total_rows", layer.total_rows));
+  RETURN_IF_ERROR(ReadDecimals(object, "multipliers", kMaxNgramSizeMax, layer.multipliers));
+  return ReadDecimals(object, "primes", kPrimesMax, layer.primes);
+}
+
+}  // namespace
+
+TableIdentity MakeIdentity(const TableLayout& layout, std::string model, std::string version) {
+  TableIdentity identity;
+  identity.model = std::move(model);
+  identity.version = std::move(version);
+  identity.max_ngram_size = static_cast<uint32_t>(layout.max_ngram_size);
+  identity.heads_per_order = static_cast<uint32_t>(layout.heads_per_order);
+  identity.head_dim = static_cast<uint32_t>(layout.row_format.head_dim);
+  identity.row_encoding = RowEncodingName(layout.row_format.encoding);
+  identity.compressed_vocab_size = layout.compressed_vocab_size;
+  identity.pad_compressed = layout.pad_compressed;
+  for (const LayerLayout& layer : layout.layers) {
+    identity.layers.push_back({layer.layer_id, layer.total_rows, layer.multipliers, layer.primes});
+  }
+  return identity;
+}
+
+Status CheckSameIdentity(const TableIdentity& ours, const TableIdentity& theirs,
+                         std::string_view peer) {
+  Comparison compare(peer);
+  compare.Field("model", ours.model, theirs.model);
+  compare.Optional("version", ours.version, theirs.version);
+  compare.Field("max_ngram_size", ours.max_ngram_size, theirs.max_ngram_size);
+  compare.Field("heads_per_order", ours.heads_per_order, theirs.heads_per_order);
+  compare.Field("head_dim", ours.head_dim, theirs.head_dim);
+  compare.Field("row_encoding", ours.row_encoding, theirs.row_encoding);
+  compare.Field("compressed_vocab_size", ours.compressed_vocab_size, theirs.compressed_vocab_size);
+  compare.Field("pad_compressed", ours.pad_compressed, theirs.pad_compressed);
+  compare.Field("layers count", ours.layers.size(), theirs.layers.size());
+  const size_t common = std::min(ours.layers.size(), theirs.layers.size());
+  for (size_t i = 0; i < common; ++i) {
+    const TableIdentity::Layer& mine = ours.layers[i];
+    const TableIdentity::Layer& other = theirs.layers[i];
+    const std::string prefix = fmt::format("layers[{}].", i);
+    compare.Field(prefix + "layer_id", mine.layer_id, other.layer_id);
+    compare.Field(prefix + "total_rows", mine.total_rows, other.total_rows);
+    compare.List(prefix + "multipliers", mine.multipliers, other.multipliers);
+    compare.List(prefix + "primes", mine.primes, other.primes);
+  }
+  compare.Optional("content_digest", ours.content_digest, theirs.content_digest);
+  return compare.status();
+}
+
+json::object ToJson(const TableIdentity& identity) {
+  json::array layers;
+  for (const TableIdentity::Layer& layer : identity.layers) layers.push_back(LayerToJson(layer));
+  return {{"model", identity.model},
+          {"version", identity.version},
+          {"max_ngram_size", identity.max_ngram_size},
+          {"heads_per_order", identity.heads_per_order},
+          {"head_dim", identity.head_dim},
+          {"row_encoding", identity.row_encoding},
+          {"compressed_vocab_size", fmt::format("{}", identity.compressed_vocab_size)},
+          {"pad_compressed", fmt::format("{}", identity.pad_compressed)},
+          {"layers", std::move(layers)},
+          {"content_digest", identity.content_digest}};
+}
+
+Result<TableIdentity> IdentityFromJson(const json::object& object) {
+  TableIdentity identity;
+  ASSIGN_OR_RETURN(identity.model, io::GetString(object, "model", kWhat));
+  ASSIGN_OR_RETURN(identity.version, io::GetString(object, "version", kWhat));
+  RETURN_IF_ERROR(ReadSmall(object, "max_ngram_size", kMaxNgramSizeMax, identity.max_ngram_size));
+  RETURN_IF_ERROR(ReadSmall(object, "heads_per_order", kHeadsMax, identity.heads_per_order));
+  RETURN_IF_ERROR(ReadSmall(object, "head_dim", kHeadDimMax, identity.head_dim));
+  ASSIGN_OR_RETURN(identity.row_encoding, io::GetString(object, "row_encoding", kWhat));
+  RETURN_IF_ERROR(ReadDecimal(object, "compressed_vocab_size", identity.compressed_vocab_size));
+  RETURN_IF_ERROR(ReadDecimal(object, "pad_compressed", identity.pad_compressed));
+  ASSIGN_OR_RETURN(const json::array* layers, GetArray(object, "layers", kEngramLayersMax));
+  for (const json::value& layer : *layers) {
+    RETURN_IF_ERROR(ReadLayer(layer, identity.layers.emplace_back()));
+  }
+  ASSIGN_OR_RETURN(identity.content_digest, io::GetString(object, "content_digest", kWhat));
+  return identity;
+}
+
+}  // namespace engram::table
