@@ -1,0 +1,37 @@
+// engramctl: looks at, makes and checks table sets from the command line.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <vector>
+
+#include "memnode/ctl/hash_command.h"
+#include "memnode/ctl/layout_command.h"
+
+int main(int argc, char** argv) {
+  using engram::ctl::Subcommand;
+  CLI::App app("Tools for Engram models and their tables", "engramctl");
+  app.require_subcommand(1);
+  const std::vector<Subcommand> commands = {
+      engram::ctl::AddHashCommand(app),
+      engram::ctl::AddLayoutCommand(app),
+  };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    fmt::print(stderr, "engramctl: {}\n", error.what());
+    return 1;
+  }
+  for (const Subcommand& command : commands) {
+    if (!command.app->parsed()) continue;
+    engram::Status status = command.run();
+    if (status.ok() && std::fflush(stdout) != 0) {
+      status = engram::Unavailable("cannot write to standard output");
+    }
+    if (!status.ok()) {
+      fmt::print(stderr, "engramctl: {}\n", status.message());
+      return 1;
+    }
+  }
+  return 0;
+}

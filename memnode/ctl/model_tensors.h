@@ -1,0 +1,41 @@
+// Every tensor of a model: name, shape, type and how its values are drawn.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/io/safetensors.h"
+#include "common/table/layout.h"
+#include "memnode/ctl/model_preset.h"
+
+namespace engram::memnode {
+
+struct TensorRule {
+  enum class Kind {
+    kNormal,    // mean + deviation * normal
+    kDiagonal,  // as kNormal, with `mean` on the diagonal of a square matrix only
+    kRow,       // table rows: bf16, or fp8 values
+    kScale,     // the ue8m0 scales of fp8 rows
+  };
+  Kind kind = Kind::kNormal;
+  float mean = 0;
+  float deviation = 1;
+};
+
+struct ModelTensor {
+  io::SafetensorsWriter::Declaration declaration;
+  TensorRule rule;
+
+  uint64_t element_count() const;
+  uint64_t size_bytes() const;
+};
+
+// Everything but the tables, in layer order.
+std::vector<ModelTensor> BackboneTensors(const ModelPreset& preset);
+
+// The table of one layer: its rows, and their scales when they are fp8.
+std::vector<ModelTensor> TableTensors(const table::TableLayout& layout,
+                                      const table::LayerLayout& layer);
+
+}  // namespace engram::memnode
