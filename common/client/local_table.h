@@ -1,0 +1,42 @@
+// LocalTable: the in-process RowSource, over the Engram tables of a checkpoint. Rows are the same
+// bytes a memory node sends.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "common/client/checkpoint_tables.h"
+#include "common/client/row_set.h"
+#include "common/client/row_source.h"
+
+namespace engram::client {
+
+class LocalTable : public RowSource {
+ public:
+  // Errors as CheckpointTables::Open and CheckLayout. `checkpoint` outlives this.
+  static Result<std::unique_ptr<LocalTable>> Open(const io::Checkpoint* checkpoint,
+                                                  const table::TableLayout& layout,
+                                                  table::TableIdentity identity);
+
+  const table::TableIdentity& identity() const override { return identity_; }
+  // Gathers before it returns. INVALID_ARGUMENT or OUT_OF_RANGE as LookupClient.
+  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
+                                         TimePoint deadline) override;
+  SourceStats stats() const override;
+
+ private:
+  LocalTable(CheckpointTables tables, table::TableIdentity identity)
+      : tables_(std::move(tables)), identity_(std::move(identity)) {}
+
+  Status CheckLookup(const LayerLookup& lookup) const;
+
+  const CheckpointTables tables_;
+  const table::TableIdentity identity_;
+  std::mutex distinct_mutex_;
+  RowSet distinct_;  // under distinct_mutex_; only for the count
+  std::atomic<uint64_t> rows_asked_ = 0;
+  std::atomic<uint64_t> rows_distinct_ = 0;
+};
+
+}  // namespace engram::client

@@ -1,0 +1,75 @@
+// LookupClient: rows from a cluster of memory nodes. Connect() proves that every node holds the
+// same, right tables; afterwards each step costs one request a node.
+//
+// A node that is lost stays lost: its outstanding rows fail at once with UNAVAILABLE, and so does
+// every later Submit that needs it. To reconnect, make another client.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/client/row_source.h"
+#include "common/net/transport.h"
+#include "common/table/identity.h"
+#include "common/table/layout.h"
+
+namespace engram::client {
+
+class LookupLoop;
+class Step;
+struct PlanContext;
+
+struct LookupClientOptions {
+  std::vector<std::string> memnodes;  // "host:port" of every member of the cluster, any order
+  table::TableIdentity identity;  // from the client's own config; the content digest may be empty
+  uint32_t connect_timeout_ms =
+      5000;               // of each control connection, and of fetching the known answers
+  uint32_t spin_us = 50;  // Wait and the IO thread spin this long before they sleep
+  uint32_t inflight_requests_max = 1024;
+  // Makes the transport the client owns; tests pass one of a loopback hub.
+  std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
+};
+
+class LookupClient : public RowSource {
+ public:
+  // UNAVAILABLE names every address that was not reached; FAILED_PRECONDITION the first difference
+  // in identity, settings, map or content; DATA_LOSS a known answer that came out differently over
+  // the data path.
+  static Result<std::unique_ptr<LookupClient>> Connect(const LookupClientOptions& options,
+                                                       const table::TableLayout& layout,
+                                                       const Clock& clock = Clock::Real());
+  ~LookupClient() override;  // ends what is under way with CANCELLED
+
+  // With the version and content digest the nodes told.
+  const table::TableIdentity& identity() const override { return identity_; }
+  // Also UNAVAILABLE when a node it needs is gone, RESOURCE_EXHAUSTED over inflight_requests_max,
+  // OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may outlive the client.
+  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
+                                         TimePoint deadline) override;
+  SourceStats stats() const override;
+  // Messages that belonged to no request: late, repeated or unreadable.
+  uint64_t messages_dropped() const;
+
+ private:
+  struct StepPool;
+  LookupClient(const LookupClientOptions& options, std::shared_ptr<const PlanContext> context,
+               const Clock& clock);
+
+  const Clock& clock_;
+  const Nanos spin_;
+  const std::shared_ptr<const PlanContext> context_;  // shared with the steps
+  const std::shared_ptr<StepPool> pool_;              // shared with the steps: they return to it
+  table::TableIdentity identity_;
+  std::vector<std::string> members_;
+  std::atomic<uint64_t> rows_asked_ = 0;
+  std::atomic<uint64_t> rows_distinct_ = 0;
+  std::unique_ptr<LookupLoop> loop_;
+};
+
+}  // namespace engram::client

@@ -1,0 +1,253 @@
+#include "common/client/lookup_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "common/net/transport.h"
+#include "common/net/wire.h"
+
+namespace engram::client {
+namespace {
+
+// Between looks at the clock while asleep, so that a clock moved by hand is noticed too.
+constexpr Nanos kRecheck = std::chrono::milliseconds(20);
+
+}  // namespace
+
+PlanContext MakePlanContext(const table::TableLayout& layout, const table::ClusterMap& map,
+                            std::vector<std::string> node_labels) {
+  PlanContext context;
+  context.layout = layout;
+  context.node_labels = std::move(node_labels);
+  for (uint32_t i = 0; i < layout.layers.size(); ++i) {
+    const uint64_t total_rows = layout.layers[i].total_rows;
+    context.partitions.push_back(table::CutLayer(total_rows, layout.row_format.row_bytes()));
+    context.owners.push_back(
+        table::OwnersOfLayer(map, i, context.partitions.back().partition_count));
+    if (total_rows > (uint64_t{1} << 32)) context.id_bytes = 8;
+  }
+  context.request_rows_max =
+      std::min(net::kLookupRowsMax, static_cast<uint32_t>(net::kBodyBytesMax / context.id_bytes));
+  return context;
+}
+
+Step::Step(std::shared_ptr<const PlanContext> context)
+    : context_(std::move(context)), layers_(context_->layout.layers.size()) {}
+
+Status Step::Plan(std::span<const LayerLookup> layers, TimePoint deadline) {
+  deadline_ = deadline;
+  rows_asked_ = 0;
+  rows_distinct_ = 0;
+  for (LayerPlan& plan : layers_) plan.asked = false;
+  for (const LayerLookup& lookup : layers) RETURN_IF_ERROR(PlanLayer(lookup));
+  MakeRequests();
+  return OkStatus();
+}
+
+Status Step::PlanLayer(const LayerLookup& lookup) {
+  if (lookup.layer_index >= layers_.size()) {
+    return InvalidArgument(
+        fmt::format("lookup in Engram layer {} of {}", lookup.layer_index, layers_.size()));
+  }
+  LayerPlan& plan = layers_[lookup.layer_index];
+  const size_t row_bytes = context_->layout.row_format.row_bytes();
+  if (plan.asked) {
+    return InvalidArgument(fmt::format("Engram layer {} twice in a lookup", lookup.layer_index));
+  }
+  if (lookup.rows.size() >= kNoPosition || lookup.out.size() != lookup.rows.size() * row_bytes) {
+    return InvalidArgument(fmt::format("buffer of {} bytes for {} rows of {} bytes in layer {}",
+                                       lookup.out.size(), lookup.rows.size(), row_bytes,
+                                       lookup.layer_index));
+  }
+  plan.asked = true;
+  plan.out = lookup.out;
+  RETURN_IF_ERROR(RemoveDuplicates(lookup, plan));
+  GroupByNode(lookup.layer_index, plan);
+  plan.arrived.assign(plan.rows.size(), 0);
+  plan.missing = static_cast<uint32_t>(plan.rows.size());
+  plan.status = OkStatus();
+  plan.done.store(plan.rows.empty(), std::memory_order_relaxed);
+  rows_asked_ += lookup.rows.size();
+  rows_distinct_ += plan.rows.size();
+  return OkStatus();
+}
+
+Status Step::RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan) {
+  const auto count = static_cast<uint32_t>(lookup.rows.size());
+  const uint64_t total_rows = context_->layout.layers[lookup.layer_index].total_rows;
+  distinct_.Start(count);
+  plan.rows.clear();
+  plan.first_position.clear();
+  plan.next_position.resize(count);
+  for (uint32_t position = 0; position < count; ++position) {
+    const uint64_t row = lookup.rows[position];
+    if (row >= total_rows) {
+      return OutOfRange(fmt::format("row {} of Engram layer {}, which has {} rows", row,
+                                    lookup.layer_index, total_rows));
+    }
+    const auto [index, is_new] = distinct_.Insert(row);
+    if (is_new) {
+      plan.rows.push_back(row);
+      plan.first_position.push_back(position);
+      plan.next_position[position] = kNoPosition;
+    } else {  // goes in front of the places known so far
+      plan.next_position[position] = plan.first_position[index];
+      plan.first_position[index] = position;
+    }
+  }
+  return OkStatus();
+}
+
+// A counting sort by owner; within a node rows keep their order.
+void Step::GroupByNode(uint32_t layer_index, LayerPlan& plan) {
+  const table::LayerPartitions& partitions = context_->partitions[layer_index];
+  const std::vector<uint16_t>& owners = context_->owners[layer_index];
+  const size_t nodes = context_->node_labels.size();
+  plan.node_first.assign(nodes + 1, 0);
+  for (const uint64_t row : plan.rows) ++plan.node_first[owners[partitions.PartitionOf(row)] + 1u];
+  for (size_t node = 0; node < nodes; ++node) plan.node_first[node + 1] += plan.node_first[node];
+  plan.by_node.resize(plan.rows.size());
+  for (uint32_t i = 0; i < plan.rows.size(); ++i) {
+    plan.by_node[plan.node_first[owners[partitions.PartitionOf(plan.rows[i])]]++] = i;
+  }
+  // The fill moved every start to the next node's; move them back.
+  std::rotate(plan.node_first.begin(), plan.node_first.end() - 1, plan.node_first.end());
+  plan.node_first[0] = 0;
+  plan.node_first[nodes] = static_cast<uint32_t>(plan.rows.size());
+}
+
+// One request a node, the earliest layer first, cut only where a message is full.
+void Step::MakeRequests() {
+  requests_.clear();
+  sections_.clear();
+  for (uint32_t node = 0; node < context_->node_labels.size(); ++node) {
+    NodeRequest request = {node, static_cast<uint32_t>(sections_.size()), 0, 0};
+    const auto end_request = [&] {
+      if (request.section_count > 0) requests_.push_back(request);
+      request = {node, static_cast<uint32_t>(sections_.size()), 0, 0};
+    };
+    for (uint32_t layer_index = 0; layer_index < layers_.size(); ++layer_index) {
+      const LayerPlan& plan = layers_[layer_index];
+      if (!plan.asked) continue;
+      uint32_t first = plan.node_first[node];
+      while (first < plan.node_first[node + 1]) {
+        if (request.rows == context_->request_rows_max) end_request();
+        const uint32_t count =
+            std::min(plan.node_first[node + 1] - first, context_->request_rows_max - request.rows);
+        sections_.push_back({layer_index, first, count});
+        ++request.section_count;
+        request.rows += count;
+        first += count;
+      }
+    }
+    end_request();
+  }
+}
+
+Status Step::PlaceRows(const Section& section, uint32_t first, uint32_t count,
+                       std::span<const std::byte> bytes) {
+  const size_t row_bytes = context_->layout.row_format.row_bytes();
+  LayerPlan& plan = layers_[section.layer_index];
+  const std::span<const uint32_t> indices =
+      std::span(plan.by_node).subspan(section.first + first, count);
+  const std::lock_guard lock(mutex_);
+  // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
+  if (plan.done.load(std::memory_order_relaxed)) return OkStatus();
+  for (const uint32_t index : indices) {
+    if (plan.arrived[index] == 0) continue;
+    return DataLoss(
+        fmt::format("row {} of layer {} was sent twice", plan.rows[index], section.layer_index));
+  }
+  const std::byte* source = bytes.data();
+  for (const uint32_t index : indices) {
+    plan.arrived[index] = 1;
+    for (uint32_t at = plan.first_position[index]; at != kNoPosition; at = plan.next_position[at]) {
+      std::memcpy(plan.out.data() + at * row_bytes, source, row_bytes);
+    }
+    source += row_bytes;
+  }
+  plan.missing -= count;
+  if (plan.missing == 0) Finish(plan, OkStatus());
+  return OkStatus();
+}
+
+void Step::Finish(LayerPlan& plan, Status status) {
+  plan.status = std::move(status);
+  plan.done.store(true, std::memory_order_release);
+  changed_.notify_all();
+}
+
+void Step::Fail(const NodeRequest& request, const Status& why) {
+  const std::lock_guard lock(mutex_);
+  for (const Section& section : SectionsOf(request)) {
+    LayerPlan& plan = layers_[section.layer_index];
+    if (plan.done.load(std::memory_order_relaxed)) continue;
+    uint32_t missing = 0;
+    for (uint32_t i = section.first; i < section.first + section.count; ++i) {
+      missing += plan.arrived[plan.by_node[i]] == 0 ? 1u : 0u;
+    }
+    if (missing == 0) continue;
+    Finish(plan, Status(why.code(),
+                        fmt::format("memory node {}: {}; {} rows of Engram layer {} are missing",
+                                    context_->node_labels[request.node], why.message(), missing,
+                                    section.layer_index)));
+  }
+}
+
+std::string Step::DescribeMissing(uint32_t layer_index) const {
+  const LayerPlan& plan = layers_[layer_index];
+  std::string text;
+  for (size_t node = 0; node + 1 < plan.node_first.size(); ++node) {
+    uint32_t missing = 0;
+    for (uint32_t i = plan.node_first[node]; i < plan.node_first[node + 1]; ++i) {
+      missing += plan.arrived[plan.by_node[i]] == 0 ? 1u : 0u;
+    }
+    if (missing == 0) continue;
+    text += fmt::format("{}memory node {}: {}", text.empty() ? "" : ", ",
+                        context_->node_labels[node], missing);
+  }
+  return text;
+}
+
+Status Step::Wait(uint32_t layer_index, const Clock& clock, Nanos spin) {
+  if (layer_index >= layers_.size() || !layers_[layer_index].asked) {
+    return InvalidArgument(fmt::format("this lookup did not ask for Engram layer {}", layer_index));
+  }
+  LayerPlan& plan = layers_[layer_index];
+  if (!plan.done.load(std::memory_order_acquire) && spin > Nanos::zero()) {
+    const TimePoint end = std::min(deadline_, clock.Now() + spin);
+    while (!plan.done.load(std::memory_order_acquire) && clock.Now() < end)
+      std::this_thread::yield();
+  }
+  std::unique_lock lock(mutex_);
+  while (!plan.done.load(std::memory_order_relaxed)) {
+    const TimePoint now = clock.Now();
+    if (now >= deadline_) {
+      Finish(plan, DeadlineExceeded(fmt::format(
+                       "{} of {} rows of Engram layer {} missing at the deadline: {}", plan.missing,
+                       plan.rows.size(), layer_index, DescribeMissing(layer_index))));
+      break;
+    }
+    changed_.wait_for(lock, std::min<Nanos>(deadline_ - now, kRecheck));
+  }
+  return plan.status;
+}
+
+bool Step::Ready(uint32_t layer_index, const Clock& clock) const {
+  if (layer_index >= layers_.size() || !layers_[layer_index].asked) return true;
+  return layers_[layer_index].done.load(std::memory_order_acquire) || clock.Now() >= deadline_;
+}
+
+void Step::Detach() {
+  const std::lock_guard lock(mutex_);
+  for (LayerPlan& plan : layers_) {
+    if (plan.asked && !plan.done.load(std::memory_order_relaxed)) {
+      Finish(plan, Cancelled("the lookup was given up"));
+    }
+  }
+}
+
+}  // namespace engram::client

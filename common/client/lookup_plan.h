@@ -1,0 +1,126 @@
+// One step's lookup between Submit and its last row: which distinct rows each node is asked for,
+// where they go in the caller's buffers, and what has arrived. Filled in by the caller's thread,
+// finished by the client's IO thread.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/client/row_set.h"
+#include "common/client/row_source.h"
+#include "common/table/layout.h"
+#include "common/table/placement.h"
+
+namespace engram::client {
+
+// What every step is planned by; constant once the client is connected.
+struct PlanContext {
+  table::TableLayout layout;
+  std::vector<table::LayerPartitions> partitions;  // per layer
+  std::vector<std::vector<uint16_t>> owners;       // per layer: partition -> node
+  std::vector<std::string> node_labels;            // "m0 (127.0.0.1:7400)"
+  uint32_t id_bytes = 4;                           // on the wire
+  uint32_t request_rows_max = 0;                   // ids that fit one message
+};
+// Cuts every layer and places it over the map's members.
+PlanContext MakePlanContext(const table::TableLayout& layout, const table::ClusterMap& map,
+                            std::vector<std::string> node_labels);
+
+inline constexpr uint32_t kNoPosition = ~uint32_t{0};
+
+// One layer of one step. Vectors keep their capacity from step to step.
+struct LayerPlan {
+  bool asked = false;
+  std::span<std::byte> out;
+  std::vector<uint64_t> rows;            // distinct, in order of first use
+  std::vector<uint32_t> first_position;  // per distinct row: first place in `out`
+  std::vector<uint32_t> next_position;   // per place: the next one of the same row, or kNoPosition
+  std::vector<uint32_t> by_node;         // indices into `rows`, node after node
+  std::vector<uint32_t>
+      node_first;  // per node: where its part of by_node starts; one more at the end
+  // Under the step's mutex once it is posted:
+  std::vector<uint8_t> arrived;  // per distinct row
+  uint32_t missing = 0;          // distinct rows not in place
+  Status status;
+  std::atomic<bool> done = false;  // set last, under the mutex
+};
+
+// The rows of one layer inside one request: by_node[first .. first + count).
+struct Section {
+  uint32_t layer_index = 0;
+  uint32_t first = 0;
+  uint32_t count = 0;
+};
+
+// One message to one node.
+struct NodeRequest {
+  uint32_t node = 0;
+  uint32_t first_section = 0;
+  uint32_t section_count = 0;
+  uint32_t rows = 0;
+};
+
+class Step {
+ public:
+  explicit Step(std::shared_ptr<const PlanContext> context);
+
+  // Removes duplicates and splits by owner. INVALID_ARGUMENT or OUT_OF_RANGE name the layer and the
+  // value; then nothing must be sent.
+  Status Plan(std::span<const LayerLookup> layers, TimePoint deadline);
+
+  const PlanContext& context() const { return *context_; }
+  TimePoint deadline() const { return deadline_; }
+  uint64_t rows_asked() const { return rows_asked_; }
+  uint64_t rows_distinct() const { return rows_distinct_; }
+  const std::vector<NodeRequest>& requests() const { return requests_; }
+  std::span<const Section> SectionsOf(const NodeRequest& request) const {
+    return std::span(sections_).subspan(request.first_section, request.section_count);
+  }
+  const LayerPlan& layer(uint32_t layer_index) const { return layers_[layer_index]; }
+
+  // IO thread. Copies `bytes`, rows [first, first + count) of the section, to every place they were
+  // asked for. DATA_LOSS when one of them had arrived before; then nothing is written. Returns the
+  // section's rows written.
+  Status PlaceRows(const Section& section, uint32_t first, uint32_t count,
+                   std::span<const std::byte> bytes);
+  // IO thread. Ends every unfinished layer of `request` with `why` and the number of its rows
+  // missing.
+  void Fail(const NodeRequest& request, const Status& why);
+
+  // Caller. Blocks until the layer is done; ends it with DEADLINE_EXCEEDED when the deadline passes
+  // first.
+  Status Wait(uint32_t layer_index, const Clock& clock, Nanos spin);
+  // Caller. True when Wait would return at once.
+  bool Ready(uint32_t layer_index, const Clock& clock) const;
+  // Caller. After this returns nothing is written into the caller's buffers any more.
+  void Detach();
+
+ private:
+  Status PlanLayer(const LayerLookup& lookup);
+  Status RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan);
+  void GroupByNode(uint32_t layer_index, LayerPlan& plan);
+  void MakeRequests();
+  void Finish(LayerPlan& plan, Status status);  // under the mutex
+  std::string DescribeMissing(uint32_t layer_index) const;
+
+  const std::shared_ptr<const PlanContext> context_;  // shared: a ticket may outlive its client
+  TimePoint deadline_;
+  uint64_t rows_asked_ = 0;
+  uint64_t rows_distinct_ = 0;
+  std::vector<LayerPlan> layers_;  // one for each layer of the layout; never resized
+  std::vector<NodeRequest> requests_;
+  std::vector<Section> sections_;
+  RowSet distinct_;  // scratch of RemoveDuplicates
+
+  std::mutex mutex_;  // guards what of the layers changes after posting, and the caller's buffers
+  std::condition_variable changed_;
+};
+
+}  // namespace engram::client
