@@ -1,0 +1,17 @@
+// The durable RowStore: one RocksDB a node. Pages are bulk-loaded as sorted SST files and ingested,
+// never written through the memtable; manifests are synced puts. The only place that includes
+// RocksDB.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "memnode/row_store.h"
+
+namespace engram::memnode {
+
+// Opens or creates the store in folder `path`. FAILED_PRECONDITION when the folder cannot be
+// created or written, or another process has the store open.
+Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path);
+
+}  // namespace engram::memnode

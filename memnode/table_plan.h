@@ -1,0 +1,34 @@
+// What one node holds of a table set: how each layer is cut, and which partitions are its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/table/identity.h"
+#include "common/table/placement.h"
+
+namespace engram::memnode {
+
+struct LayerPlan {
+  int layer_id = 0;
+  table::LayerPartitions cut;
+  std::vector<uint32_t> owned;  // ascending
+
+  uint64_t PagesPerPartition() const { return cut.rows_per_partition / cut.rows_per_page; }
+};
+
+struct TablePlan {
+  uint32_t row_bytes = 0;
+  std::vector<LayerPlan> layers;
+
+  uint64_t OwnedRows() const;
+  uint64_t TotalRows() const;
+};
+
+// INVALID_ARGUMENT for a row encoding this build does not know. `member` is one of map.members.
+Result<TablePlan> MakePlan(const table::TableIdentity& identity, const table::ClusterMap& map,
+                           const std::string& member);
+
+}  // namespace engram::memnode
