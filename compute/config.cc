@@ -20,9 +20,8 @@ void ComputeConfig::Describe(config::Fields& fields) {
              "hash again when rows are used and compare with what was fetched");
   fields.Add("connect_timeout_ms", &connect_timeout_ms, 1, 3'600'000,
              "to reach every memory node at start");
-  fields.Add("transport.tls", &tls, "UCX transports, as UCX_TLS; empty: UCX decides");
-  fields.Add("transport.net_devices", &net_devices,
-             "network devices, as UCX_NET_DEVICES; empty: UCX decides");
+  fields.Add("transport.tls", &tls, "UCX transports, as UCX_TLS");
+  fields.Add("transport.net_devices", &net_devices, "network devices, as UCX_NET_DEVICES");
   fields.Add("log.level", &log_level, "trace, debug, info, warn, error or off");
 }
 

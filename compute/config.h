@@ -19,8 +19,8 @@ struct ComputeConfig {
   int64_t deadline_ms = 2000;
   bool verify = false;
   int64_t connect_timeout_ms = 5000;
-  std::string tls = "";
-  std::string net_devices = "";
+  std::string tls = "tcp,self";
+  std::string net_devices = "all";
   std::string log_level = "warn";
 
   void Describe(config::Fields& fields);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/client/model_tables.h"
 #include "common/client/row_source.h"
 #include "common/io/safetensors.h"
 #include "compute/config.h"
@@ -33,8 +34,7 @@ class Session {
   ModelConfig model_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
   Weights weights_;
-  table::TableLayout layout_;
-  table::VocabMap map_;
+  client::ModelTables tables_;  // empty when the model has no Engram layers
   std::unique_ptr<client::RowSource> source_;
   std::unique_ptr<kernels::Pool> pool_;
   std::unique_ptr<Prefetcher> prefetcher_;
