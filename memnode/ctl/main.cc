@@ -6,6 +6,7 @@
 
 #include "memnode/ctl/hash_command.h"
 #include "memnode/ctl/layout_command.h"
+#include "memnode/ctl/make_model_command.h"
 
 int main(int argc, char** argv) {
   using engram::ctl::Subcommand;
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   const std::vector<Subcommand> commands = {
       engram::ctl::AddHashCommand(app),
       engram::ctl::AddLayoutCommand(app),
+      engram::ctl::AddMakeModelCommand(app),
   };
   try {
     app.parse(argc, argv);

@@ -18,7 +18,7 @@
 #include "memnode/ctl/model_tensors.h"
 #include "memnode/ctl/shard_writer.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 namespace {
 
 namespace fs = std::filesystem;
@@ -176,4 +176,4 @@ Status MakeModel(const MakeModelOptions& options, MadeModel* made) {
                        json::serialize(ModelConfigJson(preset)) + "\n");
 }
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

@@ -10,7 +10,7 @@
 #include "common/base/status.h"
 #include "common/table/engram_config.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 
 struct MakeModelOptions {
   std::string preset = "tiny";  // tiny, small or bench
@@ -35,4 +35,4 @@ struct MadeModel {
 // bytes. config.json is written last: a folder without it is not finished. `made` may be null.
 Status MakeModel(const MakeModelOptions& options, MadeModel* made = nullptr);
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

@@ -6,7 +6,7 @@
 
 #include "common/table/layout.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 namespace {
 
 using table::Variant;
@@ -66,7 +66,7 @@ ModelPreset Tiny(Variant variant) {
 ModelPreset Small(Variant variant, double table_gib) {
   ModelPreset preset;
   preset.name = "small";
-  preset.vocab_size = 4096;
+  preset.vocab_size = 3072;
   preset.hidden_size = 512;
   preset.layer_count = 10;
   preset.heads = 8;
@@ -170,4 +170,4 @@ json::object ModelConfigJson(const ModelPreset& preset) {
   return config;
 }
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

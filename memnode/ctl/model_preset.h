@@ -9,7 +9,7 @@
 #include "common/io/json.h"
 #include "common/table/engram_config.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 
 // DeepSeek-V3's sizes by its own names, hyper-connections and Engram.
 struct ModelPreset {
@@ -45,4 +45,4 @@ Result<ModelPreset> FindPreset(std::string_view name, table::Variant variant, do
 // The config.json of the model, with the compressed vocabulary size in preset.engram.
 json::object ModelConfigJson(const ModelPreset& preset);
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

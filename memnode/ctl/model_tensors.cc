@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace engram::memnode {
+namespace engram::ctl {
 namespace {
 
 using Kind = TensorRule::Kind;
@@ -170,4 +170,4 @@ std::vector<ModelTensor> TableTensors(const table::TableLayout& layout,
   return tensors;
 }
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

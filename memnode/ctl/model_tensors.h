@@ -9,7 +9,7 @@
 #include "common/table/layout.h"
 #include "memnode/ctl/model_preset.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 
 struct TensorRule {
   enum class Kind {
@@ -38,4 +38,4 @@ std::vector<ModelTensor> BackboneTensors(const ModelPreset& preset);
 std::vector<ModelTensor> TableTensors(const table::TableLayout& layout,
                                       const table::LayerLayout& layer);
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

@@ -5,7 +5,7 @@
 
 #include "common/base/rng.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 namespace {
 
 constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
@@ -100,4 +100,4 @@ void FillTensor(const ModelTensor& tensor, uint64_t tensor_seed, uint64_t first,
   }
 }
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

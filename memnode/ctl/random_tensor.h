@@ -9,7 +9,7 @@
 
 #include "memnode/ctl/model_tensors.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 
 uint64_t TensorSeed(uint64_t seed, std::string_view name);
 
@@ -17,4 +17,4 @@ uint64_t TensorSeed(uint64_t seed, std::string_view name);
 void FillTensor(const ModelTensor& tensor, uint64_t tensor_seed, uint64_t first,
                 std::span<std::byte> out);
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

@@ -7,7 +7,7 @@
 #include "common/io/safetensors.h"
 #include "memnode/ctl/random_tensor.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 namespace {
 
 constexpr uint64_t kBlockBytes = 8 << 20;        // drawn by one thread at a time
@@ -60,4 +60,4 @@ Status WriteShard(const std::string& path, std::span<const ModelTensor> tensors,
   return writer.Finish();
 }
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl

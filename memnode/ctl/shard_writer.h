@@ -8,8 +8,8 @@
 #include "common/base/status.h"
 #include "memnode/ctl/model_tensors.h"
 
-namespace engram::memnode {
+namespace engram::ctl {
 
 Status WriteShard(const std::string& path, std::span<const ModelTensor> tensors, uint64_t seed);
 
-}  // namespace engram::memnode
+}  // namespace engram::ctl
