@@ -1,0 +1,249 @@
+// The control connection: hello and welcome, refusals, the sign of life, and strangers.
+#include "common/net/control.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <set>
+
+#include "common/base/rng.h"
+#include "common/net/control_messages.h"
+#include "tests/common/net/raw_socket.h"
+
+namespace engram::net {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr Nanos kTimeout = std::chrono::seconds(10);
+
+table::TableIdentity MakeIdentity() {
+  table::TableIdentity identity;
+  identity.model = "tiny";
+  identity.version = "1";
+  identity.max_ngram_size = 3;
+  identity.heads_per_order = 2;
+  identity.head_dim = 32;
+  identity.row_encoding = "bf16";
+  identity.compressed_vocab_size = 100;
+  identity.pad_compressed = 2;
+  identity.layers.push_back({1, 44, {3, 5, 9'223'372'036'854'775'807}, {7, 11, 13, 13}});
+  return identity;
+}
+
+Hello MakeHello() {
+  return {kControlProtocol, MakeIdentity(), "loopback", "settings", std::string("\0\x01\xff", 3)};
+}
+
+struct Node {
+  explicit Node(uint16_t port = 0) {
+    ControlServer::Callbacks callbacks;
+    callbacks.on_hello = [this](const Hello& hello) { return OnHello(hello); };
+    callbacks.on_gone = [this](uint64_t session) {
+      const std::lock_guard lock(mutex);
+      EXPECT_TRUE(gone.insert(session).second) << "told twice";
+      changed.notify_all();
+    };
+    started = ControlServer::Start("127.0.0.1", port, std::move(callbacks));
+  }
+  Result<Welcome> OnHello(const Hello& hello) {
+    if (hello.settings != "settings") return FailedPrecondition("settings differ");
+    Welcome welcome;
+    welcome.member = "m0";
+    welcome.map = {7, {"m0", "m1"}};
+    welcome.identity = hello.identity;
+    welcome.identity.content_digest = std::string(64, 'a');
+    welcome.session = next_session++;
+    welcome.settings = hello.settings;
+    welcome.address = hello.address + "back";
+    welcome.known_answers = {{0, 18'446'744'073'709'551'615ull, std::string(64, 'b')}};
+    return welcome;
+  }
+  uint16_t port() const { return (*started)->port(); }
+  Result<std::unique_ptr<ControlClient>> Connect(const Hello& hello = MakeHello()) {
+    return ControlClient::Connect("127.0.0.1", port(), hello, kTimeout);
+  }
+  bool WaitGone(size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, kTimeout, [&] { return gone.size() >= count; });
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::set<uint64_t> gone;
+  uint64_t next_session = 0xfedc'ba98'0000'0001;
+  Result<std::unique_ptr<ControlServer>> started = Unavailable("not yet");
+};
+
+bool LostInTime(ControlClient& client) {
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  while (!client.Lost()) {
+    if (Clock::Real().Now() > deadline) return false;
+  }
+  return true;
+}
+
+TEST(Control, WelcomeArrivesWithEveryField) {
+  Node node;
+  const auto client = node.Connect();
+  ASSERT_TRUE(client.ok()) << client.status().ToString();
+  const Welcome& welcome = (*client)->welcome();
+  EXPECT_EQ(welcome.member, "m0");
+  EXPECT_EQ(welcome.map, (table::ClusterMap{7, {"m0", "m1"}}));
+  EXPECT_EQ(welcome.session, 0xfedc'ba98'0000'0001);
+  EXPECT_EQ(welcome.address, std::string("\0\x01\xff", 3) + "back");
+  EXPECT_EQ(welcome.identity.layers, MakeIdentity().layers);
+  EXPECT_EQ(welcome.identity.content_digest, std::string(64, 'a'));
+  ASSERT_EQ(welcome.known_answers.size(), 1u);
+  EXPECT_EQ(welcome.known_answers[0].row, 18'446'744'073'709'551'615ull);
+  EXPECT_FALSE((*client)->Lost());
+}
+
+TEST(Control, RefusalComesThroughWithCodeAndReason) {
+  Node node;
+  Hello hello = MakeHello();
+  hello.settings = "other";
+  const auto client = node.Connect(hello);
+  EXPECT_EQ(client.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(client.status().message(), HasSubstr("settings differ"));
+  EXPECT_THAT(client.status().message(), HasSubstr("127.0.0.1"));
+}
+
+TEST(Control, AnotherProtocolIsRefused) {
+  Node node;
+  Hello hello = MakeHello();
+  hello.protocol = 9;
+  const auto client = node.Connect(hello);
+  EXPECT_EQ(client.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(client.status().message(), HasSubstr("protocol 9"));
+}
+
+TEST(Control, NodeLearnsOfEachClientThatLeaves) {
+  Node node;
+  auto first = node.Connect();
+  auto second = node.Connect();
+  ASSERT_TRUE(first.ok() && second.ok());
+  first = Unavailable("closed");
+  EXPECT_TRUE(node.WaitGone(1));
+  EXPECT_FALSE((*second)->Lost());
+  second = Unavailable("closed");
+  EXPECT_TRUE(node.WaitGone(2));
+}
+
+TEST(Control, ClientLearnsThatTheNodeLeft) {
+  Node node;
+  const auto client = node.Connect();
+  ASSERT_TRUE(client.ok());
+  node.started = Unavailable("closed");
+  EXPECT_TRUE(LostInTime(**client));
+  EXPECT_TRUE(node.WaitGone(1));
+}
+
+TEST(Control, PortInUseIsNamed) {
+  Node node;
+  Node second(node.port());
+  EXPECT_EQ(second.started.status().code(), Code::kAlreadyExists);
+  EXPECT_THAT(second.started.status().message(),
+              HasSubstr("127.0.0.1:" + std::to_string(node.port())));
+}
+
+TEST(Control, NobodyListeningIsUnavailable) {
+  uint16_t port = 0;
+  {
+    Node node;
+    port = node.port();
+  }
+  const auto client = ControlClient::Connect("127.0.0.1", port, MakeHello(), kTimeout);
+  EXPECT_EQ(client.status().code(), Code::kUnavailable);
+  EXPECT_THAT(client.status().message(), HasSubstr("refused"));
+}
+
+TEST(Control, ASilentNodeIsGivenUpInTime) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in where = {};
+  where.sin_family = AF_INET;
+  where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(where);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&where), sizeof(where)), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  ::getsockname(listener, reinterpret_cast<sockaddr*>(&where), &length);
+  const auto client = ControlClient::Connect("127.0.0.1", ntohs(where.sin_port), MakeHello(),
+                                             std::chrono::milliseconds(20));
+  EXPECT_EQ(client.status().code(), Code::kDeadlineExceeded);
+  ::close(listener);
+}
+
+TEST(Control, StrangersBytesEndTheirConnectionOnly) {
+  Node node;
+  const auto client = node.Connect();
+  ASSERT_TRUE(client.ok());
+  Rng rng(5);
+  std::vector<std::string> strange = {std::string(4096, '\xff'), "GET / HTTP/1.1\r\n\r\n",
+                                      std::string(64, '\0')};
+  std::string noise(1000, '\0');
+  for (char& c : noise) c = static_cast<char>(rng.NextU64());
+  noise[3] = '\x7f';  // a length over the limit
+  strange.push_back(noise);
+  for (const std::string& bytes : strange) {
+    RawSocket stranger(node.port());
+    stranger.Send(bytes);
+    EXPECT_TRUE(stranger.Closed());
+  }
+  EXPECT_FALSE((*client)->Lost());
+  EXPECT_TRUE(node.Connect().ok());
+}
+
+TEST(Control, BadJsonIsToldWhatIsWrong) {
+  Node node;
+  for (const std::string text : {"{}", "[1,2", "{\"hello\":{\"protocol\":-1}}", "{\"hello\":7}"}) {
+    RawSocket socket(node.port());
+    std::string frame(4, '\0');
+    const auto length = static_cast<uint32_t>(text.size());
+    std::memcpy(frame.data(), &length, 4);
+    ASSERT_TRUE(socket.Send(frame + text));
+    EXPECT_THAT(socket.Read("}}"), HasSubstr("refused")) << text;
+  }
+}
+
+TEST(Control, ManyConnectionsThatOnlyConnectDoNotStopAHello) {
+  Node node;
+  std::vector<std::unique_ptr<RawSocket>> idle;
+  for (int i = 0; i < 200; ++i) idle.push_back(std::make_unique<RawSocket>(node.port()));
+  EXPECT_TRUE(node.Connect().ok());
+}
+
+TEST(Control, MutatedHellosNeverPassAsSomethingElse) {
+  Rng rng(11);
+  const std::string good = HelloFrame(MakeHello()).substr(kFramePrefixBytes);
+  ASSERT_TRUE(ParseHello(good).ok());
+  for (int round = 0; round < 3000; ++round) {
+    std::string text = good;
+    for (uint64_t i = 0; i <= rng.NextBelow(3); ++i) {
+      text[rng.NextBelow(text.size())] = static_cast<char>(rng.NextU64());
+    }
+    const Result<Hello> hello = ParseHello(text);
+    if (hello.ok()) {
+      EXPECT_EQ(hello->protocol, kControlProtocol);
+    }
+    EXPECT_FALSE(ParseAnswer(text).ok());
+  }
+}
+
+TEST(Control, HostPortIsReadStrictly) {
+  EXPECT_EQ(ParseHostPort("a.b:7400")->host, "a.b");
+  EXPECT_EQ(ParseHostPort("a.b:7400")->port, 7400);
+  EXPECT_EQ(ParseHostPort("[::1]:65535")->host, "::1");
+  EXPECT_EQ(ParseHostPort("127.0.0.1:0")->port, 0);
+  for (const std::string bad : {"", "a", "a:", ":1", "a:65536", "a:-1", "a:1x", "a: 1", "::1:5",
+                                "[::1]", "[a]:1", "[]:1", "a b:1"}) {
+    const auto parsed = ParseHostPort(bad);
+    ASSERT_EQ(parsed.status().code(), Code::kInvalidArgument) << bad;
+    EXPECT_THAT(parsed.status().message(), HasSubstr("\"" + bad + "\""));
+  }
+}
+
+}  // namespace
+}  // namespace engram::net
