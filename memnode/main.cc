@@ -1,0 +1,27 @@
+// engram-memnode: serves its share of a model's Engram tables.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "memnode/run.h"
+
+using namespace engram;
+
+int main(int argc, char** argv) {
+  CLI::App app("Serves this node's share of a model's Engram tables out of memory");
+  std::string config_file;
+  std::vector<std::string> sets;
+  app.add_option("--config", config_file, "YAML file of settings (configs/memnode.yaml)");
+  app.add_option("--set", sets, "one setting, a.b=value; may be repeated")->expected(1)->take_all();
+  CLI11_PARSE(app, argc, argv);
+  memnode::NodeConfig config;
+  config::Fields fields;
+  config.Describe(fields);
+  Status status = config::Load(config_file, sets, fields);
+  if (status.ok()) status = memnode::RunUntilSignal(config);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "engram-memnode: {}\n", status.message());
+  return 1;
+}

@@ -1,0 +1,70 @@
+// One memory node: sockets, tables, row service, in that order; stopped in reverse.
+//
+// The sockets open first, so that a port in use is told before a long import; until the tables are
+// in memory /ready answers 503 and clients are refused.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/net/control.h"
+#include "common/net/http_server.h"
+#include "common/net/transport.h"
+#include "common/obs/metrics.h"
+#include "memnode/config.h"
+#include "memnode/loader.h"
+#include "memnode/row_service.h"
+#include "memnode/service_metrics.h"
+
+namespace engram::memnode {
+
+class Node {
+ public:
+  using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
+
+  // Blocks until the node serves. A null factory: UCX with the config's settings. `config` is
+  // valid.
+  static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
+                                             TransportFactory make_transport = nullptr);
+  ~Node();  // at once
+
+  // /ready turns 503, new sessions and lookups are refused, queued ones answered; returns when all
+  // clients have left or limits.drain_timeout_ms has passed.
+  void Drain();
+
+  // host:port, with the ports chosen.
+  std::string control_address() const;
+  std::string http_address() const;
+  const table::TableIdentity& identity() const { return tables_.identity; }
+  const TablePlan& plan() const { return tables_.plan; }
+  size_t session_count() const { return service_->session_count(); }
+
+ private:
+  explicit Node(const NodeConfig& config) : config_(config) {}
+  Status OpenSockets();
+  Status OpenTables();
+  Status OpenService(const TransportFactory& make_transport);
+  Status ChooseKnownAnswers();
+  Result<net::Welcome> Welcome(const net::Hello& hello);
+  net::HttpResponse Ready() const;
+
+  const NodeConfig config_;
+  obs::Metrics metrics_;
+  LoadedTables tables_;
+  std::vector<net::KnownAnswer> known_answers_;
+  std::unique_ptr<ServiceMetrics> service_metrics_;
+  std::unique_ptr<RowService> service_;
+  // Everything above is complete once this is true; the sockets' threads look at it first.
+  std::atomic<bool> ready_ = false;
+  std::atomic<bool> draining_ = false;
+  std::string control_host_, http_host_;
+  std::unique_ptr<net::ControlServer> control_;
+  std::unique_ptr<net::HttpServer> http_;
+};
+
+}  // namespace engram::memnode

@@ -1,0 +1,121 @@
+// RowService: answers lookups out of the arena. One data thread owns the transport; requests run to
+// completion, one after the other, in chunks gathered straight into registered send buffers, so
+// that packing one chunk overlaps sending the one before.
+//
+// Wrong rows are never sent: session, epoch, layer, range and ownership of every id are checked
+// before the first byte is copied, and each chunk carries its CRC-32C.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/net/transport.h"
+#include "memnode/arena.h"
+#include "memnode/request_queue.h"
+#include "memnode/send_ring.h"
+#include "memnode/service_metrics.h"
+
+namespace engram::memnode {
+
+struct RowServiceOptions {
+  uint32_t epoch = 1;
+  size_t sessions_max = 256;
+  size_t queued_requests_max = 256;
+  size_t send_buffers = 16;
+  Nanos spin = std::chrono::microseconds(50);      // polling before the idle thread sleeps
+  Nanos send_stall_max = std::chrono::seconds(1);  // no send completes while others wait: cut off
+  int cpu = -1;                                    // pins the data thread
+};
+
+class RowService : public net::TransportHandler {
+ public:
+  // `arena`, `metrics` and `clock` outlive the service.
+  static Result<std::unique_ptr<RowService>> Start(const Arena& arena,
+                                                   std::unique_ptr<net::Transport> transport,
+                                                   const RowServiceOptions& options,
+                                                   ServiceMetrics& metrics,
+                                                   const Clock& clock = Clock::Real());
+  ~RowService() override;  // stops at once; Drain first for a clean end
+
+  // Of the transport; constant.
+  const std::string& transport_name() const { return name_; }
+  const std::string& address() const { return address_; }
+  const std::string& settings() const { return settings_; }
+
+  // The rest from any thread.
+  // A session for the client whose transport has this address. RESOURCE_EXHAUSTED over
+  // sessions_max, CANCELLED when draining.
+  Result<uint64_t> OpenSession(const std::string& address);
+  void CloseSession(uint64_t session);
+  // What is queued is answered; what comes later is refused with CANCELLED.
+  void Drain() { draining_ = true; }
+  size_t session_count() const { return session_count_; }
+
+ private:
+  struct PendingError {
+    net::PeerId peer = 0;
+    uint64_t request_id = 0;
+    Status why;
+  };
+
+  RowService(const Arena& arena, std::unique_ptr<net::Transport> transport,
+             const RowServiceOptions& options, ServiceMetrics& metrics, const Clock& clock);
+  void OnMessage(net::PeerId from, std::span<const std::byte> header,
+                 std::span<const std::byte> body) override;
+  void OnPeerLost(net::PeerId peer, const Status& why) override;
+
+  // The data thread.
+  void Run();
+  void RunPosted();
+  Status OpenSessionOnLoop(uint64_t session, const std::string& address);
+  void CloseSessionOnLoop(uint64_t session);
+  void ForgetPeer(net::PeerId peer);
+  Status Admit(const net::LookupHeader& header, net::PeerId from) const;
+  void Refuse(net::PeerId peer, uint64_t request_id, Status why);
+  void SendErrors();
+  void ServeFirst();
+  Status Serve(const Request& request);
+  Status FindRows(const Request& request);
+  Status SendChunk(const Request& request, const net::LookupLayer& layer, uint32_t first,
+                   std::span<const std::byte* const> rows);
+  Status WaitForBuffer(const Request& request);
+  Status Send(net::PeerId peer, std::span<const std::byte> header, SendRing::Slot* slot,
+              size_t body_bytes);
+  void Post(std::function<void()> task);
+
+  const Arena& arena_;
+  const RowServiceOptions options_;
+  ServiceMetrics& metrics_;
+  const Clock& clock_;
+  const uint32_t chunk_rows_;
+  std::unique_ptr<net::Transport> transport_;
+  const std::string name_, address_, settings_;
+
+  // Data thread only.
+  SendRing ring_;  // dies before transport_
+  RequestQueue queue_;
+  std::deque<PendingError> errors_;
+  std::unordered_map<net::PeerId, uint64_t> session_of_peer_;
+  std::unordered_map<uint64_t, net::PeerId> peer_of_session_;
+  std::vector<uint64_t> rows_;               // scratch: a request's ids
+  std::vector<const std::byte*> addresses_;  // scratch: where they lie
+
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> draining_ = false;
+  std::atomic<size_t> session_count_ = 0;
+  std::atomic<bool> has_posted_ = false;
+  std::mutex posted_mutex_;
+  std::vector<std::function<void()>> posted_;  // guarded by posted_mutex_
+  std::thread thread_;
+};
+
+}  // namespace engram::memnode
