@@ -251,11 +251,10 @@ Status LookupLoop::PlaceOnLoop(Request& request, std::span<const std::byte> head
                     "for",
                     rows.first, rows.row_count, rows.row_bytes, rows.layer_index));
   }
-  RETURN_IF_ERROR(request.step->PlaceRows(*section, rows.first, rows.row_count, body));
+  RETURN_IF_ERROR(
+      request.step->PlaceRows(*section, rows.first, rows.row_count, body, counters_[plan.node]));
   if (rows.row_count > request.rows_missing) return DataLoss("it sent more rows than asked for");
   request.rows_missing -= rows.row_count;
-  counters_[plan.node].rows_fetched.fetch_add(rows.row_count, std::memory_order_relaxed);
-  counters_[plan.node].bytes_fetched.fetch_add(body.size(), std::memory_order_relaxed);
   return OkStatus();
 }
 

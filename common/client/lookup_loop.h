@@ -29,12 +29,6 @@ struct NodeLink {
   std::unique_ptr<net::ControlClient> control;
 };
 
-struct NodeCounters {
-  std::atomic<uint64_t> rows_fetched = 0;
-  std::atomic<uint64_t> bytes_fetched = 0;
-  std::atomic<uint64_t> requests = 0;
-};
-
 class LookupLoop : private net::TransportHandler {
  public:
   struct Options {

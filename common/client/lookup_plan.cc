@@ -148,19 +148,21 @@ void Step::MakeRequests() {
 }
 
 Status Step::PlaceRows(const Section& section, uint32_t first, uint32_t count,
-                       std::span<const std::byte> bytes) {
+                       std::span<const std::byte> bytes, NodeCounters& counters) {
   const size_t row_bytes = context_->layout.row_format.row_bytes();
   LayerPlan& plan = layers_[section.layer_index];
   const std::span<const uint32_t> indices =
       std::span(plan.by_node).subspan(section.first + first, count);
   const std::lock_guard lock(mutex_);
-  // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
-  if (plan.done.load(std::memory_order_relaxed)) return OkStatus();
   for (const uint32_t index : indices) {
     if (plan.arrived[index] == 0) continue;
     return DataLoss(
         fmt::format("row {} of layer {} was sent twice", plan.rows[index], section.layer_index));
   }
+  counters.rows_fetched.fetch_add(count, std::memory_order_relaxed);
+  counters.bytes_fetched.fetch_add(bytes.size(), std::memory_order_relaxed);
+  // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
+  if (plan.done.load(std::memory_order_relaxed)) return OkStatus();
   const std::byte* source = bytes.data();
   for (const uint32_t index : indices) {
     plan.arrived[index] = 1;

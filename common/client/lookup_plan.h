@@ -67,6 +67,13 @@ struct NodeRequest {
   uint32_t rows = 0;
 };
 
+// What a node has delivered.
+struct NodeCounters {
+  std::atomic<uint64_t> rows_fetched = 0;
+  std::atomic<uint64_t> bytes_fetched = 0;
+  std::atomic<uint64_t> requests = 0;
+};
+
 class Step {
  public:
   explicit Step(std::shared_ptr<const PlanContext> context);
@@ -89,7 +96,7 @@ class Step {
   // asked for. DATA_LOSS when one of them had arrived before; then nothing is written. Returns the
   // section's rows written.
   Status PlaceRows(const Section& section, uint32_t first, uint32_t count,
-                   std::span<const std::byte> bytes);
+                   std::span<const std::byte> bytes, NodeCounters& counters);
   // IO thread. Ends every unfinished layer of `request` with `why` and the number of its rows
   // missing.
   void Fail(const NodeRequest& request, const Status& why);

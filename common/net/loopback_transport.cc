@@ -90,13 +90,8 @@ class LoopbackTransport : public Transport {
       : hub_(std::move(hub)), address_(std::move(address)), self_(self) {}
 
   ~LoopbackTransport() override {
-    {
-      const std::lock_guard lock(hub_->mutex);
-      hub_->Kill(address_);
-    }
-    for (Completion& completion : completions_) {
-      completion.done(Cancelled("the transport is closing"));
-    }
+    const std::lock_guard lock(hub_->mutex);
+    hub_->Kill(address_);
   }
 
   std::string name() const override { return "loopback"; }

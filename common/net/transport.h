@@ -55,7 +55,7 @@ class Transport {
   virtual Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) = 0;
   // Sends header (copied) and the first body_bytes of `body` (not copied; may be null with 0). `done` runs inside a
   // later Progress, or before Send returns, exactly once unless Send itself returns an error; then the buffer is
-  // free again. RESOURCE_EXHAUSTED over the limits above.
+  // free again. A transport being destroyed calls no `done` any more. RESOURCE_EXHAUSTED over the limits above.
   virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
                       std::function<void(Status)> done) = 0;
   // Delivers what has arrived and completed; returns the number of events handled (0 = idle).

@@ -202,6 +202,7 @@ Status UcxTransport::OpenWorker() {
 }
 
 UcxTransport::~UcxTransport() {
+  for (const auto& operation : operations_) operation->done = {};  // their owner may be half gone
   for (auto& [id, peer] : peers_) {
     peer->given_up = true;
     CloseEndpoint(peer.get());
