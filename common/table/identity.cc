@@ -160,14 +160,15 @@ Status CheckSameIdentity(const TableIdentity& ours, const TableIdentity& theirs,
   return compare.status();
 }
 
+// Signed, as the parser makes them: an object that never was text reads back too.
 json::object ToJson(const TableIdentity& identity) {
   json::array layers;
   for (const TableIdentity::Layer& layer : identity.layers) layers.push_back(LayerToJson(layer));
   return {{"model", identity.model},
           {"version", identity.version},
-          {"max_ngram_size", identity.max_ngram_size},
-          {"heads_per_order", identity.heads_per_order},
-          {"head_dim", identity.head_dim},
+          {"max_ngram_size", int64_t{identity.max_ngram_size}},
+          {"heads_per_order", int64_t{identity.heads_per_order}},
+          {"head_dim", int64_t{identity.head_dim}},
           {"row_encoding", identity.row_encoding},
           {"compressed_vocab_size", fmt::format("{}", identity.compressed_vocab_size)},
           {"pad_compressed", fmt::format("{}", identity.pad_compressed)},
