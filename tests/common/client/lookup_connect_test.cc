@@ -1,0 +1,137 @@
+// Connecting to a cluster that is not whole, not one, or not right.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/common/client/fake_cluster.h"
+
+namespace engram::client {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+// An address where nothing listens.
+std::string DeadAddress() {
+  auto server = net::ControlServer::Start("127.0.0.1", 0, {});
+  CHECK(server.ok());
+  return fmt::format("127.0.0.1:{}", (*server)->port());
+}
+
+TEST(LookupConnect, NobodyReachableNamesEveryAddress) {
+  Cluster cluster(2);
+  cluster.options.memnodes = {DeadAddress(), DeadAddress()};
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_THAT(
+      status.message(),
+      AllOf(HasSubstr("no memory node reachable: tried"), HasSubstr(cluster.options.memnodes[0]),
+            HasSubstr(cluster.options.memnodes[1]), HasSubstr("refused")));
+}
+
+TEST(LookupConnect, OneNodeDownIsNamedAlone) {
+  Cluster cluster(2);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  cluster.options.memnodes.push_back(DeadAddress());
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("1 of 2 memory nodes not reachable"),
+                                      HasSubstr(cluster.options.memnodes[1]),
+                                      Not(HasSubstr(cluster.options.memnodes[0]))));
+}
+
+TEST(LookupConnect, AddressesMustBeThereAndWellFormed) {
+  Cluster cluster(1);
+  EXPECT_EQ(cluster.Connect().status().code(), Code::kInvalidArgument);
+  cluster.options.memnodes = {"nonsense"};
+  EXPECT_THAT(cluster.Connect().status().message(), HasSubstr("\"nonsense\""));
+}
+
+TEST(LookupConnect, AnotherTableIsRefusedNamingTheField) {
+  Cluster cluster(1);
+  cluster.StartAll();
+  cluster.options.identity.head_dim = 128;
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("head_dim"), HasSubstr("128"), HasSubstr("256")));
+}
+
+TEST(LookupConnect, NodesWithDifferentContentAreRefused) {
+  Cluster cluster(2);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  auto other = cluster.BehaviourOf(1);
+  other.identity.content_digest = std::string(64, 'e');
+  cluster.StartNode(other);
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("hold different tables: content digest"),
+                                      HasSubstr(cluster.options.memnodes[0]),
+                                      HasSubstr(cluster.options.memnodes[1])));
+}
+
+TEST(LookupConnect, NodesWithDifferentMapsAreRefused) {
+  Cluster cluster(2);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  auto other = cluster.BehaviourOf(1);
+  other.map.epoch = 2;
+  cluster.StartNode(other);
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("different cluster maps"));
+}
+
+TEST(LookupConnect, EveryMemberMustBeNamed) {
+  Cluster cluster(3);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  cluster.StartNode(cluster.BehaviourOf(2));
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("member m1"));
+}
+
+TEST(LookupConnect, TwoNodesWithOneNameAreRefused) {
+  Cluster cluster(2);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  cluster.StartNode(cluster.BehaviourOf(0));
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("both call themselves m0"));
+}
+
+TEST(LookupConnect, ANodeOutsideTheMapIsRefused) {
+  Cluster cluster(1);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  auto stranger = cluster.BehaviourOf(0);
+  stranger.member = std::string("stranger");
+  cluster.StartNode(stranger);
+  EXPECT_THAT(cluster.Connect().status().message(), HasSubstr("calls itself stranger"));
+}
+
+TEST(LookupConnect, OtherTransportSettingsAreRefused) {
+  Cluster cluster(1, /*ucx=*/true);
+  cluster.StartAll();
+  cluster.options.make_transport = [] {
+    return net::MakeUcxTransport({.segment_bytes = 64 * 1024});
+  };
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("65536"), HasSubstr("131072")));
+}
+
+TEST(LookupConnect, KnownRowsThatComeOutDifferentlyAreDataLoss) {
+  for (const bool lie : {false, true}) {
+    Cluster cluster(2);
+    for (size_t i = 0; i < 2; ++i) {
+      auto behaviour = cluster.BehaviourOf(i);
+      behaviour.lie_about_known_row = lie;
+      behaviour.wrong_bytes_in_known_row = !lie;
+      cluster.StartNode(behaviour);
+    }
+    const Status status = cluster.Connect().status();
+    EXPECT_EQ(status.code(), Code::kDataLoss);
+    EXPECT_THAT(status.message(), AllOf(HasSubstr("row 17"), HasSubstr("m0 (")));
+  }
+}
+
+}  // namespace
+}  // namespace engram::client
