@@ -23,8 +23,8 @@ namespace engram::client {
 inline constexpr size_t kRowBytes = 264;
 
 // Nodes m0.. and what a client needs to reach them.
-struct Cluster {
-  explicit Cluster(int count, bool ucx = false) : use_ucx(ucx) {
+struct FakeCluster {
+  explicit FakeCluster(int count, bool ucx = false) : use_ucx(ucx) {
     for (int i = 0; i < count; ++i) map.members.push_back(fmt::format("m{}", i));
     identity = table::MakeIdentity(MakeTestLayout(), "tiny", "1");
     options.identity = identity;

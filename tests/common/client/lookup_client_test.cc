@@ -33,7 +33,7 @@ class LookupClientNodes : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Count, LookupClientNodes, testing::Values(1, 2, 3));
 
 TEST_P(LookupClientNodes, RowsAreRightAndCountsExact) {
-  Cluster cluster(GetParam());
+  FakeCluster cluster(GetParam());
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   std::vector<uint64_t> lookups_before;
@@ -70,7 +70,7 @@ TEST_P(LookupClientNodes, RowsAreRightAndCountsExact) {
 }
 
 TEST_P(LookupClientNodes, FourThreadsGetTheirOwnRows) {
-  Cluster cluster(GetParam());
+  FakeCluster cluster(GetParam());
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   std::vector<std::thread> threads;
@@ -90,7 +90,7 @@ TEST_P(LookupClientNodes, FourThreadsGetTheirOwnRows) {
 }
 
 TEST(LookupClient, NodesMayBeNamedInAnyOrder) {
-  Cluster cluster(3);
+  FakeCluster cluster(3);
   for (const size_t i : {2u, 0u, 1u}) cluster.StartNode(cluster.BehaviourOf(i));
   const auto client = cluster.MustConnect();
   Lookup lookup(1, 200);
@@ -101,7 +101,7 @@ TEST(LookupClient, NodesMayBeNamedInAnyOrder) {
 }
 
 TEST(LookupClient, EmptyLayersAreReadyAtOnce) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   Lookup lookup(1, 0);
@@ -112,7 +112,7 @@ TEST(LookupClient, EmptyLayersAreReadyAtOnce) {
 }
 
 TEST(LookupClient, MoreRowsThanOneMessageHoldsAreSplit) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   auto behaviour = cluster.BehaviourOf(0);
   behaviour.chunk_rows = 480;
   cluster.StartNode(behaviour);
@@ -125,7 +125,7 @@ TEST(LookupClient, MoreRowsThanOneMessageHoldsAreSplit) {
 }
 
 TEST(LookupClient, BadLookupsAreRefusedBeforeAnythingIsSent) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   const uint64_t before = cluster.nodes[0]->lookups();
@@ -148,7 +148,7 @@ TEST(LookupClient, BadLookupsAreRefusedBeforeAnythingIsSent) {
 }
 
 TEST(LookupClient, TheRequestLimitIsKept) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartAll();
   cluster.options.inflight_requests_max = 2;
   const auto client = cluster.MustConnect();
@@ -165,7 +165,7 @@ TEST(LookupClient, TheRequestLimitIsKept) {
 }
 
 TEST(LookupClient, DroppedRepliesEndAtTheDeadlineNamingTheNode) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   cluster.hub.DropNext(cluster.nodes[1]->transport_address(), 1'000'000);
@@ -179,7 +179,7 @@ TEST(LookupClient, DroppedRepliesEndAtTheDeadlineNamingTheNode) {
 }
 
 TEST(LookupClient, HeldRepliesArriveWhenReleased) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   const std::string slow = cluster.nodes[0]->transport_address();
@@ -195,7 +195,7 @@ TEST(LookupClient, HeldRepliesArriveWhenReleased) {
 }
 
 TEST(LookupClient, LateRepliesNeverTouchABufferGivenUp) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   const std::string slow = cluster.nodes[0]->transport_address();
@@ -217,7 +217,7 @@ TEST(LookupClient, LateRepliesNeverTouchABufferGivenUp) {
 }
 
 TEST(LookupClient, CorruptedRepliesAreDataLossAndNeverRows) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   cluster.hub.CorruptNext(cluster.nodes[0]->transport_address(), 1);
@@ -233,7 +233,7 @@ TEST(LookupClient, CorruptedRepliesAreDataLossAndNeverRows) {
 }
 
 TEST(LookupClient, RepeatedChunksAreAnError) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   cluster.hub.DuplicateNext(cluster.nodes[0]->transport_address(), 1);
@@ -245,7 +245,7 @@ TEST(LookupClient, RepeatedChunksAreAnError) {
 }
 
 TEST(LookupClient, ChunksOfAFinishedRequestAreDroppedAndCounted) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   auto behaviour = cluster.BehaviourOf(0);
   behaviour.chunk_rows = 480;
   cluster.StartNode(behaviour);
@@ -262,7 +262,7 @@ TEST(LookupClient, ChunksOfAFinishedRequestAreDroppedAndCounted) {
 }
 
 TEST(LookupClient, ChunksThatWereNotAskedForAreAnError) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   auto behaviour = cluster.BehaviourOf(0);
   behaviour.shift_first = 1;
   cluster.StartNode(behaviour);
@@ -272,7 +272,7 @@ TEST(LookupClient, ChunksThatWereNotAskedForAreAnError) {
 }
 
 TEST(LookupClient, RefusedLookupsCarryTheNodesReason) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   auto behaviour = cluster.BehaviourOf(0);
   behaviour.refuse_lookups = FailedPrecondition("draining");
   cluster.StartNode(behaviour);
@@ -282,7 +282,7 @@ TEST(LookupClient, RefusedLookupsCarryTheNodesReason) {
 }
 
 TEST(LookupClient, AKilledNodeFailsItsRowsAtOnceAndLaterLookupsToo) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   const std::string victim = cluster.nodes[1]->transport_address();
@@ -308,7 +308,7 @@ TEST(LookupClient, AKilledNodeFailsItsRowsAtOnceAndLaterLookupsToo) {
 }
 
 TEST(LookupClient, AClosedControlConnectionMeansTheNodeIsGone) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   cluster.hub.Stop(cluster.nodes[0]->transport_address());
@@ -321,7 +321,7 @@ TEST(LookupClient, AClosedControlConnectionMeansTheNodeIsGone) {
 }
 
 TEST(LookupClient, AStoppedNodeIsNoticedAtTheDeadlineAndMayComeBack) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   const auto client = cluster.MustConnect();
   cluster.hub.Stop(cluster.nodes[0]->transport_address());
@@ -335,7 +335,7 @@ TEST(LookupClient, AStoppedNodeIsNoticedAtTheDeadlineAndMayComeBack) {
 }
 
 TEST(LookupClient, TicketsOutliveTheirClient) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   auto client = cluster.MustConnect();
   cluster.hub.Stop(cluster.nodes[0]->transport_address());
@@ -346,7 +346,7 @@ TEST(LookupClient, TicketsOutliveTheirClient) {
 }
 
 TEST(LookupClient, OverUcxRowsAreRightToo) {
-  Cluster cluster(2, /*ucx=*/true);
+  FakeCluster cluster(2, /*ucx=*/true);
   for (size_t i = 0; i < 2; ++i) {
     auto behaviour = cluster.BehaviourOf(i);
     behaviour.chunk_rows = 480;

@@ -19,7 +19,7 @@ std::string DeadAddress() {
 }
 
 TEST(LookupConnect, NobodyReachableNamesEveryAddress) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.options.memnodes = {DeadAddress(), DeadAddress()};
   const Status status = cluster.Connect().status();
   EXPECT_EQ(status.code(), Code::kUnavailable);
@@ -30,7 +30,7 @@ TEST(LookupConnect, NobodyReachableNamesEveryAddress) {
 }
 
 TEST(LookupConnect, OneNodeDownIsNamedAlone) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartNode(cluster.BehaviourOf(0));
   cluster.options.memnodes.push_back(DeadAddress());
   const Status status = cluster.Connect().status();
@@ -41,14 +41,14 @@ TEST(LookupConnect, OneNodeDownIsNamedAlone) {
 }
 
 TEST(LookupConnect, AddressesMustBeThereAndWellFormed) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   EXPECT_EQ(cluster.Connect().status().code(), Code::kInvalidArgument);
   cluster.options.memnodes = {"nonsense"};
   EXPECT_THAT(cluster.Connect().status().message(), HasSubstr("\"nonsense\""));
 }
 
 TEST(LookupConnect, AnotherTableIsRefusedNamingTheField) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartAll();
   cluster.options.identity.head_dim = 128;
   const Status status = cluster.Connect().status();
@@ -57,7 +57,7 @@ TEST(LookupConnect, AnotherTableIsRefusedNamingTheField) {
 }
 
 TEST(LookupConnect, NodesWithDifferentContentAreRefused) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartNode(cluster.BehaviourOf(0));
   auto other = cluster.BehaviourOf(1);
   other.identity.content_digest = std::string(64, 'e');
@@ -70,7 +70,7 @@ TEST(LookupConnect, NodesWithDifferentContentAreRefused) {
 }
 
 TEST(LookupConnect, NodesWithDifferentMapsAreRefused) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartNode(cluster.BehaviourOf(0));
   auto other = cluster.BehaviourOf(1);
   other.map.epoch = 2;
@@ -81,7 +81,7 @@ TEST(LookupConnect, NodesWithDifferentMapsAreRefused) {
 }
 
 TEST(LookupConnect, EveryMemberMustBeNamed) {
-  Cluster cluster(3);
+  FakeCluster cluster(3);
   cluster.StartNode(cluster.BehaviourOf(0));
   cluster.StartNode(cluster.BehaviourOf(2));
   const Status status = cluster.Connect().status();
@@ -90,7 +90,7 @@ TEST(LookupConnect, EveryMemberMustBeNamed) {
 }
 
 TEST(LookupConnect, TwoNodesWithOneNameAreRefused) {
-  Cluster cluster(2);
+  FakeCluster cluster(2);
   cluster.StartNode(cluster.BehaviourOf(0));
   cluster.StartNode(cluster.BehaviourOf(0));
   const Status status = cluster.Connect().status();
@@ -99,7 +99,7 @@ TEST(LookupConnect, TwoNodesWithOneNameAreRefused) {
 }
 
 TEST(LookupConnect, ANodeOutsideTheMapIsRefused) {
-  Cluster cluster(1);
+  FakeCluster cluster(1);
   cluster.StartNode(cluster.BehaviourOf(0));
   auto stranger = cluster.BehaviourOf(0);
   stranger.member = std::string("stranger");
@@ -108,7 +108,7 @@ TEST(LookupConnect, ANodeOutsideTheMapIsRefused) {
 }
 
 TEST(LookupConnect, OtherTransportSettingsAreRefused) {
-  Cluster cluster(1, /*ucx=*/true);
+  FakeCluster cluster(1, /*ucx=*/true);
   cluster.StartAll();
   cluster.options.make_transport = [] {
     return net::MakeUcxTransport({.segment_bytes = 64 * 1024});
@@ -120,7 +120,7 @@ TEST(LookupConnect, OtherTransportSettingsAreRefused) {
 
 TEST(LookupConnect, KnownRowsThatComeOutDifferentlyAreDataLoss) {
   for (const bool lie : {false, true}) {
-    Cluster cluster(2);
+    FakeCluster cluster(2);
     for (size_t i = 0; i < 2; ++i) {
       auto behaviour = cluster.BehaviourOf(i);
       behaviour.lie_about_known_row = lie;

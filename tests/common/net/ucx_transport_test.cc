@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <thread>
@@ -72,14 +72,14 @@ TEST(UcxTransport, MessagesOfEverySizeArriveUnchangedBothWays) {
     const size_t body_bytes = body_sizes[i % 8];
     const auto header = RandomBytes(rng, i == 0 ? kHeaderBytesMax : 40);
     const auto body = RandomBytes(rng, body_bytes);
-    std::memcpy(buffer->bytes().data(), body.data(), body.size());
+    std::copy(body.begin(), body.end(), buffer->bytes().begin());
     const bool forth = i % 2 == 0 || i % 8 == 7;
     Transport& sender = forth ? *a : *b;
     Recorder& receiver = forth ? at_b : at_a;
     std::unique_ptr<SendBuffer> own;
     if (!forth) {
       own = *b->AllocateSendBuffer(std::max<size_t>(body_bytes, 1));
-      std::memcpy(own->bytes().data(), body.data(), body.size());
+      std::copy(body.begin(), body.end(), own->bytes().begin());
     }
     std::optional<Status> sent;
     ASSERT_TRUE(sender
