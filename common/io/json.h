@@ -15,7 +15,8 @@ namespace json = boost::json;
 
 namespace engram::io {
 
-// Parses one JSON document. Numbers keep 64-bit integer precision. INVALID_ARGUMENT names `what` and the byte offset.
+// Parses one JSON document. Numbers keep 64-bit integer precision. INVALID_ARGUMENT names `what`
+// and the byte offset.
 Result<json::value> ParseJson(std::string_view text, std::string_view what);
 Result<json::value> ParseJsonFile(const std::string& path);
 
@@ -23,6 +24,7 @@ Result<json::value> ParseJsonFile(const std::string& path);
 Result<int64_t> GetInt(const json::object& object, std::string_view key, std::string_view what);
 Result<double> GetDouble(const json::object& object, std::string_view key, std::string_view what);
 Result<bool> GetBool(const json::object& object, std::string_view key, std::string_view what);
-Result<std::string> GetString(const json::object& object, std::string_view key, std::string_view what);
+Result<std::string> GetString(const json::object& object, std::string_view key,
+                              std::string_view what);
 
 }  // namespace engram::io

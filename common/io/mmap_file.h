@@ -1,4 +1,5 @@
-// A read-only memory mapping of a whole file. Move-only. Slices are bounds-checked and valid while it lives.
+// A read-only memory mapping of a whole file. Move-only. Slices are bounds-checked and valid while
+// it lives.
 #pragma once
 
 #include <cstddef>

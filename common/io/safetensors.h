@@ -1,5 +1,6 @@
-// Safetensors checkpoints, read and written: an 8-byte little-endian header length, a JSON header, raw tensor
-// bytes. A folder holds either one model.safetensors or shards listed in model.safetensors.index.json.
+// Safetensors checkpoints, read and written: an 8-byte little-endian header length, a JSON header,
+// raw tensor bytes. A folder holds either one model.safetensors or shards listed in
+// model.safetensors.index.json.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<uint64_t> shape;
-  uint32_t file_index = 0;     // into Checkpoint's files
-  uint64_t file_offset = 0;    // absolute, bytes
+  uint32_t file_index = 0;   // into Checkpoint's files
+  uint64_t file_offset = 0;  // absolute, bytes
   uint64_t size_bytes = 0;
   uint64_t element_count() const;
 };
@@ -32,12 +33,15 @@ struct TensorView {
   std::span<const std::byte> bytes;
 };
 
-// All tensors of a folder, mapped, every header validated before anything is used: length within the file and
-// <= 100 MB, offsets inside the data and non-overlapping, dtype known, shape * dtype == size, no duplicate name,
-// every tensor of the index in the shard the index names. Immutable after Open; any thread may read.
+// All tensors of a folder, mapped, every header validated before anything is used: length within
+// the file and
+// <= 100 MB, offsets inside the data and non-overlapping, dtype known, shape * dtype == size, no
+// duplicate name, every tensor of the index in the shard the index names. Immutable after Open; any
+// thread may read.
 class Checkpoint {
  public:
-  // NOT_FOUND: no such folder or shard. INVALID_ARGUMENT: names the file, the tensor and what is wrong with it.
+  // NOT_FOUND: no such folder or shard. INVALID_ARGUMENT: names the file, the tensor and what is
+  // wrong with it.
   static Result<Checkpoint> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
@@ -55,11 +59,13 @@ class Checkpoint {
   std::map<std::string, TensorInfo, std::less<>> tensors_;
 };
 
-// Parses the header of one file: `file` is the whole file's bytes, `path` is for messages. Exposed for fuzzing.
-Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file, const std::string& path);
+// Parses the header of one file: `file` is the whole file's bytes, `path` is for messages. Exposed
+// for fuzzing.
+Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file,
+                                                       const std::string& path);
 
-// Writes one safetensors file front to back with bounded memory: declare every tensor, then append their bytes in
-// the order declared, then Finish.
+// Writes one safetensors file front to back with bounded memory: declare every tensor, then append
+// their bytes in the order declared, then Finish.
 class SafetensorsWriter {
  public:
   struct Declaration {
@@ -67,7 +73,8 @@ class SafetensorsWriter {
     DType dtype = DType::kF32;
     std::vector<uint64_t> shape;
   };
-  static Result<SafetensorsWriter> Create(const std::string& path, std::vector<Declaration> tensors);
+  static Result<SafetensorsWriter> Create(const std::string& path,
+                                          std::vector<Declaration> tensors);
   SafetensorsWriter(SafetensorsWriter&& other) noexcept;
   SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
   ~SafetensorsWriter();
@@ -84,7 +91,8 @@ class SafetensorsWriter {
 };
 
 // Writes model.safetensors.index.json: tensor name -> shard file name.
-Status WriteSafetensorsIndex(const std::string& directory, const std::map<std::string, std::string>& weight_map,
+Status WriteSafetensorsIndex(const std::string& directory,
+                             const std::map<std::string, std::string>& weight_map,
                              uint64_t total_size_bytes);
 
 }  // namespace engram::io

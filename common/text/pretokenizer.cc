@@ -12,8 +12,8 @@ namespace {
 // Far above what the known patterns need on any text; a pattern that backtracks without end stops.
 constexpr uint32_t kMatchLimit = 100'000'000;
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
-constexpr size_t kJitStackStartBytes = 32 * 1024;
-constexpr size_t kJitStackMaxBytes = 4 * 1024 * 1024;
+constexpr size_t kJitStackStartBytes = size_t{32} << 10;
+constexpr size_t kJitStackMaxBytes = size_t{4} << 20;
 constexpr size_t kPatternsMax = 32;
 
 constexpr const char* kGpt2Pattern =
