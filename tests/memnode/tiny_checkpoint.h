@@ -13,9 +13,9 @@ namespace engram::memnode {
 struct TinyCheckpoint {
   uint64_t seed = 7;
   std::string variant = "paper";  // or "v41"
-  std::string left_out = {};           // a tensor that is not written
+  std::string left_out = {};      // a tensor that is not written
   uint64_t rows_missing = 0;      // at the end of the first table
-  std::string config_extra = {};       // members added to config.json, each with a comma behind
+  std::string config_extra = {};  // members added to config.json, each with a comma behind
   std::string layer_ids = "[1, 3]";
   uint64_t vocab_size = 300;  // requested, per order
 
