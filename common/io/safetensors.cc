@@ -140,6 +140,7 @@ Result<TensorInfo> ParseTensor(std::string name, const json::value& value, uint6
 Status CheckCoverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin,
                      uint64_t file_bytes, const std::string& path) {
   std::vector<const TensorInfo*> sorted;
+  sorted.reserve(tensors.size());
   for (const TensorInfo& info : tensors) sorted.push_back(&info);
   std::sort(sorted.begin(), sorted.end(), [](const TensorInfo* a, const TensorInfo* b) {
     return std::pair(a->file_offset, a->size_bytes) < std::pair(b->file_offset, b->size_bytes);
@@ -162,7 +163,7 @@ Status CheckCoverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin
 }
 
 Status CheckMetadata(const json::value& value, const std::string& path) {
-  const auto refused = InvalidArgument(path + ": \"__metadata__\" is not an object of strings");
+  auto refused = InvalidArgument(path + ": \"__metadata__\" is not an object of strings");
   if (!value.is_object()) return refused;
   for (const auto& [key, text] : value.get_object()) {
     if (!text.is_string()) return refused;
