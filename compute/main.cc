@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
   generate->add_option("--max-tokens", options.tokens_max, "tokens to generate")
       ->check(CLI::PositiveNumber);
   generate->add_option("--temperature", options.temperature, "0: greedy")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1000.0));
   generate->add_option("--seed", options.seed, "of the sampling");
   generate->add_flag("--ignore-eos", options.ignore_eos, "go on past the end-of-text token");
   generate->add_option("--json", options.json_file,

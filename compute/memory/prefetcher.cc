@@ -19,9 +19,11 @@ Result<std::span<const std::byte>> Fetch::Rows(uint32_t layer_index) {
   wait.exposed_ns += Nanos(owner_->clock_.Now() - start).count();
   ++wait.waits;
   if (!status.ok()) {
-    return status.WithContext(
-        fmt::format("Engram rows of layer {}, positions {} to {}", wait.layer_id, first_position_,
-                    first_position_ + static_cast<int64_t>(tokens_.size()) - 1));
+    const int64_t last = first_position_ + static_cast<int64_t>(tokens_.size()) - 1;
+    return status.WithContext(fmt::format(
+        "Engram rows of layer {}, {}", wait.layer_id,
+        last == first_position_ ? fmt::format("position {}", last)
+                                : fmt::format("positions {} to {}", first_position_, last)));
   }
   if (owner_->options_.verify) RETURN_IF_ERROR(owner_->Verify(*this, layer_index));
   return std::span<const std::byte>(bytes_[layer_index]);

@@ -65,7 +65,8 @@ std::string JsonReport(const Session& session, const EngineStats& stats,
   };
   return fmt::format(
       R"({{"tokens":[{}],"logprobs":[{}],"text":{},"ended_by_eos":{},"prompt_tokens":{},)"
-      R"("prefill_tokens_per_s":{:.6g},"decode_tokens_per_s":{:.6g},"prefill_us":{:.3f},"decode_us":{:.3f},)"
+      R"("prefill_tokens_per_s":{:.6g},"decode_tokens_per_s":{:.6g},"prefill_us":{:.3f},)"
+      R"("decode_us":{:.3f},)"
       R"("rows_asked":{},"rows_distinct":{},"late_fetches":{},"nodes":[{}],"layers":[{}]}})"
       "\n",
       Join(generation.tokens, number), Join(generation.logprobs, logprob),
