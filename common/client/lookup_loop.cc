@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "common/net/wire_encode.h"
 
@@ -129,7 +130,7 @@ void LookupLoop::TakePostsOnLoop() {
   for (const std::shared_ptr<Step>& step : taken_) {
     for (uint32_t index = 0; index < step->requests().size(); ++index) {
       const uint64_t id = next_request_id_++;
-      requests_[id] = {step, index, step->requests()[index].rows};
+      requests_[id] = {step, index, step->requests()[index].rows, true};
       to_send_.push_back(id);
       next_deadline_ = std::min(next_deadline_, step->deadline());
     }
@@ -316,11 +317,16 @@ void LookupLoop::ExpireOnLoop(TimePoint now) {
   }
 }
 
+// Before the caller is woken: its next Submit must find the room this request took.
+void LookupLoop::UncountOnLoop(Request& request) {
+  if (std::exchange(request.counted, false)) requests_under_way_.fetch_sub(1);
+}
+
 void LookupLoop::EndOnLoop(uint64_t request_id, const Status& why) {
   const auto found = requests_.find(request_id);
+  UncountOnLoop(found->second);
   if (!why.ok()) found->second.step->Fail(found->second.plan(), why);
   requests_.erase(found);
-  requests_under_way_.fetch_sub(1);
 }
 
 }  // namespace engram::client

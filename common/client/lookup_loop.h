@@ -57,6 +57,7 @@ class LookupLoop : private net::TransportHandler {
     std::shared_ptr<Step> step;
     uint32_t index = 0;         // into step->requests()
     uint32_t rows_missing = 0;  // of this request
+    bool counted = true;        // in requests_under_way_
     const NodeRequest& plan() const { return step->requests()[index]; }
   };
 
@@ -78,6 +79,7 @@ class LookupLoop : private net::TransportHandler {
   void ExpireOnLoop(TimePoint now);
   void CheckControlsOnLoop(TimePoint now);
   void LoseNodeOnLoop(uint32_t node, const Status& why);
+  void UncountOnLoop(Request& request);
   void EndOnLoop(uint64_t request_id, const Status& why);  // ok: answered in full
   void SleepOnLoop(TimePoint now);
   void DrainSendsOnLoop();
