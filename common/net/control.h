@@ -1,10 +1,13 @@
-// The control connection between a client and a memory node: a TCP socket with length-prefixed JSON, used once to
-// say hello (identity, transport settings and address, cluster map) and then kept open as the sign of life. No UCX
-// listener exists: Debian's UCX 1.13 can be aborted by a stranger's bytes on one.
+// The control connection between a client and a memory node: a TCP socket with length-prefixed
+// JSON, used once to say hello (identity, transport settings and address, cluster map) and then
+// kept open as the sign of life. No UCX listener exists: Debian's UCX 1.13 can be aborted by a
+// stranger's bytes on one.
 //
-//   client: {"hello": {"protocol": 1, "identity": {...}, "transport": "ucx", "settings": "...", "address": "hex"}}
-//   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex", "settings": "...",
-//            "address": "hex", "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...]}}
+//   client: {"hello": {"protocol": 1, "identity": {...}, "transport": "ucx", "settings": "...",
+//            "address": "hex"}}
+//   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex",
+//            "settings": "...", "address": "hex",
+//            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...]}}
 //     or    {"refused": {"code": 4, "message": "..."}}     and closes
 #pragma once
 
@@ -23,11 +26,12 @@ namespace engram::net {
 
 inline constexpr uint32_t kControlProtocol = 1;
 inline constexpr size_t kControlFrameBytesMax = 1 << 20;
-inline constexpr int kControlConnectionsMax = 1024;           // per node
-inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);  // a connection that has not said hello by then is dropped
+inline constexpr int kControlConnectionsMax = 1024;  // per node
+// A connection that has not said hello by then is dropped.
+inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);
 
-// A row whose content the node tells at connect; the client fetches it over the data path and compares, so that a
-// wrong transport, layout or table fails before the first token.
+// A row whose content the node tells at connect; the client fetches it over the data path and
+// compares, so that a wrong transport, layout or table fails before the first token.
 struct KnownAnswer {
   uint32_t layer_index = 0;
   uint64_t row = 0;
@@ -52,8 +56,9 @@ struct Welcome {
   std::vector<KnownAnswer> known_answers;
 };
 
-// Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes "refused"); `on_gone` is called
-// once for each session welcomed, when its connection closes for any reason. Both run on the server's thread.
+// Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes
+// "refused"); `on_gone` is called once for each session welcomed, when its connection closes for
+// any reason. Both run on the server's thread.
 class ControlServer {
  public:
   struct Callbacks {
@@ -61,17 +66,18 @@ class ControlServer {
     std::function<void(uint64_t session)> on_gone;
   };
   // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one (see port()).
-  static Result<std::unique_ptr<ControlServer>> Start(const std::string& host, uint16_t port, Callbacks callbacks);
+  static Result<std::unique_ptr<ControlServer>> Start(const std::string& host, uint16_t port,
+                                                      Callbacks callbacks);
   virtual ~ControlServer() = default;  // closes every connection and joins
   virtual uint16_t port() const = 0;
 };
 
-// Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the connection only tells
-// whether the node is alive.
+// Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the
+// connection only tells whether the node is alive.
 class ControlClient {
  public:
-  static Result<std::unique_ptr<ControlClient>> Connect(const std::string& host, uint16_t port, const Hello& hello,
-                                                        Nanos timeout);
+  static Result<std::unique_ptr<ControlClient>> Connect(const std::string& host, uint16_t port,
+                                                        const Hello& hello, Nanos timeout);
   virtual ~ControlClient() = default;
   virtual const Welcome& welcome() const = 0;
   // True once the node has closed or reset the connection. Cheap, never blocks; owner thread only.

@@ -1,5 +1,5 @@
-// A small HTTP/1.1 server (Beast): exact-path routes, limits, keep-alive. For health, readiness and metrics; runs on
-// its own thread.
+// A small HTTP/1.1 server (Beast): exact-path routes, limits, keep-alive. For health, readiness and
+// metrics; runs on its own thread.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ class HttpServer {
   inline static constexpr int kRequestBytesMax = 16 * 1024;
   inline static constexpr int kIdleSecondsMax = 30;
 
-  // GET routes by exact path; anything else is 404, another method 405. ALREADY_EXISTS names the address when the
-  // port is taken. Port 0 picks one.
+  // GET routes by exact path; anything else is 404, another method 405. ALREADY_EXISTS names the
+  // address when the port is taken. Port 0 picks one.
   static Result<std::unique_ptr<HttpServer>> Start(const std::string& host, uint16_t port,
                                                    std::map<std::string, Handler> routes);
   virtual ~HttpServer() = default;  // closes every connection and joins

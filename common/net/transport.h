@@ -1,8 +1,9 @@
-// Transport: the seam under the row service. Messages of a small header and a body between two processes that have
-// exchanged addresses by other means (control.h). Real: ucx_transport.h. Fake: loopback_transport.h (in process,
-// with delay, drop and corruption).
+// Transport: the seam under the row service. Messages of a small header and a body between two
+// processes that have exchanged addresses by other means (control.h). Real: ucx_transport.h. Fake:
+// loopback_transport.h (in process, with delay, drop and corruption).
 //
-// Threads: one thread owns a transport and makes every call, except WakeUp. Nothing is delivered outside Progress().
+// Threads: one thread owns a transport and makes every call, except WakeUp. Nothing is delivered
+// outside Progress().
 #pragma once
 
 #include <cstddef>
@@ -23,8 +24,8 @@ using PeerId = uint64_t;  // of this transport; never reused, 0 is nobody
 inline constexpr size_t kHeaderBytesMax = 4096;
 inline constexpr size_t kBodyBytesMax = 256 * 1024;  // one message; larger replies go in chunks
 
-// Memory the transport can send without copying. Owned by whoever holds it; must outlive its sends and die before
-// its transport.
+// Memory the transport can send without copying. Owned by whoever holds it; must outlive its sends
+// and die before its transport.
 class SendBuffer {
  public:
   virtual ~SendBuffer() = default;
@@ -35,8 +36,10 @@ class TransportHandler {
  public:
   virtual ~TransportHandler() = default;
   // Both spans die with the call.
-  virtual void OnMessage(PeerId from, std::span<const std::byte> header, std::span<const std::byte> body) = 0;
-  // The peer is gone: no further message from it, its sends have completed with an error, its id is dead.
+  virtual void OnMessage(PeerId from, std::span<const std::byte> header,
+                         std::span<const std::byte> body) = 0;
+  // The peer is gone: no further message from it, its sends have completed with an error, its id is
+  // dead.
   virtual void OnPeerLost(PeerId peer, const Status& why) = 0;
 };
 
@@ -47,17 +50,19 @@ class Transport {
   virtual std::string name() const = 0;
   // What the other side passes to Connect; opaque bytes, constant over the transport's life.
   virtual std::string address() const = 0;
-  // Settings both sides must share (UCX does not negotiate its segment size); compared in the control handshake.
+  // Settings both sides must share (UCX does not negotiate its segment size); compared in the
+  // control handshake.
   virtual std::string settings() const = 0;
   // Must be set before the first Progress; outlives the transport.
   virtual void SetHandler(TransportHandler* handler) = 0;
   virtual Result<PeerId> Connect(const std::string& address) = 0;
   virtual Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) = 0;
-  // Sends header (copied) and the first body_bytes of `body` (not copied; may be null with 0). `done` runs inside a
-  // later Progress, or before Send returns, exactly once unless Send itself returns an error; then the buffer is
-  // free again. A transport being destroyed calls no `done` any more. RESOURCE_EXHAUSTED over the limits above.
-  virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
-                      std::function<void(Status)> done) = 0;
+  // Sends header (copied) and the first body_bytes of `body` (not copied; may be null with 0).
+  // `done` runs inside a later Progress, or before Send returns, exactly once unless Send itself
+  // returns an error; then the buffer is free again. A transport being destroyed calls no `done`
+  // any more. RESOURCE_EXHAUSTED over the limits above.
+  virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body,
+                      size_t body_bytes, std::function<void(Status)> done) = 0;
   // Delivers what has arrived and completed; returns the number of events handled (0 = idle).
   virtual int Progress() = 0;
   // Sleeps until something may have arrived, WakeUp, or `timeout`. May return early for no reason.

@@ -1,11 +1,13 @@
-// The row service's messages: fixed little-endian headers, checked field by field before anything is believed.
+// The row service's messages: fixed little-endian headers, checked field by field before anything
+// is believed.
 //
-//   client -> node   kLookup       header: LookupHeader + layer_count LookupLayer     body: ids, layer after layer
-//   node -> client   kRows         header: RowsHeader                                 body: row_count rows
-//   node -> client   kLookupError  header: LookupErrorHeader                          body: UTF-8 message
+//   client -> node  kLookup       header: LookupHeader, layer_count x LookupLayer
+//                                 body: ids, layer after layer
+//   node -> client  kRows         header: RowsHeader         body: row_count rows
+//   node -> client  kLookupError  header: LookupErrorHeader  body: UTF-8 message
 //
-// A node answers each lookup with kRows chunks that together hold every row of every layer once, earliest layer
-// first, or with one kLookupError, which ends it.
+// A node answers each lookup with kRows chunks that together hold every row of every layer once,
+// earliest layer first, or with one kLookupError, which ends it.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +22,11 @@ namespace engram::net {
 
 inline constexpr uint32_t kWireMagic = 0x4d474e45;  // "ENGM"
 inline constexpr uint16_t kWireVersion = 1;
-inline constexpr uint32_t kLookupRowsMax = 1u << 16;  // ids in one message (256 KiB of u32); the client splits
+// Ids in one message (256 KiB of u32); the client splits.
+inline constexpr uint32_t kLookupRowsMax = 1u << 16;
 inline constexpr uint32_t kLookupLayersMax = 64;
-inline constexpr uint32_t kChunkRowsMax = 480;  // rows in one reply: 480 overlaps packing and sending (pilot: < 120 loses)
+// Rows in one reply. 480 overlaps packing and sending; below 120 throughput is lost.
+inline constexpr uint32_t kChunkRowsMax = 480;
 
 enum class MessageType : uint16_t { kLookup = 1, kRows = 2, kLookupError = 3 };
 enum class Priority : uint8_t { kDecode = 0, kPrefill = 1, kHint = 2 };
@@ -36,7 +40,7 @@ struct LookupHeader {
   uint32_t epoch = 0;       // of the cluster map the client split the request by
   uint32_t budget_us = 0;   // time left until the deadline when it was sent
   uint8_t priority = 0;
-  uint8_t id_bytes = 4;     // 4: u32 ids; 8: u64 ids
+  uint8_t id_bytes = 4;  // 4: u32 ids; 8: u64 ids
   uint16_t layer_count = 0;
   uint32_t body_crc32c = 0;
 };
@@ -54,7 +58,7 @@ struct RowsHeader {
   uint16_t type = static_cast<uint16_t>(MessageType::kRows);
   uint64_t request_id = 0;
   uint32_t layer_index = 0;
-  uint32_t first = 0;      // position of the first row in the request's list of this layer
+  uint32_t first = 0;  // position of the first row in the request's list of this layer
   uint32_t row_count = 0;
   uint32_t row_bytes = 0;
   uint32_t body_crc32c = 0;
@@ -79,7 +83,8 @@ struct LookupView {
   std::span<const std::byte> ids;  // header.id_bytes each, layer after layer; may be unaligned
 };
 
-// INVALID_ARGUMENT (malformed, too long, counts that do not add up) or DATA_LOSS (CRC). Never reads outside the spans.
+// INVALID_ARGUMENT (malformed, too long, counts that do not add up) or DATA_LOSS (CRC). Never reads
+// outside the spans.
 Result<LookupView> ParseLookup(std::span<const std::byte> header, std::span<const std::byte> body);
 Result<RowsHeader> ParseRows(std::span<const std::byte> header, std::span<const std::byte> body);
 Result<LookupErrorHeader> ParseLookupError(std::span<const std::byte> header);
