@@ -5,8 +5,8 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
+#include <string_view>
 
 #include "common/obs/log.h"
 #include "memnode/node.h"
@@ -36,6 +36,23 @@ Status CatchSignals() {
   return OkStatus();
 }
 
+// Stdout carries the ready line alone: what libraries print there (UCX its warnings) goes to
+// stderr. Returns a descriptor of the real stdout.
+Result<int> TakeStdout() {
+  const int real_stdout = dup(STDOUT_FILENO);
+  if (real_stdout < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+    return InternalError(fmt::format("redirecting stdout: {}", std::strerror(errno)));
+  }
+  return real_stdout;
+}
+
+Status WriteLine(int file, std::string_view line) {
+  if (write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size())) {
+    return OkStatus();
+  }
+  return InternalError(fmt::format("writing the ready line: {}", std::strerror(errno)));
+}
+
 void WaitForSignal() {
   char byte = 0;
   while (read(signal_pipe[0], &byte, 1) < 0 && errno == EINTR) {
@@ -51,11 +68,12 @@ Status RunUntilSignal(const NodeConfig& config) {
   NodeConfig in_force = config;
   in_force.Describe(fields);
   obs::LogInfo("configuration in force:\n" + config::Dump(fields, false));
+  ASSIGN_OR_RETURN(const int real_stdout, TakeStdout());
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start(config));
   RETURN_IF_ERROR(CatchSignals());
-  fmt::print("ready member={} control={} http={}\n", config.node_name, node->control_address(),
-             node->http_address());
-  std::fflush(stdout);
+  RETURN_IF_ERROR(
+      WriteLine(real_stdout, fmt::format("ready member={} control={} http={}\n", config.node_name,
+                                         node->control_address(), node->http_address())));
   WaitForSignal();
   obs::LogInfo("signal received, draining");
   node->Drain();
