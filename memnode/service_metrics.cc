@@ -24,7 +24,8 @@ ServiceMetrics::ServiceMetrics(obs::Metrics& metrics, const TablePlan& plan)
     rows.push_back(&metrics.GetCounter("engram_memnode_rows_served_total", "Rows sent",
                                        {{"layer", std::to_string(layer.layer_id)}}));
   }
-  for (int code = 0; code <= static_cast<int>(Code::kInternal); ++code) {
+  errors.push_back(nullptr);  // kOk is no error
+  for (int code = 1; code <= static_cast<int>(Code::kInternal); ++code) {
     errors.push_back(
         &metrics.GetCounter("engram_memnode_errors_total", "Lookups answered with an error",
                             {{"code", std::string(CodeName(static_cast<Code>(code)))}}));

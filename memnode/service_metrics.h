@@ -20,7 +20,7 @@ struct ServiceMetrics {
   obs::Gauge& sessions;               // engram_memnode_sessions
   obs::Histogram& service_seconds;    // engram_memnode_service_seconds
   std::vector<obs::Counter*> rows;    // engram_memnode_rows_served_total{layer}, by layer index
-  std::vector<obs::Counter*> errors;  // engram_memnode_errors_total{code}, by code
+  std::vector<obs::Counter*> errors;  // engram_memnode_errors_total{code}, by code > 0
 };
 
 }  // namespace engram::memnode
