@@ -29,7 +29,7 @@ trap 'cleanup; exit 130' INT TERM
 # Runs a quiet step; its output is shown only when it fails.
 step() {
   local what=$1; shift
-  printf '%-58s' "$what ..."
+  printf '%-64s' "$what ..."
   local begin=$SECONDS
   if ! "$@" >"$work/step.log" 2>&1; then
     echo "FAILED"; tail -n 15 "$work/step.log" >&2; exit 1
@@ -43,7 +43,7 @@ build() {
 }
 make_model() {
   [ -e "$model/.complete" ] && return
-  rm -rf "$model"
+  rm -rf "$model" build/demo/store-*
   "$bin/engramctl" make-model --preset small --seed 1 --out "$model"
   touch "$model/.complete"
 }
@@ -91,13 +91,13 @@ step "generate $tokens tokens, rows from the memory nodes, then local" both
 
 echo
 echo "completion (random weights, so not sense; $text as prompt):"
-tr '\n' ' ' <"$work/remote.txt" | cut -c1-200 | sed 's/^/  /'
+jq -r '"  " + (.text | gsub("[\\s\\p{Cc}]+"; " "))[:160]' "$work/remote.json"
 echo
 jq -r '
   def k: tostring | if length > 3 then .[:-3] + "," + .[-3:] else . end;
   "tokens/s       prefill \(.prefill_tokens_per_s*10|round/10)   decode \(.decode_tokens_per_s*10|round/10)   (\(.prompt_tokens) prompt tokens, \(.tokens|length) generated)",
   "rows           asked \(.rows_asked|k)   distinct \(.rows_distinct|k)   fetched " + ([.nodes[]|"\(.name) \(.rows_fetched|k)"]|join("   ")),
-  "exposed wait   " + ([.layers[]|"layer \(.layer_id): \(.exposed_wait_us|round) us (\(.exposed_wait_share*10000|round/100) % of step time)"]|join("   "))
+  "exposed wait   " + ([.layers[]|"layer \(.layer_id): \(.exposed_wait_us|round) us (\(.exposed_wait_share*1000000|round/10000) % of step time)"]|join("   "))
 ' "$work/remote.json"
 
 failed=0

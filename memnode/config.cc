@@ -31,8 +31,7 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("model.version", &model_version, "version of the table set");
   f.Add("store.path", &store_path, "folder of this node's RocksDB store");
   f.Add("arena.pages", &arena_pages,
-        "memory of the rows: auto, small, transparent or hugetlb; auto and hugetlb take reserved "
-        "huge pages, transparent ones when none are reserved");
+        "memory of the rows: auto, small, transparent or hugetlb; auto takes the best there is");
   f.Add("control.listen", &control_listen, "host:port of the control socket; port 0 picks one");
   f.Add("http.listen", &http_listen, "host:port of /health, /ready and /metrics");
   f.Add("transport.tls", &transport_tls, "UCX transports, as UCX_TLS");
