@@ -26,7 +26,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'cleanup; exit 130' INT TERM
 
-# Runs a quiet step; its output is shown only when it fails.
+# Runs a quiet step; its output is shown only when it fails. In there `set -e` does not hold: chain with &&.
 step() {
   local what=$1; shift
   printf '%-64s' "$what ..."
@@ -38,14 +38,14 @@ step() {
 }
 
 build() {
-  cmake --preset release
-  cmake --build --preset release --target engramctl engram-memnode engram-compute engram-load
+  cmake --preset release &&
+    cmake --build --preset release --target engramctl engram-memnode engram-compute engram-load
 }
 make_model() {
   [ -e "$model/.complete" ] && return
   rm -rf "$model" build/demo/store-*
-  "$bin/engramctl" make-model --preset small --seed 1 --out "$model"
-  touch "$model/.complete"
+  "$bin/engramctl" make-model --preset small --seed 1 --out "$model" &&
+    touch "$model/.complete"
 }
 
 step "packages" deploy/install-deps.sh
@@ -84,8 +84,7 @@ score() {  # name, where...
   "$bin/engram-compute" score --model "$model" "$@" --input "$work/tokens.jsonl" --output "$work/$name.jsonl"
 }
 both() {
-  generate remote --memnodes "$memnodes"
-  generate local --local
+  generate remote --memnodes "$memnodes" && generate local --local
 }
 step "generate $tokens tokens, rows from the memory nodes, then local" both
 
