@@ -151,7 +151,6 @@ TEST_F(BadInput, NoMemoryNodeReachable) {
 
 TEST_F(BadInput, ClientOfAnotherModelIsRefusedNamingTheField) {
   const Cluster cluster(work_dir_, model_, 1);
-  std::string config = ReadFile(model_ + "/config.json");
   const std::string other = work_dir_ + "/other";
   fs::copy(testing_support::MakeModel(work_dir_, "tiny", "v41", 7), other);
   model_ = other;
