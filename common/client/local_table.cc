@@ -56,7 +56,8 @@ Status LocalTable::CheckLookup(const LayerLookup& lookup) const {
   return OkStatus();
 }
 
-Result<std::unique_ptr<Ticket>> LocalTable::Submit(std::span<const LayerLookup> layers, TimePoint) {
+Result<std::unique_ptr<Ticket>> LocalTable::Submit(std::span<const LayerLookup> layers,
+                                                   const SubmitOptions&) {
   for (size_t i = 0; i < layers.size(); ++i) {
     RETURN_IF_ERROR(CheckLookup(layers[i]));
     for (size_t k = 0; k < i; ++k) {

@@ -22,7 +22,7 @@ class LocalTable : public RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   // Gathers before it returns. INVALID_ARGUMENT or OUT_OF_RANGE as LookupClient.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         TimePoint deadline) override;
+                                         const SubmitOptions& options) override;
   SourceStats stats() const override;
 
  private:

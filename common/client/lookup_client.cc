@@ -97,9 +97,9 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
 }
 
 Result<std::unique_ptr<Ticket>> LookupClient::Submit(std::span<const LayerLookup> layers,
-                                                     TimePoint deadline) {
+                                                     const SubmitOptions& options) {
   std::shared_ptr<Step> step = StepPool::Take(pool_, context_);
-  RETURN_IF_ERROR(step->Plan(layers, deadline));
+  RETURN_IF_ERROR(step->Plan(layers, options.deadline));
   RETURN_IF_ERROR(loop_->Post(step));
   rows_asked_.fetch_add(step->rows_asked(), std::memory_order_relaxed);
   rows_distinct_.fetch_add(step->rows_distinct(), std::memory_order_relaxed);
@@ -112,8 +112,11 @@ SourceStats LookupClient::stats() const {
   stats.rows_distinct = rows_distinct_.load();
   for (size_t node = 0; node < members_.size(); ++node) {
     const NodeCounters& counters = loop_->counters(node);
-    stats.nodes.push_back({members_[node], counters.rows_fetched.load(),
-                           counters.bytes_fetched.load(), counters.requests.load()});
+    stats.nodes.push_back({members_[node],
+                           counters.rows_fetched.load(),
+                           counters.bytes_fetched.load(),
+                           counters.requests.load(),
+                           {}});
   }
   return stats;
 }

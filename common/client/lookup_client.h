@@ -51,7 +51,7 @@ class LookupClient : public RowSource {
   // Also UNAVAILABLE when a node it needs is gone, RESOURCE_EXHAUSTED over inflight_requests_max,
   // OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may outlive the client.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         TimePoint deadline) override;
+                                         const SubmitOptions& options) override;
   SourceStats stats() const override;
   // Messages that belonged to no request: late, repeated or unreadable.
   uint64_t messages_dropped() const;

@@ -3,10 +3,12 @@
 // identical.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -16,13 +18,31 @@
 
 namespace engram::client {
 
+// How a node orders what waits: a burst of one class never delays a better one by more than a
+// chunk. Hints may be dropped.
+enum class Priority : uint8_t { kDecode = 0, kPrefill = 1, kHint = 2 };
+
+struct SubmitOptions {
+  // Implicit: most callers have only a deadline.
+  SubmitOptions(TimePoint end, Priority of = Priority::kDecode)  // NOLINT
+      : deadline(end), priority(of) {}
+  TimePoint deadline;  // of all layers; absolute, on the monotonic clock
+  Priority priority;
+};
+
+// The paths a row can take to a client; one result.
+enum class Path : uint8_t { kLocal = 0, kGather = 1, kOneSided = 2 };
+inline constexpr size_t kPathCount = 3;
+std::string_view PathName(Path path);  // "local" | "gather" | "one_sided"
+
 // The rows one Engram layer needs in one step. The caller owns both spans and keeps them valid and
 // untouched until the ticket's Wait for this layer has returned (or the ticket is destroyed, which
 // waits or detaches first).
 struct LayerLookup {
-  uint32_t layer_index = 0;        // into TableLayout::layers
-  std::span<const uint64_t> rows;  // row ids, duplicates allowed
-  std::span<std::byte> out;        // [rows.size() * row_bytes], row i at i * row_bytes
+  uint32_t layer_index = 0;               // into TableLayout::layers
+  std::span<const uint64_t> rows;         // row ids, duplicates allowed
+  std::span<std::byte> out;               // [rows.size() * row_bytes], row i at i * row_bytes
+  TimePoint deadline = TimePoint::max();  // when this layer is needed, if before the step's
 };
 
 // Exact counts since the source was made; every field only grows.
@@ -34,6 +54,7 @@ struct SourceStats {
     uint64_t rows_fetched = 0;
     uint64_t bytes_fetched = 0;  // row bytes in replies
     uint64_t requests = 0;
+    std::array<uint64_t, kPathCount> rows_by_path = {};  // indexed by Path; adds to rows_fetched
   };
   std::vector<Node> nodes;  // empty for an in-process source
 };
@@ -56,10 +77,13 @@ class RowSource {
  public:
   virtual ~RowSource() = default;
   virtual const table::TableIdentity& identity() const = 0;
-  // Starts fetching all layers of one step; the earliest layer first. Returns at once. `deadline`
-  // is absolute on the monotonic clock. Each layer_index at most once. Thread-safe.
+  // Starts fetching all layers of one step; the earliest layer first. Returns at once. Each
+  // layer_index at most once. Thread-safe unless the source says otherwise.
   virtual Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                                 TimePoint deadline) = 0;
+                                                 const SubmitOptions& options) = 0;
+  // Moves what is under way forward, without blocking, for a source that has no thread of its own
+  // (LookupClientOptions::caller_driven); else does nothing.
+  virtual void Poll() {}
   virtual SourceStats stats() const = 0;
 };
 

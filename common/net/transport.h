@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
@@ -32,6 +33,14 @@ class SendBuffer {
   virtual std::span<std::byte> bytes() = 0;
 };
 
+// One piece of a one-sided read: `bytes` at `offset` of the remote memory go to `into_offset` of
+// the buffer.
+struct ReadPiece {
+  uint64_t offset = 0;
+  uint32_t bytes = 0;
+  uint32_t into_offset = 0;
+};
+
 class TransportHandler {
  public:
   virtual ~TransportHandler() = default;
@@ -46,7 +55,7 @@ class TransportHandler {
 class Transport {
  public:
   virtual ~Transport() = default;
-  // "ucx" | "loopback", for logs and metrics.
+  // "tcp" | "ucx" | "loopback", for logs and metrics.
   virtual std::string name() const = 0;
   // What the other side passes to Connect; opaque bytes, constant over the transport's life.
   virtual std::string address() const = 0;
@@ -55,6 +64,7 @@ class Transport {
   virtual std::string settings() const = 0;
   // Must be set before the first Progress; outlives the transport.
   virtual void SetHandler(TransportHandler* handler) = 0;
+  // May block for a bounded time on the side that dials.
   virtual Result<PeerId> Connect(const std::string& address) = 0;
   virtual Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) = 0;
   // Sends header (copied) and the first body_bytes of `body` (not copied; may be null with 0).
@@ -63,6 +73,18 @@ class Transport {
   // any more. RESOURCE_EXHAUSTED over the limits above.
   virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                       size_t body_bytes, std::function<void(Status)> done) = 0;
+  // One-sided reads, without the owner's CPU: only of transports that have them in hardware.
+  virtual bool one_sided() const { return false; }
+  // Lets connected peers read `memory`; the key is opaque and reaches them by the control
+  // connection. Once per transport; the memory outlives it.
+  virtual Result<std::string> ShareMemory(std::span<const std::byte> memory);
+  // The memory behind a peer's key, for Read. Dies with the peer.
+  virtual Status OpenMemory(PeerId peer, const std::string& key);
+  // Reads pieces of the peer's opened memory into `into`, which stays the transport's until `done`
+  // has run: once, when all pieces are there or one has failed; as for Send. `pieces` dies with the
+  // call. UNAVAILABLE when the peer is gone or nothing was opened; the default has no such reads.
+  virtual Status Read(PeerId peer, std::span<const ReadPiece> pieces, SendBuffer* into,
+                      std::function<void(Status)> done);
   // Delivers what has arrived and completed; returns the number of events handled (0 = idle).
   virtual int Progress() = 0;
   // Sleeps until something may have arrived, WakeUp, or `timeout`. May return early for no reason.

@@ -45,7 +45,7 @@ class FakeRowSource : public client::RowSource {
   explicit FakeRowSource(const table::TableLayout& layout) : layout_(layout) {}
   const table::TableIdentity& identity() const override { return identity_; }
   Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
-                                                 TimePoint deadline) override;
+                                                 const client::SubmitOptions& options) override;
   client::SourceStats stats() const override { return stats_; }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
