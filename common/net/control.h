@@ -7,7 +7,9 @@
 //            "address": "hex"}}
 //   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex",
 //            "settings": "...", "address": "hex",
-//            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...]}}
+//            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...],
+//            and, optional, "transport", "window", "local_socket", "local_token",
+//            "one_sided_key"}}
 //     or    {"refused": {"code": 4, "message": "..."}}     and closes
 #pragma once
 
@@ -54,6 +56,12 @@ struct Welcome {
   std::string settings;
   std::string address;
   std::vector<KnownAnswer> known_answers;
+  // Optional: told only when not zero or empty.
+  std::string transport;      // Transport::name() the node answers on
+  uint32_t window = 0;        // requests a client may have outstanding at this node; 0 = untold
+  std::string local_socket;   // unix socket name of the shared-memory path
+  std::string local_token;    // what to show there; raw bytes (hex on the wire)
+  std::string one_sided_key;  // for Transport::OpenMemory; raw bytes (hex), at most 4 KiB
 };
 
 // Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes

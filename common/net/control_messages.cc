@@ -26,10 +26,11 @@ int NibbleOf(char c) {
   return -1;
 }
 
-Result<std::string> RawOf(std::string_view hex, std::string_view what) {
-  if (hex.size() % 2 != 0 || hex.size() > 2 * kAddressBytesMax) {
+Result<std::string> RawOf(std::string_view hex, std::string_view what,
+                          size_t bytes_max = kAddressBytesMax) {
+  if (hex.size() % 2 != 0 || hex.size() > 2 * bytes_max) {
     return InvalidArgument(fmt::format("{}: {} hexadecimal digits, must be even and at most {}",
-                                       what, hex.size(), 2 * kAddressBytesMax));
+                                       what, hex.size(), 2 * bytes_max));
   }
   std::string raw;
   raw.reserve(hex.size() / 2);
@@ -121,6 +122,36 @@ Result<KnownAnswer> AnswerFromJson(const json::value& value) {
   return answer;
 }
 
+// "" when the key is absent.
+Result<std::string> GetOptionalString(const json::object& object, std::string_view key,
+                                      size_t bytes_max) {
+  if (!object.contains(key)) return std::string();
+  ASSIGN_OR_RETURN(std::string text, io::GetString(object, key, "welcome"));
+  if (text.size() <= bytes_max) return text;
+  return InvalidArgument(
+      fmt::format("welcome: {} of {} bytes, at most {}", key, text.size(), bytes_max));
+}
+
+Result<std::string> GetOptionalRaw(const json::object& object, std::string_view key,
+                                   size_t bytes_max) {
+  ASSIGN_OR_RETURN(const std::string hex, GetOptionalString(object, key, 2 * bytes_max));
+  return RawOf(hex, fmt::format("welcome: {}", key), bytes_max);
+}
+
+Status AddOptional(const json::object& object, Welcome* welcome) {
+  if (object.contains("window")) {
+    ASSIGN_OR_RETURN(welcome->window, GetU32(object, "window", "welcome"));
+  }
+  ASSIGN_OR_RETURN(welcome->transport, GetOptionalString(object, "transport", kNameBytesMax));
+  ASSIGN_OR_RETURN(welcome->local_socket,
+                   GetOptionalString(object, "local_socket", kLocalSocketBytesMax));
+  ASSIGN_OR_RETURN(welcome->local_token,
+                   GetOptionalRaw(object, "local_token", kLocalTokenBytesMax));
+  ASSIGN_OR_RETURN(welcome->one_sided_key,
+                   GetOptionalRaw(object, "one_sided_key", kOneSidedKeyBytesMax));
+  return OkStatus();
+}
+
 Result<Welcome> WelcomeFromJson(const json::object& object) {
   Welcome welcome;
   ASSIGN_OR_RETURN(welcome.member, io::GetString(object, "member", "welcome"));
@@ -139,6 +170,7 @@ Result<Welcome> WelcomeFromJson(const json::object& object) {
     ASSIGN_OR_RETURN(KnownAnswer answer, AnswerFromJson(value));
     welcome.known_answers.push_back(std::move(answer));
   }
+  RETURN_IF_ERROR(AddOptional(object, &welcome));
   return welcome;
 }
 
@@ -168,13 +200,22 @@ std::string WelcomeFrame(const Welcome& welcome) {
                                    {"row", std::to_string(answer.row)},
                                    {"sha256", answer.sha256_hex}});
   }
-  return Frame("welcome", {{"member", welcome.member},
-                           {"map", ToJson(welcome.map)},
-                           {"identity", table::ToJson(welcome.identity)},
-                           {"session", fmt::format("{:016x}", welcome.session)},
-                           {"settings", welcome.settings},
-                           {"address", HexOf(welcome.address)},
-                           {"known_answers", std::move(answers)}});
+  json::object content = {{"member", welcome.member},
+                          {"map", ToJson(welcome.map)},
+                          {"identity", table::ToJson(welcome.identity)},
+                          {"session", fmt::format("{:016x}", welcome.session)},
+                          {"settings", welcome.settings},
+                          {"address", HexOf(welcome.address)},
+                          {"known_answers", std::move(answers)}};
+  if (welcome.window != 0) content["window"] = welcome.window;
+  const auto add = [&](std::string_view key, std::string text) {
+    if (!text.empty()) content[key] = std::move(text);
+  };
+  add("transport", welcome.transport);
+  add("local_socket", welcome.local_socket);
+  add("local_token", HexOf(welcome.local_token));
+  add("one_sided_key", HexOf(welcome.one_sided_key));
+  return Frame("welcome", std::move(content));
 }
 
 std::string RefusedFrame(const Status& why) {

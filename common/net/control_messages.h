@@ -14,6 +14,10 @@ namespace engram::net {
 inline constexpr size_t kFramePrefixBytes = 4;
 inline constexpr size_t kKnownAnswersMax = 1024;
 inline constexpr size_t kAddressBytesMax = 64 * 1024;  // of a transport
+inline constexpr size_t kLocalSocketBytesMax = 108;    // sun_path
+inline constexpr size_t kNameBytesMax = 64;            // of a transport's kind
+inline constexpr size_t kLocalTokenBytesMax = 64;
+inline constexpr size_t kOneSidedKeyBytesMax = 4096;
 
 // {"hello": ...}, {"welcome": ...}, {"refused": ...} as one frame.
 std::string HelloFrame(const Hello& hello);

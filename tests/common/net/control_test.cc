@@ -102,6 +102,34 @@ TEST(Control, WelcomeArrivesWithEveryField) {
   EXPECT_FALSE((*client)->Lost());
 }
 
+TEST(Control, OptionalWelcomeFieldsTravelWhenSetAndOnlyThen) {
+  Welcome welcome;
+  welcome.map = {7, {"m0"}};
+  welcome.identity = MakeIdentity();
+  const std::string plain = WelcomeFrame(welcome).substr(kFramePrefixBytes);
+  for (const char* key : {"window", "local_socket", "local_token", "one_sided_key", "transport"}) {
+    EXPECT_EQ(plain.find(key), std::string::npos) << key;
+  }
+  ASSERT_TRUE(ParseAnswer(plain).ok()) << ParseAnswer(plain).status().ToString();
+  EXPECT_EQ(ParseAnswer(plain)->window, 0u);
+  welcome.window = 8;
+  welcome.transport = "tcp";
+  welcome.local_socket = "@engram-m0";
+  welcome.local_token = std::string("\0\xfftoken", 7);
+  welcome.one_sided_key = std::string(kOneSidedKeyBytesMax, '\x80');
+  const Result<Welcome> parsed = ParseAnswer(WelcomeFrame(welcome).substr(kFramePrefixBytes));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().ToString();
+  EXPECT_EQ(parsed->window, 8u);
+  EXPECT_EQ(parsed->transport, "tcp");
+  EXPECT_EQ(parsed->local_socket, "@engram-m0");
+  EXPECT_EQ(parsed->local_token, welcome.local_token);
+  EXPECT_EQ(parsed->one_sided_key, welcome.one_sided_key);
+  welcome.one_sided_key.push_back('x');
+  const auto refused = ParseAnswer(WelcomeFrame(welcome).substr(kFramePrefixBytes));
+  EXPECT_EQ(refused.status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(refused.status().message(), HasSubstr("one_sided_key"));
+}
+
 TEST(Control, RefusalComesThroughWithCodeAndReason) {
   Node node;
   Hello hello = MakeHello();
