@@ -1,61 +1,56 @@
-// The rows this node owns, in one piece of huge-page memory. An address is arithmetic plus one
-// lookup in a table of partitions; there is no index of rows. Written once by the loader, then read
-// by any thread.
+// The rows this node owns, in one piece of huge-page memory, each stored with its check
+// (common/table/row_check.h). An address is arithmetic plus one look into a table of partitions;
+// there is no index of rows. Written once by the loader, then read by any thread, and by clients on
+// this host when it is shared.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "common/base/buffer.h"
 #include "common/base/status.h"
+#include "common/table/arena_map.h"
 #include "memnode/table_plan.h"
 
 namespace engram::memnode {
 
-// Copies rows to out, one after the other, fetching the memory of later rows ahead of time.
-void CopyRows(std::span<const std::byte* const> rows, uint32_t row_bytes, std::byte* out);
+struct ArenaOptions {
+  PageBacking pages = PageBacking::kHugeTlb;
+  bool shared = false;  // other processes may map it
+  int numa_node = -1;   // -1: where the kernel puts it
+};
 
 class Arena {
  public:
-  static Result<Arena> Allocate(const TablePlan& plan, PageBacking wanted);
+  // RESOURCE_EXHAUSTED: memory; FAILED_PRECONDITION: the NUMA node.
+  static Result<Arena> Allocate(const TablePlan& plan, const ArenaOptions& options);
 
-  // The rows of an owned partition, to be filled by the loader.
-  std::span<std::byte> PartitionRows(uint32_t layer_index, uint32_t partition);
+  // Rows of an owned partition, from its `first` row on, to be filled by the loader: seals them.
+  void PutRows(uint32_t layer_index, uint32_t partition, uint64_t first,
+               std::span<const std::byte> rows);
 
-  // Where each row lies: addresses.size() == rows.size(). OUT_OF_RANGE: past the layer's end, or no
-  // such layer; FAILED_PRECONDITION: another member owns it. Names the first such row.
+  // Where each stored row lies: addresses.size() == rows.size(). Errors as ArenaMap::Find.
   Status Find(uint32_t layer_index, std::span<const uint64_t> rows,
-              std::span<const std::byte*> addresses) const;
+              std::span<const std::byte*> addresses) const {
+    return map_.Find(layer_index, rows, memory_.data(), addresses);
+  }
 
-  // Find, then CopyRows; nothing is copied unless every row is here.
-  // out.size() == rows.size() * row_bytes().
+  // The rows themselves, without their checks: out.size() == rows.size() * row_bytes(). Errors as
+  // Find; rows before the bad one may have been copied.
   Status GatherRows(uint32_t layer_index, std::span<const uint64_t> rows,
                     std::span<std::byte> out) const;
 
-  uint32_t row_bytes() const { return row_bytes_; }
-  uint32_t layer_count() const { return static_cast<uint32_t>(layers_.size()); }
+  uint32_t row_bytes() const { return map_.row_bytes(); }
+  uint32_t stored_row_bytes() const { return map_.stored_row_bytes(); }
+  uint32_t layer_count() const { return map_.layer_count(); }
   uint64_t size_bytes() const { return memory_.size_bytes(); }
   PageBacking backing() const { return memory_.backing(); }
+  std::span<const std::byte> bytes() const { return memory_.bytes(); }
+  int shared_fd() const { return memory_.shared_fd(); }  // -1: not shared
 
  private:
-  static constexpr uint32_t kNotOwned = UINT32_MAX;
-  struct Layer {
-    int layer_id = 0;
-    table::LayerPartitions cut;
-    uint64_t reciprocal = 0;       // of rows_per_partition, see PartitionOf
-    uint64_t partition_bytes = 0;  // of a full one
-    size_t offset = 0;             // of slot 0 in memory_
-    std::vector<uint32_t> slot_of_partition;
-
-    uint32_t PartitionOf(uint64_t row) const;
-  };
-
-  Status WhyNot(const Layer& layer, uint64_t row) const;
-
-  uint32_t row_bytes_ = 0;
-  std::vector<Layer> layers_;
+  table::ArenaMap map_;
   AlignedBuffer memory_;
 };
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstring>
 #include <filesystem>
 #include <optional>
 
@@ -83,12 +82,12 @@ Result<Manifest> FindOrImport(const LoadOptions& options, RowStore& store, bool*
 Status LoadPartition(const Manifest& manifest, const TablePlan& plan, uint32_t layer_index,
                      uint32_t partition, RowStore& store, Arena& arena) {
   const LayerPlan& layer = plan.layers[layer_index];
-  const std::span<std::byte> rows = arena.PartitionRows(layer_index, partition);
   const uint64_t row_count = layer.cut.RowCount(partition);
   const uint32_t rows_per_page = layer.cut.rows_per_page;
   const uint64_t first = partition * layer.PagesPerPartition();
   const uint64_t page_count = (row_count + rows_per_page - 1) / rows_per_page;
   const TableSetId table_set = TableSetIdOf(manifest.identity.model, manifest.identity.version);
+  Sha256 hash;
   RETURN_IF_ERROR(store.ReadPages(
       table_set, layer_index, first, page_count,
       [&](uint64_t page, std::span<const std::byte> bytes) -> Status {
@@ -99,11 +98,10 @@ Status LoadPartition(const Manifest& manifest, const TablePlan& plan, uint32_t l
           return DataLoss(fmt::format("page {} of layer {} in the store is damaged: {}; {}", page,
                                       layer.layer_id, page_rows.status().message(), kImportAgain));
         }
-        std::memcpy(rows.data() + row * plan.row_bytes, page_rows->data(), page_rows->size());
+        hash.Update(*page_rows);
+        arena.PutRows(layer_index, partition, row, *page_rows);
         return OkStatus();
       }));
-  Sha256 hash;
-  hash.Update(rows);
   if (hash.Finish() == manifest.layers[layer_index].digests[partition]) return OkStatus();
   return DataLoss(
       fmt::format("partition {} of layer {} in the store does not match its SHA-256; {}", partition,
@@ -117,7 +115,7 @@ Result<LoadedTables> LoadTables(const LoadOptions& options, RowStore& store) {
   ASSIGN_OR_RETURN(const Manifest manifest, FindOrImport(options, store, &loaded.imported));
   loaded.identity = manifest.identity;
   ASSIGN_OR_RETURN(loaded.plan, MakePlan(manifest.identity, options.map, options.member));
-  ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, options.pages));
+  ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, options.arena));
   for (uint32_t i = 0; i < loaded.plan.layers.size(); ++i) {
     for (const uint32_t partition : loaded.plan.layers[i].owned) {
       RETURN_IF_ERROR(LoadPartition(manifest, loaded.plan, i, partition, store, loaded.arena));

@@ -19,7 +19,7 @@ struct LoadOptions {
   std::string model_version;
   table::ClusterMap map;
   std::string member;
-  PageBacking pages = PageBacking::kHugeTlb;
+  ArenaOptions arena;
 };
 
 struct LoadedTables {

@@ -83,7 +83,7 @@ Status Node::OpenTables() {
   options.model_version = config_.model_version;
   options.map = config_.Map();
   options.member = config_.node_name;
-  options.pages = config_.ArenaBacking();
+  options.arena.pages = config_.ArenaBacking();
   ASSIGN_OR_RETURN(tables_, LoadTables(options, *store));
   metrics_.GetGauge("engram_memnode_arena_bytes", "Memory of the rows")
       .Set(static_cast<double>(tables_.arena.size_bytes()));

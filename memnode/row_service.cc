@@ -8,26 +8,31 @@
 #include <cstring>
 #include <future>
 
-#include "common/base/crc32c.h"
 #include "common/net/wire.h"
 #include "common/net/wire_encode.h"
 #include "common/obs/log.h"
+#include "common/table/arena_map.h"
 
 namespace engram::memnode {
 namespace {
 
-// 480 rows of 264 bytes: one segment of the UCX transport, which would otherwise assemble the
-// message from several with another copy.
-constexpr size_t kChunkBytesMax = 480 * 264;
+// 480 rows of 264 bytes and their checks: one segment of the UCX transport, which would otherwise
+// assemble the message from several with another copy.
+constexpr size_t kChunkBytesMax = 480 * 268;
+// A request gives way to the next of its priority after this many rows: more than a 64-token step
+// has, so that usual requests are answered in one go.
+constexpr uint32_t kTurnRows = 8 * net::kChunkRowsMax;
+// Send buffers that only the best priority may take.
+constexpr size_t kReservedBuffers = 1;
 constexpr size_t kErrorTextMax = 1024;
 constexpr size_t kPendingErrorsMax = 1024;
 constexpr Nanos kSleepMax = std::chrono::milliseconds(100);
-constexpr Nanos kStallSleep = std::chrono::milliseconds(1);
+constexpr Nanos kStallCheckEvery = std::chrono::milliseconds(10);
 constexpr Nanos kSessionTimeout = std::chrono::seconds(5);
 constexpr Nanos kCloseTimeout = std::chrono::seconds(1);
 
-uint32_t ChunkRows(uint32_t row_bytes) {
-  const size_t rows = std::clamp<size_t>(kChunkBytesMax / row_bytes, 1, net::kChunkRowsMax);
+uint32_t ChunkRows(uint32_t stored_row_bytes) {
+  const size_t rows = std::clamp<size_t>(kChunkBytesMax / stored_row_bytes, 1, net::kChunkRowsMax);
   return static_cast<uint32_t>(rows);
 }
 
@@ -69,12 +74,14 @@ RowService::RowService(const Arena& arena, std::unique_ptr<net::Transport> trans
       options_(options),
       metrics_(metrics),
       clock_(clock),
-      chunk_rows_(ChunkRows(arena.row_bytes())),
+      chunk_rows_(ChunkRows(arena.stored_row_bytes())),
       transport_(std::move(transport)),
       name_(transport_->name()),
       address_(transport_->address()),
       settings_(transport_->settings()),
-      queue_(options.queued_requests_max) {}
+      queue_(options.queued_requests_max),
+      rows_(chunk_rows_),
+      addresses_(chunk_rows_) {}
 
 Result<std::unique_ptr<RowService>> RowService::Start(const Arena& arena,
                                                       std::unique_ptr<net::Transport> transport,
@@ -84,10 +91,10 @@ Result<std::unique_ptr<RowService>> RowService::Start(const Arena& arena,
       new RowService(arena, std::move(transport), options, metrics, clock));
   service->transport_->SetHandler(service.get());
   const size_t buffer_bytes =
-      std::max<size_t>(size_t{service->chunk_rows_} * arena.row_bytes(), kErrorTextMax);
+      std::max<size_t>(size_t{service->chunk_rows_} * arena.stored_row_bytes(), kErrorTextMax);
   if (buffer_bytes > net::kBodyBytesMax) {
     return InvalidArgument(fmt::format("rows of {} bytes, a message holds at most {}",
-                                       arena.row_bytes(), net::kBodyBytesMax));
+                                       arena.stored_row_bytes(), net::kBodyBytesMax));
   }
   RETURN_IF_ERROR(
       service->ring_.Allocate(*service->transport_, options.send_buffers, buffer_bytes));
@@ -102,7 +109,7 @@ RowService::~RowService() {
     thread_.join();
   }
   // The data thread is gone: this thread owns the transport now.
-  for (const auto& [peer, session] : session_of_peer_) transport_->Disconnect(peer);
+  for (const auto& [peer, session] : sessions_) transport_->Disconnect(peer);
   const TimePoint deadline = Clock::Real().Now() + kCloseTimeout;
   while (!ring_.idle() && Clock::Real().Now() < deadline) transport_->Progress();
   ring_.Clear();
@@ -116,14 +123,13 @@ void RowService::Run() {
     RunPosted();
     int events = transport_->Progress();
     SendErrors();
-    if (!queue_.empty()) {
-      ServeFirst();
-      ++events;
-    }
+    if (ServeChunk()) ++events;
+    const TimePoint now = Clock::Real().Now();
+    if (now >= next_stall_check_) CutOffStuck();
     if (events > 0) {
-      busy = Clock::Real().Now();
-    } else if (Clock::Real().Now() - busy >= options_.spin) {
-      transport_->Wait(kSleepMax);
+      busy = now;
+    } else if (now - busy >= options_.spin) {
+      transport_->Wait(ring_.idle() ? kSleepMax : kStallCheckEvery);
     }
   }
 }
@@ -172,15 +178,14 @@ void RowService::CloseSession(uint64_t session) {
 
 Status RowService::OpenSessionOnLoop(uint64_t session, const std::string& address) {
   if (draining_) return Cancelled("this memory node is shutting down");
-  if (session_of_peer_.size() >= options_.sessions_max) {
+  if (sessions_.size() >= options_.sessions_max) {
     return ResourceExhausted(fmt::format("this memory node has limits.sessions_max = {} clients",
                                          options_.sessions_max));
   }
   ASSIGN_OR_RETURN(const net::PeerId peer, transport_->Connect(address));
-  session_of_peer_[peer] = session;
+  sessions_[peer] = {session, 0};
   peer_of_session_[session] = peer;
-  session_count_ = session_of_peer_.size();
-  metrics_.sessions.Set(static_cast<double>(session_count_));
+  CountSessions();
   return OkStatus();
 }
 
@@ -193,12 +198,17 @@ void RowService::CloseSessionOnLoop(uint64_t session) {
 }
 
 void RowService::ForgetPeer(net::PeerId peer) {
-  const auto found = session_of_peer_.find(peer);
-  if (found == session_of_peer_.end()) return;
-  peer_of_session_.erase(found->second);
-  session_of_peer_.erase(found);
-  session_count_ = session_of_peer_.size();
-  metrics_.sessions.Set(static_cast<double>(session_count_));
+  const auto found = sessions_.find(peer);
+  if (found == sessions_.end()) return;
+  peer_of_session_.erase(found->second.id);
+  sessions_.erase(found);
+  CountSessions();
+}
+
+void RowService::CountSessions() {
+  session_count_ = sessions_.size();
+  metrics_.sessions.Add(static_cast<double>(session_count_) - sessions_told_);
+  sessions_told_ = static_cast<double>(session_count_);
 }
 
 void RowService::OnPeerLost(net::PeerId peer, const Status& why) {
@@ -206,9 +216,10 @@ void RowService::OnPeerLost(net::PeerId peer, const Status& why) {
   ForgetPeer(peer);
 }
 
-Status RowService::Admit(const net::LookupHeader& header, net::PeerId from) const {
-  const auto session = session_of_peer_.find(from);
-  if (session == session_of_peer_.end() || session->second != header.session) {
+Status RowService::Admit(const net::LookupView& lookup, net::PeerId from) const {
+  const net::LookupHeader& header = lookup.header;
+  const auto session = sessions_.find(from);
+  if (session == sessions_.end() || session->second.id != header.session) {
     return FailedPrecondition("the lookup's session is not this connection's: say hello again");
   }
   if (header.epoch != options_.epoch) {
@@ -216,6 +227,11 @@ Status RowService::Admit(const net::LookupHeader& header, net::PeerId from) cons
         fmt::format("the lookup was split by cluster epoch {}, this memory "
                     "node is at epoch {}: connect again",
                     header.epoch, options_.epoch));
+  }
+  const uint32_t last_layer = lookup.layers().back().layer_index;  // they ascend
+  if (last_layer >= arena_.layer_count()) {
+    return OutOfRange(fmt::format("Engram layer index {}, the table set has {}", last_layer,
+                                  arena_.layer_count()));
   }
   if (draining_) return Cancelled("this memory node is shutting down");
   if (header.budget_us == 0)
@@ -231,13 +247,17 @@ void RowService::OnMessage(net::PeerId from, std::span<const std::byte> header,
                            std::span<const std::byte> body) {
   metrics_.requests.Add();
   auto lookup = net::ParseLookup(header, body);
-  const Status admitted = lookup.ok() ? Admit(lookup->header, from) : lookup.status();
+  const Status admitted = lookup.ok() ? Admit(*lookup, from) : lookup.status();
   if (!admitted.ok()) return Refuse(from, RequestIdOf(header), admitted);
-  Request& request = queue_.Push();
+  Request& request = queue_.Push(lookup->header.priority);
   request.peer = from;
   request.header = lookup->header;
-  request.layers.swap(lookup->layers);
+  request.layers.assign(lookup->layers().begin(), lookup->layers().end());
   request.ids.assign(lookup->ids.begin(), lookup->ids.end());
+  request.layer = 0;
+  request.first = 0;
+  request.ids_before = 0;
+  request.turn_rows = 0;
   request.arrived = clock_.Now();
   request.deadline = request.arrived + std::chrono::microseconds(request.header.budget_us);
 }
@@ -249,126 +269,157 @@ void RowService::Refuse(net::PeerId peer, uint64_t request_id, Status why) {
 }
 
 void RowService::SendErrors() {
-  while (!errors_.empty() && !ring_.empty()) {
+  while (!errors_.empty() && ring_.free_count() > 0) {
     const PendingError error = std::move(errors_.front());
     errors_.pop_front();
+    const auto session = sessions_.find(error.peer);
+    if (session == sessions_.end() ||
+        session->second.sends_under_way >= options_.peer_buffers_max) {
+      metrics_.errors_dropped.Add();  // gone, or taking no data: its deadline will tell it
+      continue;
+    }
+    SendRing::Slot* slot = ring_.Take(error.peer, Clock::Real().Now());
+    const size_t text_bytes = std::min(error.why.message().size(), kErrorTextMax);
+    const std::span<std::byte> text = slot->buffer->bytes().first(text_bytes);
+    std::memcpy(text.data(), error.why.message().data(), text_bytes);
     net::LookupErrorHeader header;
     header.request_id = error.request_id;
     header.code = static_cast<int32_t>(error.why.code());
-    SendRing::Slot* slot = ring_.Take(error.peer);
-    const size_t text_bytes = std::min(error.why.message().size(), kErrorTextMax);
-    std::memcpy(slot->buffer->bytes().data(), error.why.message().data(), text_bytes);
-    if (!Send(error.peer, net::HeaderBytes(header), slot, text_bytes).ok()) {
+    net::Seal(header, text);
+    if (!Send(session->second, net::HeaderBytes(header), slot, text_bytes).ok()) {
       metrics_.errors_dropped.Add();  // the client is gone
     }
   }
 }
 
-Status RowService::Send(net::PeerId peer, std::span<const std::byte> header, SendRing::Slot* slot,
+void RowService::OnSent(SendRing::Slot* slot) {
+  const auto session = sessions_.find(slot->peer);
+  if (session != sessions_.end()) --session->second.sends_under_way;
+  ring_.Release(slot);
+}
+
+Status RowService::Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
                         size_t body_bytes) {
-  const Status sent = transport_->Send(peer, header, slot->buffer.get(), body_bytes,
-                                       [this, slot](const Status&) { ring_.Release(slot); });
-  if (!sent.ok()) ring_.Release(slot);
+  ++session.sends_under_way;
+  const Status sent = transport_->Send(slot->peer, header, slot->buffer.get(), body_bytes,
+                                       [this, slot](const Status&) { OnSent(slot); });
+  if (!sent.ok()) OnSent(slot);
   return sent;
 }
 
-void RowService::ServeFirst() {
-  const Request& request = queue_.Front();
-  if (session_of_peer_.contains(request.peer)) {
-    const Status served = Serve(request);
-    const bool peer_lost = !session_of_peer_.contains(request.peer);
-    if (!served.ok() && !peer_lost) {
-      Refuse(request.peer, request.header.request_id, served);
+bool RowService::CanSend(size_t priority, const Session& session) const {
+  return ring_.free_count() > (priority == 0 ? 0 : kReservedBuffers) &&
+         session.sends_under_way < options_.peer_buffers_max;
+}
+
+// One chunk of the first request, best priority first, whose client takes data.
+bool RowService::ServeChunk() {
+  for (size_t priority = 0; priority < net::kPriorityCount; ++priority) {
+    for (size_t left = queue_.size(priority); left > 0; --left) {
+      Request& request = queue_.Front(priority);
+      const auto session = sessions_.find(request.peer);
+      if (session == sessions_.end()) {
+        queue_.Pop(priority);  // the client is gone
+      } else if (CanSend(priority, session->second)) {
+        const Status served = Advance(request, session->second);
+        if (!served.ok() || request.done()) {
+          End(priority, served);
+        } else if (request.turn_rows >= kTurnRows) {
+          request.turn_rows = 0;
+          queue_.Rotate(priority);
+        }
+        return true;
+      } else {
+        queue_.Rotate(priority);
+      }
     }
+  }
+  return false;
+}
+
+void RowService::End(size_t priority, const Status& served) {
+  const Request& request = queue_.Front(priority);
+  if (served.ok()) {
     const std::chrono::duration<double> took = clock_.Now() - request.arrived;
-    if (served.ok()) metrics_.service_seconds.Observe(took.count());
+    metrics_.service_seconds.Observe(took.count());
+  } else if (sessions_.contains(request.peer)) {
+    Refuse(request.peer, request.header.request_id, served);
   }
-  queue_.Pop();
+  queue_.Pop(priority);
 }
 
-Status RowService::FindRows(const Request& request) {
-  const size_t id_bytes = request.header.id_bytes;
-  const size_t total = request.ids.size() / id_bytes;
-  rows_.resize(total);
-  addresses_.resize(total);
-  if (id_bytes == sizeof(uint32_t)) {
-    Widen<uint32_t>(request.ids.data(), rows_);
-  } else {
-    Widen<uint64_t>(request.ids.data(), rows_);
-  }
-  size_t at = 0;
-  for (const net::LookupLayer& layer : request.layers) {
-    RETURN_IF_ERROR(arena_.Find(layer.layer_index, std::span(rows_).subspan(at, layer.row_count),
-                                std::span(addresses_).subspan(at, layer.row_count)));
-    at += layer.row_count;
-  }
-  return OkStatus();
-}
-
-Status RowService::Serve(const Request& request) {
-  RETURN_IF_ERROR(FindRows(request));
-  size_t at = 0;
-  for (const net::LookupLayer& layer : request.layers) {
-    for (uint32_t first = 0; first < layer.row_count; first += chunk_rows_) {
-      const uint32_t count = std::min(chunk_rows_, layer.row_count - first);
-      RETURN_IF_ERROR(
-          SendChunk(request, layer, first, std::span(addresses_).subspan(at + first, count)));
-      transport_->Progress();  // or a long request starves everybody's arrivals
-    }
-    at += layer.row_count;
-  }
-  return OkStatus();
-}
-
-Status RowService::SendChunk(const Request& request, const net::LookupLayer& layer, uint32_t first,
-                             std::span<const std::byte* const> rows) {
-  RETURN_IF_ERROR(WaitForBuffer(request));
-  if (clock_.Now() >= request.deadline) {
+// Sends the request's next chunk. A layer that is late already is left out: its client has given it
+// up.
+Status RowService::Advance(Request& request, Session& session) {
+  const TimePoint now = clock_.Now();
+  if (now >= request.deadline) {
     return DeadlineExceeded(fmt::format("{} us were not enough for {} rows",
-                                        request.header.budget_us, addresses_.size()));
+                                        request.header.budget_us,
+                                        request.ids.size() / request.header.id_bytes));
   }
-  SendRing::Slot* slot = ring_.Take(request.peer);
-  const std::span<std::byte> out = slot->buffer->bytes().first(rows.size() * arena_.row_bytes());
-  CopyRows(rows, arena_.row_bytes(), out.data());
+  const net::LookupLayer& layer = request.layers[request.layer];
+  const TimePoint needed = request.arrived + std::chrono::microseconds(layer.budget_us);
+  if (layer.budget_us == 0 || now < needed) {
+    const uint32_t count = std::min(chunk_rows_, layer.row_count - request.first);
+    RETURN_IF_ERROR(SendChunk(request, session, layer, count, now));
+    request.first += count;
+    request.turn_rows += count;
+  } else {
+    metrics_.layers_late.Add();
+    request.first = layer.row_count;
+  }
+  if (request.first == layer.row_count) {
+    ++request.layer;
+    request.first = 0;
+    request.ids_before += layer.row_count;
+  }
+  return OkStatus();
+}
+
+Status RowService::FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count) {
+  const size_t id_bytes = request.header.id_bytes;
+  const std::byte* ids = request.ids.data() + (request.ids_before + request.first) * id_bytes;
+  const std::span<uint64_t> rows = std::span(rows_).first(count);
+  if (id_bytes == sizeof(uint32_t)) {
+    Widen<uint32_t>(ids, rows);
+  } else {
+    Widen<uint64_t>(ids, rows);
+  }
+  return arena_.Find(layer.layer_index, rows, std::span(addresses_).first(count));
+}
+
+Status RowService::SendChunk(const Request& request, Session& session,
+                             const net::LookupLayer& layer, uint32_t count, TimePoint now) {
+  RETURN_IF_ERROR(FindRows(request, layer, count));
+  SendRing::Slot* slot = ring_.Take(request.peer, now);
+  const size_t body_bytes = size_t{count} * arena_.stored_row_bytes();
+  if (options_.gather) {
+    table::CopyStoredRows(std::span(addresses_).first(count), arena_.stored_row_bytes(),
+                          slot->buffer->bytes().data());
+  }
   net::RowsHeader header;
   header.request_id = request.header.request_id;
   header.layer_index = layer.layer_index;
-  header.first = first;
-  header.row_count = static_cast<uint32_t>(rows.size());
-  header.row_bytes = arena_.row_bytes();
-  header.body_crc32c = Crc32c(out);
-  RETURN_IF_ERROR(Send(request.peer, net::HeaderBytes(header), slot, out.size()));
-  metrics_.rows[layer.layer_index]->Add(static_cast<double>(rows.size()));
-  metrics_.bytes.Add(static_cast<double>(out.size()));
+  header.first = request.first;
+  header.row_count = count;
+  header.stored_row_bytes = arena_.stored_row_bytes();
+  net::Seal(header);
+  RETURN_IF_ERROR(Send(session, net::HeaderBytes(header), slot, body_bytes));
+  metrics_.rows[layer.layer_index]->Add(static_cast<double>(count));
+  metrics_.bytes.Add(static_cast<double>(body_bytes));
   return OkStatus();
 }
 
-// Until a send has completed. A client that takes no data holds buffers others need: when nothing
-// completes for send_stall_max, the one that has held a buffer longest is cut off.
-Status RowService::WaitForBuffer(const Request& request) {
-  if (!ring_.empty()) return OkStatus();
-  TimePoint moved = clock_.Now();
-  uint64_t released = ring_.released();
-  while (ring_.empty()) {
-    if (stop_) return Cancelled("this memory node is shutting down");
-    const bool idle = transport_->Progress() == 0;
-    if (!session_of_peer_.contains(request.peer)) return Cancelled("the client is gone");
-    const TimePoint now = clock_.Now();
-    if (ring_.released() != released) {
-      released = ring_.released();
-      moved = now;
-    } else if (now - moved >= options_.send_stall_max) {
-      const net::PeerId stuck = ring_.OldestPeer();
-      obs::LogWarn(fmt::format("client takes no data and is cut off peer={}", stuck));
-      metrics_.peers_given_up.Add();
-      ForgetPeer(stuck);
-      transport_->Disconnect(stuck);
-      moved = now;
-    } else if (idle && now - moved >= options_.spin) {
-      transport_->Wait(kStallSleep);
-    }
-  }
-  return OkStatus();
+// A client that takes no data does not harm the others, but holds buffers and requests.
+void RowService::CutOffStuck() {
+  const TimePoint now = Clock::Real().Now();
+  next_stall_check_ = now + kStallCheckEvery;
+  const net::PeerId stuck = ring_.StuckPeer(now - options_.send_stall_max);
+  if (!sessions_.contains(stuck)) return;
+  obs::LogWarn(fmt::format("client takes no data and is cut off peer={}", stuck));
+  metrics_.peers_given_up.Add();
+  ForgetPeer(stuck);
+  transport_->Disconnect(stuck);
 }
 
 }  // namespace engram::memnode

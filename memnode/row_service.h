@@ -1,9 +1,14 @@
-// RowService: answers lookups out of the arena. One data thread owns the transport; requests run to
-// completion, one after the other, in chunks gathered straight into registered send buffers, so
-// that packing one chunk overlaps sending the one before.
+// RowService: answers lookups out of the arena. One data thread owns the transport and gathers
+// chunks of rows straight into registered send buffers, so that packing one chunk overlaps sending
+// the one before. A node runs one or more services, each with clients of its own.
+//
+// Order: a waiting request of a better priority goes before the next chunk of a worse one; requests
+// of one priority take turns of kTurnRows. A client that takes no data holds at most
+// peer_buffers_max send buffers, is passed over meanwhile, and cut off after send_stall_max.
 //
 // Wrong rows are never sent: session, epoch, layer, range and ownership of every id are checked
-// before the first byte is copied, and each chunk carries its CRC-32C.
+// before its chunk is copied, and each row carries its own check. After the first requests nothing
+// is allocated and no lock is taken to serve one (tests/memnode/row_service_allocation_test.cc).
 #pragma once
 
 #include <atomic>
@@ -30,10 +35,14 @@ struct RowServiceOptions {
   uint32_t epoch = 1;
   size_t sessions_max = 256;
   size_t queued_requests_max = 256;
-  size_t send_buffers = 16;
+  size_t send_buffers = 64;
+  size_t peer_buffers_max = 4;  // of one client at once; more than 4 gains nothing (pilot)
   Nanos spin = std::chrono::microseconds(50);      // polling before the idle thread sleeps
-  Nanos send_stall_max = std::chrono::seconds(1);  // no send completes while others wait: cut off
+  Nanos send_stall_max = std::chrono::seconds(1);  // a send takes longer: the client is cut off
   int cpu = -1;                                    // pins the data thread
+  // False in benchmarks only, to time everything but the gather: chunks then hold whatever their
+  // buffer held, which no client accepts unless told not to check.
+  bool gather = true;
 };
 
 class RowService : public net::TransportHandler {
@@ -61,6 +70,10 @@ class RowService : public net::TransportHandler {
   size_t session_count() const { return session_count_; }
 
  private:
+  struct Session {
+    uint64_t id = 0;
+    size_t sends_under_way = 0;
+  };
   struct PendingError {
     net::PeerId peer = 0;
     uint64_t request_id = 0;
@@ -79,17 +92,21 @@ class RowService : public net::TransportHandler {
   Status OpenSessionOnLoop(uint64_t session, const std::string& address);
   void CloseSessionOnLoop(uint64_t session);
   void ForgetPeer(net::PeerId peer);
-  Status Admit(const net::LookupHeader& header, net::PeerId from) const;
+  void CountSessions();
+  Status Admit(const net::LookupView& lookup, net::PeerId from) const;
   void Refuse(net::PeerId peer, uint64_t request_id, Status why);
   void SendErrors();
-  void ServeFirst();
-  Status Serve(const Request& request);
-  Status FindRows(const Request& request);
-  Status SendChunk(const Request& request, const net::LookupLayer& layer, uint32_t first,
-                   std::span<const std::byte* const> rows);
-  Status WaitForBuffer(const Request& request);
-  Status Send(net::PeerId peer, std::span<const std::byte> header, SendRing::Slot* slot,
+  bool ServeChunk();
+  bool CanSend(size_t priority, const Session& session) const;
+  Status Advance(Request& request, Session& session);
+  Status SendChunk(const Request& request, Session& session, const net::LookupLayer& layer,
+                   uint32_t count, TimePoint now);
+  Status FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count);
+  void End(size_t priority, const Status& served);
+  Status Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
               size_t body_bytes);
+  void OnSent(SendRing::Slot* slot);
+  void CutOffStuck();
   void Post(std::function<void()> task);
 
   const Arena& arena_;
@@ -104,10 +121,12 @@ class RowService : public net::TransportHandler {
   SendRing ring_;  // dies before transport_
   RequestQueue queue_;
   std::deque<PendingError> errors_;
-  std::unordered_map<net::PeerId, uint64_t> session_of_peer_;
+  std::unordered_map<net::PeerId, Session> sessions_;
   std::unordered_map<uint64_t, net::PeerId> peer_of_session_;
-  std::vector<uint64_t> rows_;               // scratch: a request's ids
+  std::vector<uint64_t> rows_;               // scratch: a chunk's ids
   std::vector<const std::byte*> addresses_;  // scratch: where they lie
+  TimePoint next_stall_check_;
+  double sessions_told_ = 0;  // to the gauge all services share
 
   std::atomic<bool> stop_ = false;
   std::atomic<bool> draining_ = false;

@@ -12,12 +12,12 @@ Status SendRing::Allocate(net::Transport& transport, size_t count, size_t buffer
   return OkStatus();
 }
 
-SendRing::Slot* SendRing::Take(net::PeerId peer) {
+SendRing::Slot* SendRing::Take(net::PeerId peer, TimePoint now) {
   CHECK(!free_.empty());
   Slot* slot = free_.back();
   free_.pop_back();
   slot->peer = peer;
-  slot->order = ++taken_;
+  slot->since = now;
   return slot;
 }
 
@@ -25,16 +25,14 @@ void SendRing::Release(Slot* slot) {
   CHECK_NE(slot->peer, 0u);
   slot->peer = 0;
   free_.push_back(slot);
-  ++released_;
 }
 
-net::PeerId SendRing::OldestPeer() const {
-  const Slot* oldest = nullptr;
+net::PeerId SendRing::StuckPeer(TimePoint limit) const {
+  if (idle()) return 0;
   for (const auto& slot : slots_) {
-    if (slot->peer == 0) continue;
-    if (oldest == nullptr || slot->order < oldest->order) oldest = slot.get();
+    if (slot->peer != 0 && slot->since < limit) return slot->peer;
   }
-  return oldest == nullptr ? 0 : oldest->peer;
+  return 0;
 }
 
 }  // namespace engram::memnode

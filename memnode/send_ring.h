@@ -1,4 +1,5 @@
-// The registered buffers replies are packed into, and who holds each. Data thread only.
+// The registered buffers replies are packed into, and who holds each. Data thread only. The buffer
+// released last is taken first: it is in the cache.
 #pragma once
 
 #include <memory>
@@ -15,7 +16,7 @@ class SendRing {
   struct Slot {
     std::unique_ptr<net::SendBuffer> buffer;
     net::PeerId peer = 0;  // holds it while its send is under way; 0: free
-    uint64_t order = 0;    // of the send
+    TimePoint since;       // of the send
   };
 
   // FAILS as AllocateSendBuffer does.
@@ -23,20 +24,16 @@ class SendRing {
   // All slots must be free, or their transport past sending.
   void Clear() { slots_.clear(), free_.clear(); }
 
-  bool empty() const { return free_.empty(); }  // nothing to take
+  size_t free_count() const { return free_.size(); }
   bool idle() const { return free_.size() == slots_.size(); }
-  Slot* Take(net::PeerId peer);
+  Slot* Take(net::PeerId peer, TimePoint now);
   void Release(Slot* slot);
-  // The peer whose send has been under way longest, 0 when none is.
-  net::PeerId OldestPeer() const;
-  // Sends completed so far.
-  uint64_t released() const { return released_; }
+  // The peer of a send under way since before `limit`, 0 when there is none.
+  net::PeerId StuckPeer(TimePoint limit) const;
 
  private:
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Slot*> free_;
-  uint64_t taken_ = 0;
-  uint64_t released_ = 0;
 };
 
 }  // namespace engram::memnode

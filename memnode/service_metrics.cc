@@ -14,6 +14,9 @@ ServiceMetrics::ServiceMetrics(obs::Metrics& metrics, const TablePlan& plan)
       bytes(metrics.GetCounter("engram_memnode_bytes_sent_total", "Row bytes sent")),
       peers_given_up(metrics.GetCounter("engram_memnode_peers_given_up_total",
                                         "Clients cut off because they took no data")),
+      layers_late(
+          metrics.GetCounter("engram_memnode_layers_late_total",
+                             "Layers of a lookup left out because their deadline had passed")),
       errors_dropped(metrics.GetCounter("engram_memnode_errors_dropped_total",
                                         "Refusals that could not be sent")),
       sessions(metrics.GetGauge("engram_memnode_sessions", "Clients connected")),

@@ -5,8 +5,6 @@
 #include <algorithm>
 
 namespace engram::memnode {
-namespace {
-
 Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
   for (const auto encoding : {table::RowEncoding::kBf16, table::RowEncoding::kFp8Scaled}) {
     if (table::RowEncodingName(encoding) == identity.row_encoding) {
@@ -18,8 +16,6 @@ Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
                   "not know",
                   identity.model, identity.row_encoding));
 }
-
-}  // namespace
 
 uint64_t TablePlan::OwnedRows() const {
   uint64_t rows = 0;
@@ -33,6 +29,12 @@ uint64_t TablePlan::TotalRows() const {
   uint64_t rows = 0;
   for (const LayerPlan& layer : layers) rows += layer.cut.total_rows;
   return rows;
+}
+
+table::ArenaMap TablePlan::Map() const {
+  std::vector<table::ArenaMap::Layer> placed;
+  for (const LayerPlan& layer : layers) placed.push_back({layer.layer_id, layer.cut, layer.owned});
+  return table::ArenaMap(std::move(placed), row_bytes);
 }
 
 Result<TablePlan> MakePlan(const table::TableIdentity& identity, const table::ClusterMap& map,

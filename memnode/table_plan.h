@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/table/arena_map.h"
 #include "common/table/identity.h"
 #include "common/table/placement.h"
 
@@ -25,9 +26,13 @@ struct TablePlan {
 
   uint64_t OwnedRows() const;
   uint64_t TotalRows() const;
+  table::ArenaMap Map() const;
 };
 
-// INVALID_ARGUMENT for a row encoding this build does not know. `member` is one of map.members.
+// INVALID_ARGUMENT for a row encoding this build does not know.
+Result<table::RowFormat> FormatOf(const table::TableIdentity& identity);
+
+// Errors as FormatOf. `member` is one of map.members.
 Result<TablePlan> MakePlan(const table::TableIdentity& identity, const table::ClusterMap& map,
                            const std::string& member);
 

@@ -1,11 +1,19 @@
 #include "common/base/buffer.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <utility>
 
 namespace engram {
@@ -13,6 +21,7 @@ namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 constexpr size_t kSmallPageBytes = 4096;
+constexpr unsigned kHuge2Mib = 21u << MAP_HUGE_SHIFT;  // the same bits in MFD_ and MAP_ flags
 
 size_t RoundUp(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -22,7 +31,34 @@ void* Map(size_t size_bytes, int extra_flags) {
   return p == MAP_FAILED ? nullptr : p;
 }
 
+void* MapFd(int fd, size_t size_bytes, int protection) {
+  void* p = mmap(nullptr, size_bytes, protection, MAP_SHARED, fd, 0);
+  return p == MAP_FAILED ? nullptr : p;
+}
+
+// A sized and sealed memfd and its mapping; -1 when the kernel has no such memory.
+int MakeMemfd(size_t size_bytes, unsigned flags, void** mapping) {
+  const int fd = memfd_create("engram-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
+  if (fd < 0) return -1;
+  if (ftruncate(fd, static_cast<off_t>(size_bytes)) == 0 &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+    *mapping = MapFd(fd, size_bytes, PROT_READ | PROT_WRITE);
+    if (*mapping != nullptr) return fd;
+  }
+  close(fd);
+  return -1;
+}
+
 }  // namespace
+
+bool SharedHugePages() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  for (const char* mode : {"[always]", "[within_size]", "[advise]", "[force]"}) {
+    if (text.find(mode) != std::string::npos) return true;
+  }
+  return false;
+}
 
 std::string_view PageBackingName(PageBacking backing) {
   switch (backing) {
@@ -67,6 +103,81 @@ Result<AlignedBuffer> AlignedBuffer::Allocate(size_t size_bytes, PageBacking wan
   return buffer;
 }
 
+Result<AlignedBuffer> AlignedBuffer::AllocateShared(size_t size_bytes, PageBacking wanted) {
+  AlignedBuffer buffer;
+  if (size_bytes == 0) return buffer;
+  if (size_bytes < kHugePageBytes) wanted = PageBacking::kSmall;
+  buffer.size_bytes_ = size_bytes;
+  buffer.mapping_bytes_ =
+      RoundUp(size_bytes, wanted == PageBacking::kSmall ? kSmallPageBytes : kHugePageBytes);
+  buffer.backing_ = wanted;
+  int fd = -1;
+  if (wanted == PageBacking::kHugeTlb) {
+    fd = MakeMemfd(buffer.mapping_bytes_, MFD_HUGETLB | kHuge2Mib, &buffer.mapping_);
+    if (fd < 0) buffer.backing_ = PageBacking::kTransparent;
+  }
+  if (fd < 0) fd = MakeMemfd(buffer.mapping_bytes_, 0, &buffer.mapping_);
+  if (fd < 0) {
+    return ResourceExhausted(
+        fmt::format("cannot map {} bytes of shared memory: {}", size_bytes, std::strerror(errno)));
+  }
+  buffer.data_ = static_cast<std::byte*>(buffer.mapping_);
+  if (buffer.backing_ == PageBacking::kTransparent) {
+    const bool huge =
+        SharedHugePages() && madvise(buffer.mapping_, buffer.mapping_bytes_, MADV_HUGEPAGE) == 0;
+    if (!huge) buffer.backing_ = PageBacking::kSmall;
+  }
+  // Opened anew, so that whoever gets it can read and no more.
+  buffer.shared_fd_ = open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC);
+  close(fd);
+  if (buffer.shared_fd_ >= 0) return buffer;
+  return ResourceExhausted(
+      fmt::format("cannot open shared memory for reading: {}", std::strerror(errno)));
+}
+
+Result<AlignedBuffer> AlignedBuffer::MapShared(int fd, size_t size_bytes) {
+  struct stat info = {};
+  if (fstat(fd, &info) != 0 || static_cast<size_t>(info.st_size) < size_bytes) {
+    return FailedPrecondition(fmt::format("shared memory of {} bytes where {} are expected",
+                                          static_cast<int64_t>(info.st_size), size_bytes));
+  }
+  // A peer that shrank the file would end us with SIGBUS.
+  if ((fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) == 0) {
+    return FailedPrecondition("shared memory that is not sealed against shrinking");
+  }
+  AlignedBuffer buffer;
+  if (size_bytes == 0) return buffer;
+  buffer.size_bytes_ = size_bytes;
+  buffer.mapping_bytes_ = static_cast<size_t>(info.st_size);
+  buffer.mapping_ = MapFd(fd, buffer.mapping_bytes_, PROT_READ);
+  if (buffer.mapping_ == nullptr) {
+    return ResourceExhausted(
+        fmt::format("cannot map {} bytes of shared memory: {}", size_bytes, std::strerror(errno)));
+  }
+  buffer.data_ = static_cast<std::byte*>(buffer.mapping_);
+  if (size_bytes >= kHugePageBytes) {
+    (void)madvise(buffer.mapping_, buffer.mapping_bytes_, MADV_HUGEPAGE);
+  }
+  return buffer;
+}
+
+Status AlignedBuffer::BindToNuma(int node) {
+  constexpr int kNodesMax = 1024;
+  if (node < 0 || node >= kNodesMax) {
+    return FailedPrecondition(fmt::format("NUMA node {}, must be 0..{}", node, kNodesMax - 1));
+  }
+  if (mapping_ == nullptr) return OkStatus();
+  constexpr int kBits = 8 * sizeof(unsigned long);
+  unsigned long mask[kNodesMax / kBits] = {};
+  mask[node / kBits] = 1ul << (node % kBits);
+  // The system call itself: all that libnuma would add is a library.
+  if (syscall(SYS_mbind, mapping_, mapping_bytes_, MPOL_BIND, mask, kNodesMax, 0) == 0) {
+    return OkStatus();
+  }
+  return FailedPrecondition(
+      fmt::format("cannot bind memory to NUMA node {}: {}", node, std::strerror(errno)));
+}
+
 AlignedBuffer::~AlignedBuffer() { Release(); }
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
@@ -78,6 +189,7 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   size_bytes_ = std::exchange(other.size_bytes_, 0);
   mapping_ = std::exchange(other.mapping_, nullptr);
   mapping_bytes_ = std::exchange(other.mapping_bytes_, 0);
+  shared_fd_ = std::exchange(other.shared_fd_, -1);
   backing_ = other.backing_;
   return *this;
 }
@@ -85,6 +197,8 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
 void AlignedBuffer::Release() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
   mapping_ = nullptr;
+  if (shared_fd_ >= 0) close(shared_fd_);
+  shared_fd_ = -1;
 }
 
 }  // namespace engram

@@ -24,6 +24,12 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // RESOURCE_EXHAUSTED when the kernel refuses the memory.
   static Result<AlignedBuffer> Allocate(size_t size_bytes, PageBacking wanted);
+  // Memory another process can map: sealed in size, shared by shared_fd(). Huge pages need reserved
+  // ones, or transparent ones switched on for shared memory (SharedHugePages).
+  static Result<AlignedBuffer> AllocateShared(size_t size_bytes, PageBacking wanted);
+  // The other side: maps `size_bytes` of `fd` for reading; the data is const in all but type.
+  // FAILED_PRECONDITION when the memory is smaller, or its size is not sealed.
+  static Result<AlignedBuffer> MapShared(int fd, size_t size_bytes);
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept;
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
@@ -31,6 +37,10 @@ class AlignedBuffer {
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }
+  // Of AllocateShared, for reading only: what to send to the process that maps it; else -1.
+  int shared_fd() const { return shared_fd_; }
+  // Binds the pages not touched yet to a NUMA node. FAILED_PRECONDITION when there is no such node.
+  Status BindToNuma(int node);
   // What was obtained, which may be less than what was wanted.
   PageBacking backing() const { return backing_; }
   std::span<std::byte> bytes() { return {data_, size_bytes_}; }
@@ -42,7 +52,12 @@ class AlignedBuffer {
   size_t size_bytes_ = 0;
   void* mapping_ = nullptr;  // what munmap gets; data_ lies inside, aligned
   size_t mapping_bytes_ = 0;
+  int shared_fd_ = -1;
   PageBacking backing_ = PageBacking::kSmall;
 };
+
+// Whether the kernel gives transparent huge pages to shared memory that asks for them:
+// /sys/kernel/mm/transparent_hugepage/shmem_enabled is "never" unless somebody changed it.
+bool SharedHugePages();
 
 }  // namespace engram

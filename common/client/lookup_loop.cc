@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/net/wire_encode.h"
+#include "common/table/row_check.h"
 
 namespace engram::client {
 namespace {
@@ -246,11 +247,12 @@ Status LookupLoop::PlaceOnLoop(Request& request, std::span<const std::byte> head
   });
   if (section == sections.end() || rows.first >= section->count ||
       rows.row_count > section->count - rows.first ||
-      rows.row_bytes != request.step->context().layout.row_format.row_bytes()) {
+      rows.stored_row_bytes !=
+          table::StoredRowBytes(request.step->context().layout.row_format.row_bytes())) {
     return DataLoss(
         fmt::format("it sent rows {} + {} of {} bytes in layer {}, which were not asked "
                     "for",
-                    rows.first, rows.row_count, rows.row_bytes, rows.layer_index));
+                    rows.first, rows.row_count, rows.stored_row_bytes, rows.layer_index));
   }
   RETURN_IF_ERROR(
       request.step->PlaceRows(*section, rows.first, rows.row_count, body, counters_[plan.node]));
@@ -261,7 +263,7 @@ Status LookupLoop::PlaceOnLoop(Request& request, std::span<const std::byte> head
 
 void LookupLoop::OnErrorOnLoop(uint32_t node, std::span<const std::byte> header,
                                std::span<const std::byte> body) {
-  const Result<net::LookupErrorHeader> error = net::ParseLookupError(header);
+  const Result<net::LookupErrorHeader> error = net::ParseLookupError(header, body);
   const auto found = error.ok() ? requests_.find(error->request_id) : requests_.end();
   if (found == requests_.end() || found->second.plan().node != node) {
     messages_dropped_.fetch_add(1);

@@ -8,6 +8,7 @@
 
 #include "common/net/transport.h"
 #include "common/net/wire.h"
+#include "common/table/row_check.h"
 
 namespace engram::client {
 namespace {
@@ -149,7 +150,8 @@ void Step::MakeRequests() {
 
 Status Step::PlaceRows(const Section& section, uint32_t first, uint32_t count,
                        std::span<const std::byte> bytes, NodeCounters& counters) {
-  const size_t row_bytes = context_->layout.row_format.row_bytes();
+  const uint32_t row_bytes = context_->layout.row_format.row_bytes();
+  const uint32_t stored_row_bytes = table::StoredRowBytes(row_bytes);
   LayerPlan& plan = layers_[section.layer_index];
   const std::span<const uint32_t> indices =
       std::span(plan.by_node).subspan(section.first + first, count);
@@ -163,13 +165,28 @@ Status Step::PlaceRows(const Section& section, uint32_t first, uint32_t count,
   counters.bytes_fetched.fetch_add(bytes.size(), std::memory_order_relaxed);
   // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
   if (plan.done.load(std::memory_order_relaxed)) return OkStatus();
-  const std::byte* source = bytes.data();
+  chunk_rows_.clear();
+  chunk_addresses_.clear();
+  chunk_places_.clear();
+  for (const uint32_t index : indices) {
+    chunk_rows_.push_back(plan.rows[index]);
+    chunk_addresses_.push_back(bytes.data() + chunk_addresses_.size() * stored_row_bytes);
+    chunk_places_.push_back(plan.first_position[index]);
+  }
+  const size_t good =
+      table::CopyCheckedRows(section.layer_index, chunk_rows_, chunk_addresses_.data(), row_bytes,
+                             chunk_places_.data(), plan.out.data());
+  if (good < count) {
+    return DataLoss(fmt::format("row {} of layer {} came damaged, or another row in its place",
+                                chunk_rows_[good], section.layer_index));
+  }
   for (const uint32_t index : indices) {
     plan.arrived[index] = 1;
-    for (uint32_t at = plan.first_position[index]; at != kNoPosition; at = plan.next_position[at]) {
-      std::memcpy(plan.out.data() + at * row_bytes, source, row_bytes);
+    const std::byte* row = plan.out.data() + plan.first_position[index] * row_bytes;
+    for (uint32_t at = plan.next_position[plan.first_position[index]]; at != kNoPosition;
+         at = plan.next_position[at]) {
+      std::memcpy(plan.out.data() + at * row_bytes, row, row_bytes);
     }
-    source += row_bytes;
   }
   plan.missing -= count;
   if (plan.missing == 0) Finish(plan, OkStatus());

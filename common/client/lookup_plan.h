@@ -125,6 +125,10 @@ class Step {
   std::vector<NodeRequest> requests_;
   std::vector<Section> sections_;
   RowSet distinct_;  // scratch of RemoveDuplicates
+  // Scratch of PlaceRows.
+  std::vector<uint64_t> chunk_rows_;
+  std::vector<const std::byte*> chunk_addresses_;
+  std::vector<uint32_t> chunk_places_;
 
   std::mutex mutex_;  // guards what of the layers changes after posting, and the caller's buffers
   std::condition_variable changed_;

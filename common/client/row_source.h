@@ -52,7 +52,7 @@ struct SourceStats {
   struct Node {
     std::string name;
     uint64_t rows_fetched = 0;
-    uint64_t bytes_fetched = 0;  // row bytes in replies
+    uint64_t bytes_fetched = 0;  // rows with their checks, as they travelled
     uint64_t requests = 0;
     std::array<uint64_t, kPathCount> rows_by_path = {};  // indexed by Path; adds to rows_fetched
   };

@@ -38,19 +38,29 @@ Result<Header> ReadHeader(std::span<const std::byte> bytes, MessageType type, co
   return header;
 }
 
-Status CheckBody(std::span<const std::byte> body, uint64_t expected_bytes, uint32_t crc,
-                 const char* what) {
+Status CheckBodySize(std::span<const std::byte> body, uint64_t expected_bytes, const char* what) {
   if (body.size() != expected_bytes || expected_bytes > kBodyBytesMax) {
     return InvalidArgument(
         fmt::format("{} body of {} bytes where the header promises {} (limit {})", what,
                     body.size(), expected_bytes, kBodyBytesMax));
   }
-  const uint32_t found = Crc32c(body);
-  if (found == crc) return OkStatus();
-  return DataLoss(
-      fmt::format("{} body of {} bytes has CRC-32C {:08x}, its header says {:08x}: "
-                  "damaged on the way",
-                  what, body.size(), found, crc));
+  return OkStatus();
+}
+
+// With the field at 0, then `rest` in order.
+template <typename Header>
+uint32_t CrcOf(Header header, std::span<const std::byte> layers, std::span<const std::byte> body) {
+  header.crc32c = 0;
+  return Crc32c(body, Crc32c(layers, Crc32c(HeaderBytes(header))));
+}
+
+template <typename Header>
+Status CheckCrc(const Header& header, std::span<const std::byte> layers,
+                std::span<const std::byte> body, const char* what) {
+  const uint32_t found = CrcOf(header, layers, body);
+  if (found == header.crc32c) return OkStatus();
+  return DataLoss(fmt::format("{} has CRC-32C {:08x}, its header says {:08x}: damaged on the way",
+                              what, found, header.crc32c));
 }
 
 Status CheckLookupHeader(const LookupHeader& header, size_t header_bytes) {
@@ -58,9 +68,9 @@ Status CheckLookupHeader(const LookupHeader& header, size_t header_bytes) {
     return InvalidArgument(
         fmt::format("lookup with id_bytes {}, only 4 and 8 exist", header.id_bytes));
   }
-  if (header.priority > static_cast<uint8_t>(Priority::kHint)) {
-    return InvalidArgument(fmt::format("lookup with priority {}, the last is {}", header.priority,
-                                       static_cast<int>(Priority::kHint)));
+  if (header.priority >= kPriorityCount) {
+    return InvalidArgument(
+        fmt::format("lookup with priority {}, there are {}", header.priority, kPriorityCount));
   }
   if (header.layer_count == 0 || header.layer_count > kLookupLayersMax) {
     return InvalidArgument(
@@ -116,11 +126,11 @@ Result<LookupView> ParseLookup(std::span<const std::byte> header, std::span<cons
   LookupView view;
   ASSIGN_OR_RETURN(view.header, ReadHeader<LookupHeader>(header, MessageType::kLookup, "lookup"));
   RETURN_IF_ERROR(CheckLookupHeader(view.header, header.size()));
-  view.layers.resize(view.header.layer_count);
-  std::memcpy(view.layers.data(), header.data() + sizeof(LookupHeader),
-              view.layers.size() * sizeof(LookupLayer));
-  ASSIGN_OR_RETURN(const uint64_t ids, CountIds(view.layers));
-  RETURN_IF_ERROR(CheckBody(body, ids * view.header.id_bytes, view.header.body_crc32c, "lookup"));
+  const std::span<const std::byte> layers = header.subspan(sizeof(LookupHeader));
+  std::memcpy(view.layer_array.data(), layers.data(), layers.size());
+  ASSIGN_OR_RETURN(const uint64_t ids, CountIds(view.layers()));
+  RETURN_IF_ERROR(CheckBodySize(body, ids * view.header.id_bytes, "lookup"));
+  RETURN_IF_ERROR(CheckCrc(view.header, layers, body, "lookup"));
   view.ids = body;
   return view;
 }
@@ -132,18 +142,20 @@ Result<RowsHeader> ParseRows(std::span<const std::byte> header, std::span<const 
     return InvalidArgument(
         fmt::format("rows header of {} bytes, must be {}", header.size(), sizeof(RowsHeader)));
   }
-  if (rows.row_count == 0 || rows.row_count > kChunkRowsMax || rows.row_bytes == 0) {
+  if (rows.row_count == 0 || rows.row_count > kChunkRowsMax || rows.stored_row_bytes == 0) {
     return InvalidArgument(
         fmt::format("chunk of {} rows of {} bytes, must be 1..{} rows of at "
                     "least 1 byte",
-                    rows.row_count, rows.row_bytes, kChunkRowsMax));
+                    rows.row_count, rows.stored_row_bytes, kChunkRowsMax));
   }
-  const uint64_t body_bytes = static_cast<uint64_t>(rows.row_count) * rows.row_bytes;
-  RETURN_IF_ERROR(CheckBody(body, body_bytes, rows.body_crc32c, "rows"));
+  const uint64_t body_bytes = static_cast<uint64_t>(rows.row_count) * rows.stored_row_bytes;
+  RETURN_IF_ERROR(CheckBodySize(body, body_bytes, "rows"));
+  RETURN_IF_ERROR(CheckCrc(rows, {}, {}, "rows header"));
   return rows;
 }
 
-Result<LookupErrorHeader> ParseLookupError(std::span<const std::byte> header) {
+Result<LookupErrorHeader> ParseLookupError(std::span<const std::byte> header,
+                                           std::span<const std::byte> body) {
   ASSIGN_OR_RETURN(
       const LookupErrorHeader error,
       ReadHeader<LookupErrorHeader>(header, MessageType::kLookupError, "lookup error"));
@@ -154,14 +166,21 @@ Result<LookupErrorHeader> ParseLookupError(std::span<const std::byte> header) {
   if (error.code <= static_cast<int>(Code::kOk) || error.code > static_cast<int>(Code::kInternal)) {
     return InvalidArgument(fmt::format("lookup error with unknown code {}", error.code));
   }
+  RETURN_IF_ERROR(CheckCrc(error, {}, body, "lookup error"));
   return error;
+}
+
+void Seal(RowsHeader& header) { header.crc32c = CrcOf(header, {}, {}); }
+
+void Seal(LookupErrorHeader& header, std::span<const std::byte> text) {
+  header.crc32c = CrcOf(header, {}, text);
 }
 
 void EncodeLookup(LookupHeader header, std::span<const LookupLayer> layers,
                   std::span<const std::byte> ids, std::vector<std::byte>& out) {
   CHECK(!layers.empty() && layers.size() <= kLookupLayersMax) << layers.size();
   header.layer_count = static_cast<uint16_t>(layers.size());
-  header.body_crc32c = Crc32c(ids);
+  header.crc32c = CrcOf(header, std::as_bytes(layers), ids);
   out.resize(sizeof(header) + layers.size_bytes());
   std::memcpy(out.data(), &header, sizeof(header));
   std::memcpy(out.data() + sizeof(header), layers.data(), layers.size_bytes());

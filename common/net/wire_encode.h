@@ -15,8 +15,12 @@ std::span<const std::byte> HeaderBytes(const Header& header) {
   return std::as_bytes(std::span(&header, 1));
 }
 
-// Fills in layer_count and body_crc32c and writes header and layers to `out`, replacing what it
-// held (capacity is kept). 1..kLookupLayersMax layers.
+// Fill in the CRC of a header that is otherwise complete.
+void Seal(RowsHeader& header);
+void Seal(LookupErrorHeader& header, std::span<const std::byte> text);
+
+// Fills in layer_count and crc32c and writes header and layers to `out`, replacing what it held
+// (capacity is kept). 1..kLookupLayersMax layers.
 void EncodeLookup(LookupHeader header, std::span<const LookupLayer> layers,
                   std::span<const std::byte> ids, std::vector<std::byte>& out);
 

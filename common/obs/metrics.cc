@@ -26,6 +26,7 @@ class PromGauge : public Gauge {
  public:
   explicit PromGauge(prometheus::Gauge& metric) : metric_(metric) {}
   void Set(double value) override { metric_.Set(value); }
+  void Add(double value) override { metric_.Increment(value); }
   double Value() const override { return metric_.Value(); }
 
  private:

@@ -23,6 +23,7 @@ class Gauge {
  public:
   virtual ~Gauge() = default;
   virtual void Set(double value) = 0;
+  virtual void Add(double value) = 0;
   virtual double Value() const = 0;
 };
 

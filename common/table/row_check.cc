@@ -1,11 +1,13 @@
 #include "common/table/row_check.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/base/rng.h"
+#include "common/table/row_copy.h"
 
 #ifdef __SSE4_2__
 #include <immintrin.h>
@@ -33,28 +35,27 @@ uint64_t Load64(const std::byte* p) {
   return value;
 }
 
-// True when the four rows at stored, stored + stride, ... carry their checks. One chain of crc32
-// instructions waits 3 cycles for each 8 bytes; four side by side do not.
-bool CheckFour(const std::array<uint32_t, kLanes>& starts, const std::byte* stored,
+// True when the four rows carry their checks. One chain of crc32 instructions waits 3 cycles for
+// each 8 bytes; four side by side do not.
+bool CheckFour(const uint64_t* rows, uint32_t layer_index, const std::byte* const* addresses,
                uint32_t row_bytes) {
-  const size_t stride = StoredRowBytes(row_bytes);
-  const std::byte* const p1 = stored + stride;
-  const std::byte* const p2 = p1 + stride;
-  const std::byte* const p3 = p2 + stride;
+  const std::byte *const p0 = addresses[0], *const p1 = addresses[1], *const p2 = addresses[2],
+                         *const p3 = addresses[3];
   // crc32 keeps the register inverted at both ends, as Crc32c does.
-  uint64_t a = ~starts[0], b = ~starts[1], c = ~starts[2], d = ~starts[3];
+  uint64_t a = ~StartOf(layer_index, rows[0]), b = ~StartOf(layer_index, rows[1]),
+           c = ~StartOf(layer_index, rows[2]), d = ~StartOf(layer_index, rows[3]);
   size_t at = 0;
   for (; at + 8 <= row_bytes; at += 8) {
-    a = _mm_crc32_u64(a & UINT32_MAX, Load64(stored + at));
-    b = _mm_crc32_u64(b & UINT32_MAX, Load64(p1 + at));
-    c = _mm_crc32_u64(c & UINT32_MAX, Load64(p2 + at));
-    d = _mm_crc32_u64(d & UINT32_MAX, Load64(p3 + at));
+    a = _mm_crc32_u64(a, Load64(p0 + at));
+    b = _mm_crc32_u64(b, Load64(p1 + at));
+    c = _mm_crc32_u64(c, Load64(p2 + at));
+    d = _mm_crc32_u64(d, Load64(p3 + at));
   }
   std::array<uint32_t, kLanes> crc = {static_cast<uint32_t>(a), static_cast<uint32_t>(b),
                                       static_cast<uint32_t>(c), static_cast<uint32_t>(d)};
   bool good = true;
   for (size_t lane = 0; lane < kLanes; ++lane) {
-    const std::byte* row = stored + lane * stride;
+    const std::byte* row = addresses[lane];
     for (size_t i = at; i < row_bytes; ++i) {
       crc[lane] = _mm_crc32_u8(crc[lane], static_cast<uint8_t>(row[i]));
     }
@@ -78,26 +79,28 @@ void SealRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored) {
 }
 
 size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
-                       const std::byte* stored, uint32_t row_bytes, const uint32_t* places,
-                       std::byte* out) {
-  const size_t stride = StoredRowBytes(row_bytes);
+                       const std::byte* const* addresses, uint32_t row_bytes,
+                       const uint32_t* places, std::byte* out) {
+  const size_t count = rows.size();
+  const size_t stored_bytes = StoredRowBytes(row_bytes);
   size_t i = 0;
 #ifdef __SSE4_2__
-  for (; i + kLanes <= rows.size(); i += kLanes) {
-    const std::byte* four = stored + i * stride;
-    const std::array<uint32_t, kLanes> starts = {
-        StartOf(layer_index, rows[i]), StartOf(layer_index, rows[i + 1]),
-        StartOf(layer_index, rows[i + 2]), StartOf(layer_index, rows[i + 3])};
-    if (!CheckFour(starts, four, row_bytes)) break;  // the loop below says which
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      std::memcpy(out + size_t{places[i + lane]} * row_bytes, four + lane * stride, row_bytes);
+  for (; i < std::min(count, kPrefetchRows); ++i) PrefetchRow(addresses[i], stored_bytes);
+  for (i = 0; i + kLanes <= count; i += kLanes) {
+    for (size_t ahead = i + kPrefetchRows; ahead < std::min(count, i + kPrefetchRows + kLanes);
+         ++ahead) {
+      PrefetchRow(addresses[ahead], stored_bytes);
+    }
+    if (!CheckFour(&rows[i], layer_index, addresses + i, row_bytes)) break;  // below: which
+    for (size_t lane = i; lane < i + kLanes; ++lane) {
+      CopyRow(out + size_t{places[lane]} * row_bytes, addresses[lane], row_bytes);
     }
   }
 #endif
-  for (; i < rows.size(); ++i) {
-    const std::byte* row = stored + i * stride;
+  for (; i < count; ++i) {
+    const std::byte* row = addresses[i];
     if (RowCheck(layer_index, rows[i], {row, row_bytes}) != StoredCheck(row, row_bytes)) return i;
-    std::memcpy(out + size_t{places[i]} * row_bytes, row, row_bytes);
+    CopyRow(out + size_t{places[i]} * row_bytes, row, row_bytes);
   }
   return i;
 }

@@ -23,11 +23,11 @@ uint32_t RowCheck(uint32_t layer_index, uint64_t row, std::span<const std::byte>
 // Writes the check behind the row: stored.size() == StoredRowBytes(row_bytes).
 void SealRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored);
 
-// Copies row_bytes of each stored row to its place and checks it, four rows at a time. Row i of
-// `rows` lies at stored + i * stride and goes to out + places[i] * row_bytes. Returns the index of
-// the first row whose check fails, or rows.size(); rows are in place up to about there.
+// Copies row_bytes of each stored row to its place and checks it, four rows at a time: row i of
+// `rows` lies at addresses[i] and goes to out + places[i] * row_bytes. Returns the index of the
+// first row whose check fails, or rows.size(); what lies in `out` from about there on is undefined.
 size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
-                       const std::byte* stored, uint32_t row_bytes, const uint32_t* places,
-                       std::byte* out);
+                       const std::byte* const* addresses, uint32_t row_bytes,
+                       const uint32_t* places, std::byte* out);
 
 }  // namespace engram::table

@@ -26,7 +26,7 @@ class LoaderTest : public testing::Test {
     options_.model_version = "1";
     options_.map = {.epoch = 1, .members = {"m0", "m1"}};
     options_.member = "m0";
-    options_.pages = PageBacking::kSmall;
+    options_.arena.pages = PageBacking::kSmall;
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 

@@ -38,7 +38,7 @@ class Client : public net::TransportHandler {
   void OnMessage(net::PeerId, std::span<const std::byte> header,
                  std::span<const std::byte> body) override {
     if (*net::PeekType(header) == net::MessageType::kRows) return OnRows(header, body);
-    const auto error = net::ParseLookupError(header);
+    const auto error = net::ParseLookupError(header, body);
     ASSERT_TRUE(error.ok()) << error.status().message();
     Reply& reply = replies[error->request_id];
     const std::string text(reinterpret_cast<const char*>(body.data()), body.size());
@@ -46,11 +46,12 @@ class Client : public net::TransportHandler {
     reply.ended_by_error = true;
   }
   void OnRows(std::span<const std::byte> header, std::span<const std::byte> body) {
-    const auto chunk = net::ParseRows(header, body);  // checks the CRC
+    const auto chunk = net::ParseRows(header, body);
     ASSERT_TRUE(chunk.ok()) << chunk.status().message();
     Reply& reply = replies[chunk->request_id];
     for (uint32_t i = 0; i < chunk->row_count; ++i) {
-      const auto row = body.subspan(i * chunk->row_bytes, chunk->row_bytes);
+      const auto stored = body.subspan(i * chunk->stored_row_bytes, chunk->stored_row_bytes);
+      const auto row = stored.first(kRowBytes);
       const bool is_new = reply.rows
                               .emplace(std::pair(chunk->layer_index, chunk->first + i),
                                        std::vector(row.begin(), row.end()))
@@ -121,13 +122,15 @@ void FillRow(uint32_t layer, uint64_t row, std::byte* out) {
 
 class RowServiceTest : public testing::Test {
  protected:
-  RowServiceTest() : plan_(MakePlan()), arena_(*Arena::Allocate(plan_, PageBacking::kSmall)) {
+  RowServiceTest()
+      : plan_(MakePlan()), arena_(*Arena::Allocate(plan_, {.pages = PageBacking::kSmall})) {
     for (uint32_t i = 0; i < plan_.layers.size(); ++i) {
       for (const uint32_t partition : plan_.layers[i].owned) {
-        const std::span<std::byte> rows = arena_.PartitionRows(i, partition);
         const uint64_t first = plan_.layers[i].cut.FirstRow(partition);
-        for (size_t at = 0; at < rows.size(); at += kRowBytes) {
-          FillRow(i, first + at / kRowBytes, rows.data() + at);
+        std::vector<std::byte> row(kRowBytes);
+        for (uint64_t k = 0; k < plan_.layers[i].cut.RowCount(partition); ++k) {
+          FillRow(i, first + k, row.data());
+          arena_.PutRows(i, partition, k, row);
         }
       }
     }

@@ -6,10 +6,10 @@
 #include <cstring>
 
 #include "common/base/check.h"
-#include "common/base/crc32c.h"
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
 #include "common/net/wire_encode.h"
+#include "common/table/row_check.h"
 
 namespace engram::client {
 
@@ -111,6 +111,7 @@ void FakeNode::OnMessage(net::PeerId from, std::span<const std::byte> header,
   net::LookupErrorHeader error;
   error.request_id = lookup->header.request_id;
   error.code = static_cast<int>(behaviour_.refuse_lookups.code());
+  net::Seal(error, buffer->bytes().first(text.size()));
   net::SendBuffer* raw = buffer.get();
   buffers_.push_back(std::move(buffer));
   (void)transport_->Send(from, net::HeaderBytes(error), raw, text.size(), {}).ok();
@@ -118,7 +119,7 @@ void FakeNode::OnMessage(net::PeerId from, std::span<const std::byte> header,
 
 void FakeNode::Answer(net::PeerId to, const net::LookupView& lookup) {
   const std::byte* next = lookup.ids.data();
-  for (const net::LookupLayer& layer : lookup.layers) {
+  for (const net::LookupLayer& layer : lookup.layers()) {
     std::vector<uint64_t> rows(layer.row_count);
     for (uint64_t& row : rows) {
       std::memcpy(&row, next, lookup.header.id_bytes);  // little-endian
@@ -150,18 +151,21 @@ void FakeNode::SendChunk(net::PeerId to, uint64_t request_id, uint32_t layer_ind
   net::SendBuffer* buffer = free_buffers_.back();
   free_buffers_.pop_back();
   const uint32_t row_bytes = layout_.row_format.row_bytes();
-  const std::span<std::byte> bytes = buffer->bytes().first(rows.size() * row_bytes);
+  const uint32_t stored_row_bytes = table::StoredRowBytes(row_bytes);
+  const std::span<std::byte> bytes = buffer->bytes().first(rows.size() * stored_row_bytes);
   for (size_t i = 0; i < rows.size(); ++i) {
-    FillRow(layer_index, rows[i], bytes.subspan(i * row_bytes, row_bytes));
-    if (behaviour_.wrong_bytes_in_known_row && rows[i] == 17) bytes[i * row_bytes] ^= std::byte{1};
+    const std::span<std::byte> stored = bytes.subspan(i * stored_row_bytes, stored_row_bytes);
+    FillRow(layer_index, rows[i], stored.first(row_bytes));
+    if (behaviour_.wrong_bytes_in_known_row && rows[i] == 17) stored[0] ^= std::byte{1};
+    table::SealRow(layer_index, rows[i], stored);
   }
   net::RowsHeader header;
   header.request_id = request_id;
   header.layer_index = layer_index;
   header.first = first + static_cast<uint32_t>(behaviour_.shift_first);
   header.row_count = static_cast<uint32_t>(rows.size());
-  header.row_bytes = row_bytes;
-  header.body_crc32c = Crc32c(bytes);
+  header.stored_row_bytes = stored_row_bytes;
+  net::Seal(header);
   const Status sent =
       transport_->Send(to, net::HeaderBytes(header), buffer, bytes.size(),
                        [this, buffer](const Status&) { free_buffers_.push_back(buffer); });

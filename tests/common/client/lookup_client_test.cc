@@ -60,7 +60,7 @@ TEST_P(LookupClientNodes, RowsAreRightAndCountsExact) {
   uint64_t fetched = 0;
   for (size_t i = 0; i < stats.nodes.size(); ++i) {
     EXPECT_EQ(stats.nodes[i].name, cluster.map.members[i]);
-    EXPECT_EQ(stats.nodes[i].bytes_fetched, stats.nodes[i].rows_fetched * kRowBytes);
+    EXPECT_EQ(stats.nodes[i].bytes_fetched, stats.nodes[i].rows_fetched * (kRowBytes + 4));
     EXPECT_EQ(stats.nodes[i].requests, cluster.nodes[i]->lookups() - lookups_before[i]);
     EXPECT_LE(stats.nodes[i].requests, 30u) << "one request a step and node";
     fetched += stats.nodes[i].rows_fetched;
@@ -225,7 +225,8 @@ TEST(LookupClient, CorruptedRepliesAreDataLossAndNeverRows) {
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   const Status status = ticket->Wait(0);
   EXPECT_EQ(status.code(), Code::kDataLoss);
-  EXPECT_THAT(status.message(), AllOf(HasSubstr("m0 ("), HasSubstr("CRC"), HasSubstr("missing")));
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("m0 ("), HasSubstr("damaged"), HasSubstr("missing")));
   Lookup next(10, 100);
   auto again = *client->Submit(next.Layers(), Soon());
   EXPECT_TRUE(again->Wait(0).ok());

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <vector>
 
-#include "common/base/crc32c.h"
 #include "common/base/rng.h"
 #include "common/net/wire_encode.h"
 
@@ -41,8 +40,8 @@ Message MakeRows(uint32_t row_count, uint32_t row_bytes) {
   RowsHeader header;
   header.request_id = 22;
   header.row_count = row_count;
-  header.row_bytes = row_bytes;
-  header.body_crc32c = Crc32c(message.body);
+  header.stored_row_bytes = row_bytes;
+  Seal(header);
   const auto bytes = HeaderBytes(header);
   message.header.assign(bytes.begin(), bytes.end());
   return message;
@@ -62,9 +61,9 @@ TEST(Wire, LookupComesBackAsWritten) {
   ASSERT_TRUE(view.ok()) << view.status().ToString();
   EXPECT_EQ(view->header.session, 11u);
   EXPECT_EQ(view->header.request_id, 22u);
-  ASSERT_EQ(view->layers.size(), 2u);
-  EXPECT_EQ(view->layers[1].layer_index, 5u);
-  EXPECT_EQ(view->layers[1].row_count, 2u);
+  ASSERT_EQ(view->layers().size(), 2u);
+  EXPECT_EQ(view->layers()[1].layer_index, 5u);
+  EXPECT_EQ(view->layers()[1].row_count, 2u);
   EXPECT_EQ(view->ids.size(), 40u);
 }
 
@@ -86,7 +85,7 @@ TEST(Wire, LookupFieldsAreCheckedOneByOne) {
     return LookupCode(m);
   };
   EXPECT_EQ(with(offsetof(LookupHeader, magic), uint32_t{1}), Code::kInvalidArgument);
-  EXPECT_EQ(with(offsetof(LookupHeader, version), uint16_t{2}), Code::kInvalidArgument);
+  EXPECT_EQ(with(offsetof(LookupHeader, version), uint16_t{1}), Code::kInvalidArgument);
   EXPECT_EQ(with(offsetof(LookupHeader, type), uint16_t{2}), Code::kInvalidArgument);
   EXPECT_EQ(with(offsetof(LookupHeader, type), uint16_t{0}), Code::kInvalidArgument);
   EXPECT_EQ(with(offsetof(LookupHeader, priority), uint8_t{3}), Code::kInvalidArgument);
@@ -95,7 +94,7 @@ TEST(Wire, LookupFieldsAreCheckedOneByOne) {
   EXPECT_EQ(with(offsetof(LookupHeader, layer_count), uint16_t{0}), Code::kInvalidArgument);
   EXPECT_EQ(with(offsetof(LookupHeader, layer_count), uint16_t{1}), Code::kInvalidArgument);
   EXPECT_EQ(with(offsetof(LookupHeader, layer_count), uint16_t{65535}), Code::kInvalidArgument);
-  EXPECT_EQ(with(offsetof(LookupHeader, body_crc32c), uint32_t{1}), Code::kDataLoss);
+  EXPECT_EQ(with(offsetof(LookupHeader, crc32c), uint32_t{1}), Code::kDataLoss);
   const size_t second_layer = sizeof(LookupHeader) + sizeof(LookupLayer);
   EXPECT_EQ(with(second_layer, uint32_t{0}), Code::kInvalidArgument) << "layer twice";
   EXPECT_EQ(with(second_layer + 4, uint32_t{0}), Code::kInvalidArgument) << "no rows";
@@ -103,18 +102,24 @@ TEST(Wire, LookupFieldsAreCheckedOneByOne) {
   EXPECT_EQ(with(second_layer + 4, ~uint32_t{0}), Code::kInvalidArgument) << "overflow";
 }
 
-TEST(Wire, DamagedBodiesAreDataLoss) {
+TEST(Wire, DamagedIdsAreDataLoss) {
   Message lookup = MakeLookup({{0, 3}});
   lookup.body[5] ^= std::byte{1};
   EXPECT_EQ(LookupCode(lookup), Code::kDataLoss);
-  Message rows = MakeRows(2, 264);
-  rows.body[527] ^= std::byte{0x80};
+}
+
+TEST(Wire, DamagedHeadersAreDataLoss) {
+  Message lookup = MakeLookup({{0, 3}});
+  lookup.header[offsetof(LookupHeader, session)] ^= std::byte{1};
+  EXPECT_EQ(LookupCode(lookup), Code::kDataLoss);
+  Message rows = MakeRows(2, 268);
+  rows.header[offsetof(RowsHeader, first)] ^= std::byte{1};
   EXPECT_EQ(RowsCode(rows), Code::kDataLoss);
 }
 
 TEST(Wire, RowsAreCheckedAgainstTheirBody) {
-  EXPECT_EQ(RowsCode(MakeRows(480, 264)), Code::kOk);
-  EXPECT_EQ(RowsCode(MakeRows(481, 264)), Code::kInvalidArgument);
+  EXPECT_EQ(RowsCode(MakeRows(480, 268)), Code::kOk);
+  EXPECT_EQ(RowsCode(MakeRows(481, 268)), Code::kInvalidArgument);
   EXPECT_EQ(RowsCode(MakeRows(480, 1024)), Code::kInvalidArgument) << "body over the limit";
   EXPECT_EQ(RowsCode(MakeRows(0, 264)), Code::kInvalidArgument);
   EXPECT_EQ(RowsCode(MakeRows(3, 0)), Code::kInvalidArgument);
@@ -127,14 +132,27 @@ TEST(Wire, ErrorsNeedAKnownCode) {
   LookupErrorHeader header;
   header.code = static_cast<int>(Code::kOutOfRange);
   header.request_id = 9;
-  const auto parsed = ParseLookupError(HeaderBytes(header));
+  Seal(header, {});
+  const auto parsed = ParseLookupError(HeaderBytes(header), {});
   ASSERT_TRUE(parsed.ok());
   EXPECT_EQ(parsed->request_id, 9u);
   for (const int code : {0, -1, 12, 1 << 30}) {
     header.code = code;
-    EXPECT_EQ(ParseLookupError(HeaderBytes(header)).status().code(), Code::kInvalidArgument)
+    Seal(header, {});
+    EXPECT_EQ(ParseLookupError(HeaderBytes(header), {}).status().code(), Code::kInvalidArgument)
         << code;
   }
+}
+
+TEST(Wire, DamagedErrorTextIsDataLoss) {
+  const Bytes text(12, std::byte{'x'});
+  LookupErrorHeader header;
+  header.code = static_cast<int>(Code::kOutOfRange);
+  Seal(header, text);
+  EXPECT_TRUE(ParseLookupError(HeaderBytes(header), text).ok());
+  Bytes damaged = text;
+  damaged[3] ^= std::byte{4};
+  EXPECT_EQ(ParseLookupError(HeaderBytes(header), damaged).status().code(), Code::kDataLoss);
 }
 
 TEST(Wire, EveryTruncationIsRefused) {
@@ -143,7 +161,7 @@ TEST(Wire, EveryTruncationIsRefused) {
     const Bytes shorter(m.header.begin(), m.header.begin() + static_cast<ptrdiff_t>(size));
     EXPECT_FALSE(ParseLookup(shorter, m.body).ok()) << size;
     EXPECT_FALSE(ParseRows(shorter, m.body).ok()) << size;
-    EXPECT_FALSE(ParseLookupError(shorter).ok()) << size;
+    EXPECT_FALSE(ParseLookupError(shorter, m.body).ok()) << size;
   }
 }
 
@@ -163,16 +181,16 @@ TEST(Wire, RandomMutationsNeverBreakTheInvariants) {
     m.header.shrink_to_fit();
     m.body.shrink_to_fit();
     (void)PeekType(m.header).ok();
-    (void)ParseLookupError(m.header).ok();
+    (void)ParseLookupError(m.header, m.body).ok();
     const auto rows = ParseRows(m.header, m.body);
     if (rows.ok()) {
-      ASSERT_EQ(uint64_t{rows->row_count} * rows->row_bytes, m.body.size());
+      ASSERT_EQ(uint64_t{rows->row_count} * rows->stored_row_bytes, m.body.size());
     }
     const auto lookup = ParseLookup(m.header, m.body);
     if (!lookup.ok()) continue;
     ++accepted;
     uint64_t ids = 0;
-    for (const LookupLayer& layer : lookup->layers) ids += layer.row_count;
+    for (const LookupLayer& layer : lookup->layers()) ids += layer.row_count;
     ASSERT_EQ(ids * lookup->header.id_bytes, lookup->ids.size());
   }
   EXPECT_GT(accepted, 1000);

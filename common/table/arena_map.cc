@@ -1,0 +1,100 @@
+#include "common/table/arena_map.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/table/row_check.h"
+#include "common/table/row_copy.h"
+
+namespace engram::table {
+namespace {
+
+constexpr uint64_t kLayerAlignment = 64;  // a cache line
+
+}  // namespace
+
+ArenaMap::ArenaMap(std::vector<Layer> layers, uint32_t row_bytes)
+    : row_bytes_(row_bytes), stored_row_bytes_(StoredRowBytes(row_bytes)) {
+  for (Layer& plan : layers) {
+    Placed layer;
+    layer.plan = std::move(plan);
+    const LayerPartitions& cut = layer.plan.cut;
+    const uint64_t divisor = cut.rows_per_partition;
+    CHECK_GE(divisor, 1u);
+    // See PartitionOf: exact while row * divisor < 2^64, i.e. to 2^43 rows at 2^21 a partition.
+    CHECK_LT(cut.total_rows, UINT64_MAX / divisor);
+    layer.reciprocal = divisor == 1 ? 0 : UINT64_MAX / divisor + 1;
+    layer.offset = size_bytes_;
+    layer.delta.assign(cut.partition_count, kNotOwned);
+    for (const uint32_t partition : layer.plan.owned) {
+      layer.delta[partition] = size_bytes_ - cut.FirstRow(partition) * stored_row_bytes_;
+      CHECK_NE(layer.delta[partition], kNotOwned);
+      size_bytes_ += cut.RowCount(partition) * stored_row_bytes_;
+    }
+    size_bytes_ = (size_bytes_ + kLayerAlignment - 1) / kLayerAlignment * kLayerAlignment;
+    layers_.push_back(std::move(layer));
+  }
+}
+
+// row / rows_per_partition by one multiplication. With r = ceil(2^64 / d) the quotient
+// (row * r) >> 64 is exact while row * (r * d - 2^64) < 2^64, and r * d - 2^64 < d.
+uint32_t ArenaMap::Placed::PartitionOf(uint64_t row) const {
+  if (reciprocal == 0) return static_cast<uint32_t>(row);
+  return static_cast<uint32_t>((static_cast<unsigned __int128>(row) * reciprocal) >> 64);
+}
+
+uint64_t ArenaMap::PartitionOffset(uint32_t layer_index, uint32_t partition) const {
+  const Placed& layer = layers_.at(layer_index);
+  const uint64_t delta = layer.delta.at(partition);
+  CHECK_NE(delta, kNotOwned);
+  return delta + layer.plan.cut.FirstRow(partition) * stored_row_bytes_;
+}
+
+uint64_t ArenaMap::PartitionBytes(uint32_t layer_index, uint32_t partition) const {
+  return layers_.at(layer_index).plan.cut.RowCount(partition) * stored_row_bytes_;
+}
+
+Status ArenaMap::WhyNot(const Placed& layer, uint64_t row) const {
+  if (row >= layer.plan.cut.total_rows) {
+    return OutOfRange(fmt::format("row {} of layer {}, which has {} rows", row, layer.plan.layer_id,
+                                  layer.plan.cut.total_rows));
+  }
+  return FailedPrecondition(fmt::format("row {} of layer {} (partition {}) is not on this node",
+                                        row, layer.plan.layer_id, layer.PartitionOf(row)));
+}
+
+Status ArenaMap::Find(uint32_t layer_index, std::span<const uint64_t> rows, const std::byte* base,
+                      std::span<const std::byte*> addresses) const {
+  CHECK_EQ(rows.size(), addresses.size());
+  if (layer_index >= layers_.size()) {
+    return OutOfRange(
+        fmt::format("Engram layer index {}, the table set has {}", layer_index, layers_.size()));
+  }
+  const Placed& layer = layers_[layer_index];
+  const uint64_t total_rows = layer.plan.cut.total_rows;
+  const uint64_t* delta = layer.delta.data();
+  const uint64_t stride = stored_row_bytes_;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const uint64_t row = rows[i];
+    if (row >= total_rows) return WhyNot(layer, row);
+    const uint64_t add = delta[layer.PartitionOf(row)];
+    if (add == kNotOwned) return WhyNot(layer, row);
+    addresses[i] = base + (add + row * stride);
+  }
+  return OkStatus();
+}
+
+void CopyStoredRows(std::span<const std::byte* const> rows, uint32_t stored_row_bytes,
+                    std::byte* out) {
+  const size_t count = rows.size();
+  for (size_t i = 0; i < std::min(count, kPrefetchRows); ++i) {
+    PrefetchRow(rows[i], stored_row_bytes);
+  }
+  for (size_t i = 0; i < count; ++i, out += stored_row_bytes) {
+    if (i + kPrefetchRows < count) PrefetchRow(rows[i + kPrefetchRows], stored_row_bytes);
+    CopyRow(out, rows[i], stored_row_bytes);
+  }
+}
+
+}  // namespace engram::table
