@@ -1,0 +1,11 @@
+// Counts what a test program allocates, all threads together: link allocation_count.cc, which
+// replaces operator new, to let a test say that something allocates nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace engram::testing_support {
+
+uint64_t AllocationCount();  // since the program began
+
+}  // namespace engram::testing_support
