@@ -52,9 +52,10 @@ uint64_t Kilobytes(const std::string& path, const std::string& key) {
 }  // namespace
 
 Status PinThisThread(int cpu) {
+  if (cpu < 0) return OkStatus();
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  if (cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
   if (const int error = pthread_setaffinity_np(pthread_self(), sizeof(set), &set); error != 0) {
     return FailedPrecondition(fmt::format("cannot pin a thread to CPU {} of {}: {}", cpu,
                                           std::thread::hardware_concurrency(),

@@ -18,7 +18,7 @@ struct Cores {
   int client = 1;
 };
 
-// FAILED_PRECONDITION when the machine has no such core.
+// -1: not pinned. FAILED_PRECONDITION when the machine has no such core.
 Status PinThisThread(int cpu);
 
 // From here on SIGINT and SIGTERM set Interrupted() instead of ending the program, so that servers

@@ -27,7 +27,8 @@ ReaderLoop::ReaderLoop(BatchReader& reader, const IdPool& pool, RowVerifier& ver
       options_(options),
       out_(options.depth, std::vector<std::byte>(options.rows * row_bytes)) {}
 
-Result<Round> ReaderLoop::Run(double seconds, bool verify_all) {
+Result<Round> ReaderLoop::Run(double seconds, bool warm_up) {
+  const size_t verify_every = warm_up ? options_.verify_warm_up : options_.verify_every;
   struct Outstanding {
     Batch batch;
     std::vector<std::byte>* out;
@@ -54,7 +55,7 @@ Result<Round> ReaderLoop::Run(double seconds, bool verify_all) {
     const auto now = SteadyClock::now();
     round.latency.Record(static_cast<uint64_t>((now - done.begin).count()));
     round.rows += options_.rows;
-    verifier_.Check(done.batch, *done.out, verify_all ? 1 : options_.verify_every);
+    verifier_.Check(done.batch, *done.out, verify_every);
     more = more && now < end && !Interrupted();
   }
   round.seconds = SecondsSince(start);
@@ -84,6 +85,13 @@ Result<std::vector<Series>> RunRounds(std::span<const Leg> legs, const RoundOpti
     }
   }
   return all;
+}
+
+const Series* FindSeries(std::span<const Series> all, const std::string& name) {
+  for (const Series& series : all) {
+    if (series.name == name) return &series;
+  }
+  return nullptr;
 }
 
 Spread SpreadOf(std::vector<double> values) {

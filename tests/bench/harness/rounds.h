@@ -36,9 +36,10 @@ class BatchReader {
 };
 
 struct LoopOptions {
-  size_t rows = 3072;        // a batch
-  size_t depth = 1;          // batches outstanding
-  size_t verify_every = 64;  // every n-th row of a timed round is compared; all in warm-up
+  size_t rows = 3072;          // a batch
+  size_t depth = 1;            // batches outstanding
+  size_t verify_every = 64;    // every n-th row of a timed round is compared; 0: none
+  bool verify_warm_up = true;  // all rows of the warm-up
 };
 
 // A closed loop over one reader, continuing its stream of ids from round to round.
@@ -47,7 +48,7 @@ class ReaderLoop {
   ReaderLoop(BatchReader& reader, const IdPool& pool, RowVerifier& verifier, size_t row_bytes,
              const LoopOptions& options);
   // DATA_LOSS at the first round with a wrong row; CANCELLED when interrupted.
-  Result<Round> Run(double seconds, bool verify_all);
+  Result<Round> Run(double seconds, bool warm_up);
 
  private:
   BatchReader& reader_;
@@ -68,6 +69,9 @@ struct Series {
   std::string name;
   std::vector<double> rows_per_s, p50_us, p99_us;
 };
+
+// Null when there is none of that name.
+const Series* FindSeries(std::span<const Series> all, const std::string& name);
 
 struct RoundOptions {
   int rounds = 12;

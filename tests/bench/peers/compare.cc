@@ -5,25 +5,14 @@
 #include <cstdio>
 #include <utility>
 
-#include "common/table/procedural.h"
+#include "tests/bench/harness/leg_maker.h"
 #include "tests/bench/harness/report.h"
 #include "tests/bench/peers/contestants.h"
 
 namespace engram::bench {
 namespace {
 
-constexpr size_t kPoolIdsPerLayer = size_t{1} << 21;  // 4 M ids: 1.1 GB of rows, far above caches
-constexpr double kV41Rows = 2.0 * 24 * 16'000'000;    // both layers at rows_scale 1
-constexpr uint64_t kBytesPerRowAll = 2000;            // of all contestants together
-
-Result<Tables> MakeTables(const CompareOptions& options) {
-  Tables tables;
-  tables.spec.layout = "v41";
-  tables.spec.rows_scale = static_cast<double>(options.rows) / kV41Rows;
-  tables.spec.seed = options.seed;
-  ASSIGN_OR_RETURN(tables.layout, table::MakeProceduralLayout(tables.spec));
-  return tables;
-}
+constexpr uint64_t kBytesPerRowAll = 2000;  // of all contestants together
 
 // One batch size's figures of one contestant, and its rows/s as a share of ours round by round.
 struct Figures {
@@ -46,7 +35,7 @@ class Comparison {
       : options_(options),
         tables_(tables),
         contestants_(std::move(contestants)),
-        pool_(tables.layout, options.seed, kPoolIdsPerLayer),
+        maker_(tables),
         environment_(Environment()) {}
 
   Status Run() {
@@ -93,39 +82,25 @@ class Comparison {
   }
 
   Status RunBatch(size_t batch) {
-    RowVerifier verifier(tables_.layout, options_.seed);
     const LoopOptions loop{batch, options_.depth, options_.verify_every};
-    std::vector<std::unique_ptr<BatchReader>> readers;
-    std::vector<std::unique_ptr<ReaderLoop>> loops;
     std::vector<Leg> legs;
     for (const Contestant& contestant : contestants_) {
       if (!contestant.skipped.empty()) continue;
       ASSIGN_OR_RETURN(auto reader, contestant.make_reader(options_.depth));
-      readers.push_back(std::move(reader));
-      loops.push_back(std::make_unique<ReaderLoop>(*readers.back(), pool_, verifier,
-                                                   tables_.layout.row_format.row_bytes(), loop));
-      legs.push_back({contestant.name, [loop = loops.back().get()](double seconds, bool warm_up) {
-                        return loop->Run(seconds, warm_up);
-                      }});
+      legs.push_back(maker_.Make(contestant.name, std::move(reader), loop));
     }
     ASSIGN_OR_RETURN(const std::vector<Series> all, RunRounds(legs, options_.rounds));
-    Report(batch, all, verifier.verified());
+    Report(batch, all);
     return OkStatus();
   }
 
-  void Report(size_t batch, const std::vector<Series>& all, uint64_t verified) {
-    const Series* ours = nullptr;
-    for (const Series& series : all) {
-      if (series.name == kOurs) ours = &series;
-    }
+  void Report(size_t batch, const std::vector<Series>& all) {
+    const Series* const ours = FindSeries(all, kOurs);
     std::vector<std::vector<std::string>> lines = {{fmt::format("{} rows a batch", batch),
                                                     "M rows/s (min..max)", "p50 us", "p99 us",
                                                     "bytes/row", "ours / it (min..max)"}};
     for (const Contestant& contestant : contestants_) {
-      const Series* series = nullptr;
-      for (const Series& candidate : all) {
-        if (candidate.name == contestant.name) series = &candidate;
-      }
+      const Series* const series = FindSeries(all, contestant.name);
       if (series == nullptr) {
         lines.push_back({contestant.name, "SKIPPED"});
         continue;
@@ -143,14 +118,14 @@ class Comparison {
                           {"p99_us", SpreadJson(figures.p99_us)},
                           {"ours_over_it", SpreadJson(figures.ours_over_it)}});
     }
-    fmt::print("\n{}  compared {} rows, wrong 0\n", TableText(lines), verified);
+    fmt::print("\n{}  rows compared so far {}, wrong 0\n", TableText(lines), maker_.verified());
     std::fflush(stdout);
   }
 
   const CompareOptions& options_;
   const Tables& tables_;
   const std::vector<Contestant> contestants_;
-  const IdPool pool_;
+  LegMaker maker_;
   json::object environment_;
   json::array results_;
 };
@@ -166,7 +141,7 @@ Status Compare(const CompareOptions& options) {
                       batch, kLayers));
     }
   }
-  ASSIGN_OR_RETURN(const Tables tables, MakeTables(options));
+  ASSIGN_OR_RETURN(const Tables tables, MakeTables(options.rows, options.seed));
   RETURN_IF_ERROR(CheckMemoryFor(tables.row_count() * kBytesPerRowAll, "the comparison"));
   RETURN_IF_ERROR(PinThisThread(options.cores.client));
   const ScratchFolder work;

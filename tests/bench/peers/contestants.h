@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "common/base/status.h"
-#include "common/table/procedural.h"
 #include "tests/bench/harness/machine.h"
 #include "tests/bench/harness/rounds.h"
+#include "tests/bench/harness/tables.h"
 
 namespace engram::bench {
 
@@ -24,13 +24,6 @@ struct Contestant {
   // A reader of `depth` batches at a time; one reader at work at any time.
   std::function<Result<std::unique_ptr<BatchReader>>(size_t depth)> make_reader;
   std::shared_ptr<void> alive;  // whatever must live while it is read: servers, clients
-};
-
-struct Tables {
-  table::ProceduralSpec spec;
-  table::TableLayout layout;
-
-  uint64_t row_count() const { return layout.layers[0].total_rows + layout.layers[1].total_rows; }
 };
 
 // All that `only` names (empty: all), ours first. An installed server that does not start is an

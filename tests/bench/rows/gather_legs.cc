@@ -1,0 +1,149 @@
+#include "tests/bench/rows/gather_legs.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "common/base/check.h"
+#include "common/table/identity.h"
+#include "common/table/placement.h"
+#include "tests/bench/harness/machine.h"
+
+namespace engram::bench {
+namespace {
+
+constexpr size_t kRowBytes = 264;  // known when compiled: the loop is to be as bare as it can be
+constexpr size_t kAhead = 24;
+constexpr uint64_t kRowsPerFill = 4096;
+
+// A reader that has its rows when Begin returns.
+class InstantReader : public BatchReader {
+ public:
+  Status End() override { return OkStatus(); }
+};
+
+void Prefetch(const std::byte* row) {
+  for (size_t at = 0; at < kRowBytes; at += 64) __builtin_prefetch(row + at);
+  __builtin_prefetch(row + kRowBytes - 1);
+}
+
+class BareGather : public InstantReader {
+ public:
+  explicit BareGather(const DenseTable& table) : table_(table) {}
+
+  Status Begin(const Batch& batch, std::span<std::byte> out) override {
+    std::byte* to = out.data();
+    for (size_t layer = 0; layer < kLayers; ++layer) {
+      const std::byte* const base = table_.layer(layer);
+      const std::span<const uint64_t> rows = batch.rows[layer];
+      const size_t count = rows.size();
+      const size_t ahead = std::min(kAhead, count);
+      for (size_t i = 0; i < ahead; ++i) Prefetch(base + rows[i] * kRowBytes);
+      for (size_t i = 0; i < count - ahead; ++i, to += kRowBytes) {
+        Prefetch(base + rows[i + kAhead] * kRowBytes);
+        std::memcpy(to, base + rows[i] * kRowBytes, kRowBytes);
+      }
+      for (size_t i = count - ahead; i < count; ++i, to += kRowBytes) {
+        std::memcpy(to, base + rows[i] * kRowBytes, kRowBytes);
+      }
+    }
+    return OkStatus();
+  }
+
+ private:
+  const DenseTable& table_;
+};
+
+class MemoryCopy : public InstantReader {
+ public:
+  explicit MemoryCopy(const DenseTable& table) : from_(table.bytes()) {}
+
+  Status Begin(const Batch&, std::span<std::byte> out) override {
+    if (at_ + out.size() > from_.size()) at_ = 0;
+    std::memcpy(out.data(), from_.data() + at_, std::min(out.size(), from_.size()));
+    at_ += out.size();
+    return OkStatus();
+  }
+
+ private:
+  const std::span<const std::byte> from_;
+  size_t at_ = 0;
+};
+
+class ArenaGather : public InstantReader {
+ public:
+  explicit ArenaGather(const memnode::Arena& arena) : arena_(arena) {}
+
+  Status Begin(const Batch& batch, std::span<std::byte> out) override {
+    for (uint32_t layer = 0; layer < kLayers; ++layer) {
+      const size_t bytes = batch.rows[layer].size() * arena_.row_bytes();
+      RETURN_IF_ERROR(arena_.GatherRows(layer, batch.rows[layer], out.first(bytes)));
+      out = out.subspan(bytes);
+    }
+    return OkStatus();
+  }
+
+ private:
+  const memnode::Arena& arena_;
+};
+
+}  // namespace
+
+Result<DenseTable> DenseTable::Make(const Tables& tables) {
+  CHECK_EQ(tables.row_bytes(), kRowBytes);
+  DenseTable table;
+  ASSIGN_OR_RETURN(table.memory_, AlignedBuffer::Allocate(tables.row_count() * kRowBytes,
+                                                          PageBacking::kTransparent));
+  std::byte* to = table.memory_.data();
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    table.offsets_[layer] = static_cast<uint64_t>(to - table.memory_.data());
+    for (uint64_t row = 0; row < tables.layout.layers[layer].total_rows; ++row, to += kRowBytes) {
+      if (row % kRowsPerFill == 0 && Interrupted()) return Cancelled("interrupted");
+      table::FillProceduralRow(tables.layout.row_format, tables.spec.seed, layer, row,
+                               {to, kRowBytes});
+    }
+  }
+  return table;
+}
+
+std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table) {
+  return std::make_unique<BareGather>(table);
+}
+
+std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table) {
+  return std::make_unique<MemoryCopy>(table);
+}
+
+Result<FilledArena> FillArena(const Tables& tables, bool shared) {
+  FilledArena filled;
+  const table::TableIdentity identity = table::MakeProceduralIdentity(tables.spec, tables.layout);
+  ASSIGN_OR_RETURN(filled.plan, memnode::MakePlan(identity, {.epoch = 1, .members = {"m0"}}, "m0"));
+  memnode::ArenaOptions options;
+  options.shared = shared;
+  ASSIGN_OR_RETURN(filled.arena, memnode::Arena::Allocate(filled.plan, options));
+  const size_t row_bytes = tables.row_bytes();
+  std::vector<std::byte> rows(kRowsPerFill * row_bytes);
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    const table::LayerPartitions& cut = filled.plan.layers[layer].cut;
+    for (uint32_t partition = 0; partition < cut.partition_count; ++partition) {
+      const uint64_t count = cut.RowCount(partition);
+      for (uint64_t first = 0; first < count; first += kRowsPerFill) {
+        const uint64_t some = std::min(kRowsPerFill, count - first);
+        for (uint64_t i = 0; i < some; ++i) {
+          table::FillProceduralRow(tables.layout.row_format, tables.spec.seed, layer,
+                                   cut.FirstRow(partition) + first + i,
+                                   std::span(rows).subspan(i * row_bytes, row_bytes));
+        }
+        filled.arena.PutRows(layer, partition, first, std::span(rows).first(some * row_bytes));
+      }
+      if (Interrupted()) return Cancelled("interrupted");
+    }
+  }
+  return filled;
+}
+
+std::unique_ptr<BatchReader> MakeArenaGather(const memnode::Arena& arena) {
+  return std::make_unique<ArenaGather>(arena);
+}
+
+}  // namespace engram::bench

@@ -1,0 +1,43 @@
+// Ceilings in one thread: a bare prefetching gather, the product's own, and a plain copy.
+#pragma once
+
+#include <memory>
+
+#include "common/base/buffer.h"
+#include "common/base/status.h"
+#include "memnode/arena.h"
+#include "memnode/table_plan.h"
+#include "tests/bench/harness/rounds.h"
+#include "tests/bench/harness/tables.h"
+
+namespace engram::bench {
+
+// Rows one behind the other, layer 0 first, without checks, in huge pages: what a gather would read
+// if it had nothing else to do. Written apart from the product on purpose.
+class DenseTable {
+ public:
+  static Result<DenseTable> Make(const Tables& tables);
+  const std::byte* layer(size_t index) const { return memory_.data() + offsets_[index]; }
+  std::span<const std::byte> bytes() const { return memory_.bytes(); }
+  PageBacking backing() const { return memory_.backing(); }
+
+ private:
+  AlignedBuffer memory_;
+  std::array<uint64_t, kLayers> offsets_ = {};
+};
+
+// Address by one multiplication, 24 rows asked for ahead, each copied by an inlined memcpy.
+std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table);
+// As many bytes as a batch, from one place behind the other.
+std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table);
+
+// The product's arena holding every row of a one-node cluster.
+struct FilledArena {
+  memnode::TablePlan plan;
+  memnode::Arena arena;
+};
+Result<FilledArena> FillArena(const Tables& tables, bool shared);
+// memnode::Arena::GatherRows: ids checked, partitions looked up, checks left behind.
+std::unique_ptr<BatchReader> MakeArenaGather(const memnode::Arena& arena);
+
+}  // namespace engram::bench

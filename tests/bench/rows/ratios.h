@@ -1,0 +1,42 @@
+// The ratios by which the rows bench is judged, and the names of the legs they are made of. Each
+// is computed round by round; its median is what counts.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/io/json.h"
+#include "tests/bench/harness/rounds.h"
+
+namespace engram::bench {
+
+inline constexpr char kMemoryCopy[] = "memory copy";
+inline constexpr char kBareGather[] = "bare gather";
+inline constexpr char kInProcess[] = "in-process gather";
+inline constexpr char kShared[] = "shared memory, step";
+inline constexpr char kSharedToken[] = "shared memory, token";
+inline constexpr char kService[] = "service, step";
+inline constexpr char kServiceToken[] = "service, token";
+inline constexpr char kNoGather[] = "service without gather, step";
+inline constexpr char kRoundTrip[] = "bare round trip, step";
+inline constexpr char kRoundTripToken[] = "bare round trip, token";
+inline constexpr char kUcx[] = "ucx_perftest am_bw, step";
+
+struct RatioRow {
+  std::string name;
+  Spread value;
+  double bar = 0;        // 0: none
+  bool at_least = true;  // else at most
+  std::string unit;      // "" for a ratio
+
+  bool met() const { return at_least ? value.median >= bar : value.median <= bar; }
+};
+
+// Those whose legs ran.
+std::vector<RatioRow> JudgedRatios(std::span<const Series> all);
+
+void PrintRatios(std::span<const RatioRow> ratios);
+json::array RatiosJson(std::span<const RatioRow> ratios);
+
+}  // namespace engram::bench

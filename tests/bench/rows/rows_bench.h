@@ -1,0 +1,33 @@
+// Our paths beside their ceilings, in interleaved rounds of one run, and the ratios by which they
+// are judged.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "tests/bench/harness/machine.h"
+#include "tests/bench/harness/rounds.h"
+
+namespace engram::bench {
+
+struct RowsOptions {
+  uint64_t table_mib = 2048;  // rows, without checks; held twice
+  uint64_t seed = 1;
+  size_t step_rows = 3072;  // 64 tokens
+  size_t token_rows = 48;   // one token
+  size_t depth = 1;         // steps outstanding
+  size_t verify_every = 1024;
+  RoundOptions rounds;
+  Cores cores;
+  std::string transport = "ucx";    // of the service
+  bool ucx_perftest = true;         // when it is installed
+  std::vector<uint64_t> sweep_mib;  // table sizes to compare; empty: no sweep
+  std::string json_file;
+};
+
+// Prints the tables; writes the JSON file if one is named.
+Status RunRowsBench(const RowsOptions& options);
+
+}  // namespace engram::bench

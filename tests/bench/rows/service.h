@@ -1,0 +1,56 @@
+// The row service as it is used, in one process: a RowService on the server's core, a LookupClient
+// polled by the caller's, and a transport between them. The only place of these benchmarks that
+// knows how service and client are put together.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "common/base/status.h"
+#include "common/client/lookup_client.h"
+#include "common/net/control.h"
+#include "common/net/transport.h"
+#include "common/obs/metrics.h"
+#include "memnode/row_service.h"
+#include "memnode/service_metrics.h"
+#include "tests/bench/harness/machine.h"
+#include "tests/bench/harness/rounds.h"
+#include "tests/bench/harness/tables.h"
+#include "tests/bench/rows/gather_legs.h"
+
+namespace engram::bench {
+
+struct ServiceOptions {
+  // False: everything but the gather and the comparison of the rows' checks; bytes mean nothing.
+  bool gather = true;
+  std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
+  Cores cores;
+};
+
+class Service {
+ public:
+  // `filled` and `tables` outlive it.
+  static Result<std::unique_ptr<Service>> Start(const FilledArena& filled, const Tables& tables,
+                                                const ServiceOptions& options);
+  ~Service();
+  // Steps of both layers, `depth` of them outstanding. One reader at work at any time.
+  std::unique_ptr<BatchReader> MakeReader(size_t depth);
+
+ private:
+  Service(const Tables& tables, const memnode::TablePlan& plan) : metrics_(registry_, plan) {
+    welcome_.identity = table::MakeProceduralIdentity(tables.spec, tables.layout);
+  }
+  Result<net::Welcome> Welcome(const net::Hello& hello);
+
+  obs::Metrics registry_;
+  memnode::ServiceMetrics metrics_;
+  net::Welcome welcome_;
+  std::unique_ptr<memnode::RowService> service_;
+  std::unique_ptr<net::ControlServer> control_;
+  std::unique_ptr<client::LookupClient> client_;
+};
+
+// Reads batches from any row source.
+std::unique_ptr<BatchReader> MakeSourceReader(client::RowSource& source, size_t depth);
+
+}  // namespace engram::bench
