@@ -1,5 +1,5 @@
-// All calls into UCX are here. Endpoints are closed by force at the end of a Progress, never inside
-// a callback.
+// The worker and its endpoints; memory and reads are in ucx_memory.h and ucx_reads.h. Endpoints are
+// closed by force at the end of a Progress, never inside a callback.
 #include "common/net/ucx_transport.h"
 
 #include <fmt/format.h>
@@ -14,8 +14,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "common/base/buffer.h"
 #include "common/net/ucx_address.h"
+#include "common/net/ucx_context.h"
+#include "common/net/ucx_memory.h"
+#include "common/net/ucx_reads.h"
 
 namespace engram::net {
 namespace {
@@ -26,39 +28,11 @@ constexpr unsigned kProgressRoundsMax =
 constexpr Nanos kCloseTimeout = std::chrono::seconds(1);
 constexpr size_t kIdBytes = sizeof(uint64_t);  // the sender's id, before every header
 
-Status UcxError(std::string_view what, ucs_status_t status) {
-  return Unavailable(fmt::format("UCX: {}: {}", what, ucs_status_string(status)));
-}
-
 uint64_t RandomId() {
   std::random_device device;
   const uint64_t id = (uint64_t{device()} << 32) | device();
   return id == 0 ? 1 : id;
 }
-
-class UcxBuffer : public SendBuffer {
- public:
-  UcxBuffer(ucp_context_h context, AlignedBuffer memory)
-      : context_(context), memory_(std::move(memory)) {}
-  ~UcxBuffer() override {
-    if (handle_ != nullptr) ucp_mem_unmap(context_, handle_);
-  }
-  Status Register() {
-    ucp_mem_map_params_t params = {};
-    params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
-    params.address = memory_.data();
-    params.length = memory_.size_bytes();
-    const ucs_status_t status = ucp_mem_map(context_, &params, &handle_);
-    return status == UCS_OK ? OkStatus() : UcxError("registering a send buffer", status);
-  }
-  std::span<std::byte> bytes() override { return memory_.bytes(); }
-  ucp_mem_h handle() const { return handle_; }
-
- private:
-  const ucp_context_h context_;
-  AlignedBuffer memory_;
-  ucp_mem_h handle_ = nullptr;
-};
 
 class UcxTransport : public Transport {
  public:
@@ -73,6 +47,11 @@ class UcxTransport : public Transport {
   Result<PeerId> Connect(const std::string& address) override;
   Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) override;
   Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
+              std::function<void(Status)> done) override;
+  bool one_sided() const override { return one_sided_; }
+  Result<std::string> ShareMemory(std::span<const std::byte> memory) override;
+  Status OpenMemory(PeerId peer, const std::string& key) override;
+  Status Read(PeerId peer, std::span<const ReadPiece> pieces, SendBuffer* into,
               std::function<void(Status)> done) override;
   int Progress() override;
   void Wait(Nanos timeout) override;
@@ -89,6 +68,8 @@ class UcxTransport : public Transport {
     bool given_up = false;  // by Disconnect: nothing more is told
     bool closed = false;    // UCX is done with the endpoint and will not name this peer again
     Status lost;            // not ok once UCX has reported the endpoint
+    UcxReads reads;
+    bool is_reading = false;  // in reading_
   };
   // A send under way. UCX 1.13 does not copy the header, so it lives here; reused.
   struct Operation {
@@ -98,11 +79,12 @@ class UcxTransport : public Transport {
     std::function<void(Status)> done;
   };
 
-  Status OpenContext(const UcxOptions& options);
   Status OpenWorker();
+  Result<Peer*> FindConnected(PeerId peer);
   Operation* TakeOperation();
   void Finish(Operation* operation, ucs_status_t status);
   void CloseEndpoint(Peer* peer);
+  int AdvanceReads();
   int EndLostPeers();
 
   static void OnSent(void* request, ucs_status_t status, void* user_data);
@@ -114,6 +96,8 @@ class UcxTransport : public Transport {
 
   const uint64_t id_;
   ucp_context_h context_ = nullptr;
+  bool one_sided_ = false;
+  bool can_read_ = false;  // one-sided or emulated
   ucp_worker_h worker_ = nullptr;
   int worker_fd_ = -1;
   int wake_fd_ = -1;
@@ -124,6 +108,8 @@ class UcxTransport : public Transport {
   std::unordered_map<PeerId, std::unique_ptr<Peer>> peers_;
   std::unordered_map<uint64_t, Peer*> peer_of_remote_;  // those that may still deliver
   std::vector<Peer*> ending_;                           // lost or given up, not yet erased
+  std::vector<Peer*> reading_;                          // with reads whose `done` has not run
+  std::unique_ptr<UcxSharedMemory> shared_memory_;
   int closes_under_way_ = 0;
   int events_ = 0;  // of the Progress under way
   std::vector<std::unique_ptr<Operation>> operations_;
@@ -131,7 +117,10 @@ class UcxTransport : public Transport {
 };
 
 Status UcxTransport::Open(const UcxOptions& options) {
-  RETURN_IF_ERROR(OpenContext(options));
+  ASSIGN_OR_RETURN(const UcxContext opened, OpenUcxContext(options));
+  context_ = opened.context;
+  one_sided_ = opened.one_sided;
+  can_read_ = one_sided_ || options.emulated_reads;
   RETURN_IF_ERROR(OpenWorker());
   wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (wake_fd_ < 0) return Unavailable(fmt::format("eventfd: {}", std::strerror(errno)));
@@ -139,33 +128,6 @@ Status UcxTransport::Open(const UcxOptions& options) {
   ucp_get_version(&major, &minor, &release);
   settings_ = fmt::format("ucx {}.{} segment {}", major, minor, options.segment_bytes);
   return OkStatus();
-}
-
-Status UcxTransport::OpenContext(const UcxOptions& options) {
-  ucp_config_t* config = nullptr;
-  ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
-  if (status != UCS_OK) return UcxError("reading its configuration", status);
-  const std::unique_ptr<ucp_config_t, void (*)(ucp_config_t*)> owner(config, &ucp_config_release);
-  const std::string segment = std::to_string(options.segment_bytes);
-  // Eager only: a rendezvous reply would cost a round trip, and our handler refuses it. Zero copy
-  // from 1 KiB: by default 63 KB messages are copied through 8 KB pieces, three times slower.
-  const std::pair<const char*, const char*> settings[] = {
-      {"TLS", options.tls.c_str()}, {"NET_DEVICES", options.net_devices.c_str()},
-      {"RNDV_THRESH", "inf"},       {"ZCOPY_THRESH", "1k"},
-      {"PROTO_ENABLE", "n"},        {"RX_SEG_SIZE", segment.c_str()},
-  };
-  for (const auto& [key, value] : settings) {
-    status = ucp_config_modify(config, key, value);
-    if (status != UCS_OK) return UcxError(fmt::format("setting {}={}", key, value), status);
-  }
-  ucp_params_t params = {};
-  params.field_mask = UCP_PARAM_FIELD_FEATURES;
-  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
-  status = ucp_init(&params, config, &context_);
-  if (status == UCS_OK) return OkStatus();
-  return UcxError(fmt::format("starting with transports \"{}\" on devices \"{}\"", options.tls,
-                              options.net_devices),
-                  status);
 }
 
 Status UcxTransport::OpenWorker() {
@@ -195,10 +157,9 @@ Status UcxTransport::OpenWorker() {
       {id_, {reinterpret_cast<const char*>(attributes.address), attributes.address_length}});
   ucp_worker_release_address(worker_, attributes.address);
   if (attributes.max_am_header >= kHeaderBytesMax + kIdBytes) return OkStatus();
-  return Unavailable(
-      fmt::format("UCX: headers of at most {} bytes, {} are needed: raise "
-                  "UCX_TCP_TX_SEG_SIZE",
-                  attributes.max_am_header, kHeaderBytesMax + kIdBytes));
+  return Unavailable(fmt::format(
+      "UCX: headers of at most {} bytes, {} are needed: raise UCX_TCP_TX_SEG_SIZE or the MTU",
+      attributes.max_am_header, kHeaderBytesMax + kIdBytes));
 }
 
 UcxTransport::~UcxTransport() {
@@ -212,7 +173,9 @@ UcxTransport::~UcxTransport() {
   while (worker_ != nullptr && closes_under_way_ > 0 && Clock::Real().Now() < deadline) {
     ucp_worker_progress(worker_);
   }
+  for (auto& [id, peer] : peers_) peer->reads.Abandon();
   if (worker_ != nullptr) ucp_worker_destroy(worker_);
+  shared_memory_.reset();
   if (context_ != nullptr) ucp_cleanup(context_);
   if (wake_fd_ >= 0) ::close(wake_fd_);
 }
@@ -242,11 +205,57 @@ Result<PeerId> UcxTransport::Connect(const std::string& address) {
 }
 
 Result<std::unique_ptr<SendBuffer>> UcxTransport::AllocateSendBuffer(size_t size_bytes) {
-  ASSIGN_OR_RETURN(AlignedBuffer memory,
-                   AlignedBuffer::Allocate(size_bytes, PageBacking::kTransparent));
-  auto buffer = std::make_unique<UcxBuffer>(context_, std::move(memory));
-  RETURN_IF_ERROR(buffer->Register());
+  ASSIGN_OR_RETURN(std::unique_ptr<UcxBuffer> buffer, UcxBuffer::Allocate(context_, size_bytes));
   return std::unique_ptr<SendBuffer>(std::move(buffer));
+}
+
+Result<UcxTransport::Peer*> UcxTransport::FindConnected(PeerId peer) {
+  const auto found = peers_.find(peer);
+  if (found == peers_.end() || found->second->given_up || !found->second->lost.ok()) {
+    return Unavailable(fmt::format("peer {} is not connected", peer));
+  }
+  return found->second.get();
+}
+
+Result<std::string> UcxTransport::ShareMemory(std::span<const std::byte> memory) {
+  if (!can_read_) return Transport::ShareMemory(memory);
+  if (shared_memory_ != nullptr) return FailedPrecondition("memory is shared already");
+  if (memory.empty()) return InvalidArgument("no memory to share");
+  ASSIGN_OR_RETURN(shared_memory_, UcxSharedMemory::Register(context_, memory));
+  return shared_memory_->key();
+}
+
+Status UcxTransport::OpenMemory(PeerId id, const std::string& key) {
+  if (!can_read_) return Transport::OpenMemory(id, key);
+  ASSIGN_OR_RETURN(Peer * peer, FindConnected(id));
+  return peer->reads.Open(peer->endpoint, key);
+}
+
+Status UcxTransport::Read(PeerId id, std::span<const ReadPiece> pieces, SendBuffer* into,
+                          std::function<void(Status)> done) {
+  if (!can_read_) return Transport::Read(id, pieces, into, std::move(done));
+  ASSIGN_OR_RETURN(Peer * peer, FindConnected(id));
+  auto* buffer = static_cast<UcxBuffer*>(into);  // made by our AllocateSendBuffer
+  RETURN_IF_ERROR(peer->reads.Add(pieces, buffer, std::move(done)));
+  if (!std::exchange(peer->is_reading, true)) reading_.push_back(peer);
+  return OkStatus();
+}
+
+// `done` may start reads, from these peers or others.
+int UcxTransport::AdvanceReads() {
+  int finished = 0;
+  for (size_t i = 0; i < reading_.size();) {
+    Peer* peer = reading_[i];
+    finished += peer->reads.Advance();
+    if (!peer->reads.idle()) {
+      ++i;
+      continue;
+    }
+    peer->is_reading = false;
+    reading_[i] = reading_.back();
+    reading_.pop_back();
+  }
+  return finished;
 }
 
 UcxTransport::Operation* UcxTransport::TakeOperation() {
@@ -267,12 +276,9 @@ Status UcxTransport::Send(PeerId to, std::span<const std::byte> header, SendBuff
                                          header.size(), body_bytes, kHeaderBytesMax,
                                          kBodyBytesMax));
   }
-  const auto found = peers_.find(to);
-  if (found == peers_.end() || found->second->given_up || !found->second->lost.ok()) {
-    return Unavailable(fmt::format("peer {} is not connected", to));
-  }
+  ASSIGN_OR_RETURN(Peer * peer, FindConnected(to));
   Operation* operation = TakeOperation();
-  operation->peer = found->second.get();
+  operation->peer = peer;
   operation->done = std::move(done);
   operation->header.resize(kIdBytes + header.size());
   std::memcpy(operation->header.data(), &id_, kIdBytes);
@@ -333,6 +339,7 @@ void UcxTransport::OnEndpointError(void* argument, ucp_ep_h, ucs_status_t status
   const bool is_ending = peer->given_up;
   peer->lost =
       Unavailable(fmt::format("the connection failed (UCX: {})", ucs_status_string(status)));
+  peer->reads.Fail(peer->lost);
   if (!is_ending) peer->transport->ending_.push_back(peer);
 }
 
@@ -379,14 +386,14 @@ void UcxTransport::CloseEndpoint(Peer* peer) {
   --closes_under_way_;
 }
 
-// Closes the endpoints of peers lost or given up, and reports and forgets those without sends under
-// way.
+// Closes the endpoints of peers lost or given up, and reports and forgets those without sends and
+// reads under way.
 int UcxTransport::EndLostPeers() {
   int reported = 0;
   for (size_t i = 0; i < ending_.size();) {
     Peer* peer = ending_[i];
     CloseEndpoint(peer);
-    if (!peer->closed || peer->sends_under_way > 0) {
+    if (!peer->closed || peer->sends_under_way > 0 || peer->is_reading) {
       ++i;
       continue;
     }
@@ -402,7 +409,9 @@ int UcxTransport::EndLostPeers() {
 
 int UcxTransport::Progress() {
   for (unsigned round = 0; round < kProgressRoundsMax; ++round) {
-    if (ucp_worker_progress(worker_) == 0) break;
+    const unsigned progressed = ucp_worker_progress(worker_);
+    if (!reading_.empty()) events_ += AdvanceReads();
+    if (progressed == 0) break;
   }
   if (!ending_.empty()) events_ += EndLostPeers();
   return std::exchange(events_, 0);
@@ -410,6 +419,9 @@ int UcxTransport::Progress() {
 
 void UcxTransport::Wait(Nanos timeout) {
   if (timeout <= Nanos::zero() || events_ > 0 || !ending_.empty()) return;
+  for (const Peer* peer : reading_) {
+    if (peer->reads.ready()) return;
+  }
   // BUSY, or anything but OK: something arrived since the last Progress.
   if (ucp_worker_arm(worker_) != UCS_OK) return;
   pollfd entries[2] = {{worker_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
@@ -433,6 +445,7 @@ void UcxTransport::Disconnect(PeerId id) {
   Peer* peer = found->second.get();
   peer->given_up = true;
   peer_of_remote_.erase(peer->remote_id);
+  peer->reads.Fail(Cancelled("the peer was given up"));
   if (peer->lost.ok()) ending_.push_back(peer);  // else it is there already
 }
 
