@@ -2,55 +2,49 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
+
 #include "common/client/lookup_connect.h"
 #include "common/client/lookup_loop.h"
 #include "common/client/lookup_plan.h"
+#include "common/client/path_calibration.h"
+#include "common/client/step_pool.h"
 
 namespace engram::client {
 namespace {
 
-constexpr size_t kStepsPooledMax = 64;
-
+// Lives in its step, which it keeps alive, so that none is allocated.
 class StepTicket : public Ticket {
  public:
-  StepTicket(std::shared_ptr<Step> step, const Clock& clock, Nanos spin)
-      : step_(std::move(step)), clock_(clock), spin_(spin) {}
+  // Takes over one reference to `pooled`, until its own memory, the room there, is given back.
+  StepTicket(PooledStep* pooled, LookupLoop* loop, const Clock& clock, Nanos spin)
+      : step_(&pooled->step), loop_(loop), clock_(clock), spin_(spin) {}
   ~StepTicket() override { step_->Detach(); }
 
-  Status Wait(uint32_t layer_index) override { return step_->Wait(layer_index, clock_, spin_); }
+  static void* operator new(size_t, TicketRoom& room) { return room.bytes; }
+  static void operator delete(void* ticket, TicketRoom&) { operator delete(ticket); }
+  static void operator delete(void* ticket) {
+    const auto* room = reinterpret_cast<const TicketRoom*>(static_cast<const std::byte*>(ticket) -
+                                                           offsetof(TicketRoom, bytes));
+    StepRef::Adopt(room->owner);
+  }
+
+  // The loop may be gone when the step is done, as all its steps are by then.
+  Status Wait(uint32_t layer_index) override {
+    if (!step_->Done(layer_index)) loop_->DriveUntil(*step_, layer_index);
+    return step_->Wait(layer_index, clock_, spin_);
+  }
   bool Ready(uint32_t layer_index) const override { return step_->Ready(layer_index, clock_); }
 
  private:
-  const std::shared_ptr<Step> step_;  // shared with the IO thread until its last reply
+  Step* const step_;
+  LookupLoop* const loop_;
   const Clock& clock_;
   const Nanos spin_;
 };
+static_assert(sizeof(StepTicket) <= sizeof(TicketRoom::bytes));
 
 }  // namespace
-
-// Steps whose ticket and requests are gone, kept for their buffers.
-struct LookupClient::StepPool {
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Step>> free;
-
-  static std::shared_ptr<Step> Take(const std::shared_ptr<StepPool>& pool,
-                                    const std::shared_ptr<const PlanContext>& context) {
-    std::unique_ptr<Step> step;
-    {
-      const std::lock_guard lock(pool->mutex);
-      if (!pool->free.empty()) {
-        step = std::move(pool->free.back());
-        pool->free.pop_back();
-      }
-    }
-    if (step == nullptr) step = std::make_unique<Step>(context);
-    return {step.release(), [pool](Step* done) {
-              std::unique_ptr<Step> owned(done);
-              const std::lock_guard lock(pool->mutex);
-              if (pool->free.size() < kStepsPooledMax) pool->free.push_back(std::move(owned));
-            }};
-  }
-};
 
 LookupClient::LookupClient(const LookupClientOptions& options,
                            std::shared_ptr<const PlanContext> context, const Clock& clock)
@@ -66,30 +60,30 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
                                                             const Clock& clock) {
   ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport, options.make_transport());
   ASSIGN_OR_RETURN(Cluster cluster, ConnectCluster(options, *transport));
-  auto context =
-      std::make_shared<const PlanContext>(MakePlanContext(layout, cluster.map, cluster.labels));
-  std::unique_ptr<LookupClient> client(new LookupClient(options, std::move(context), clock));
+  PlanContext context = MakePlanContext(layout, cluster.map, cluster.labels);
+  context.check_rows = options.check_rows;
+  std::unique_ptr<LookupClient> client(
+      new LookupClient(options, std::make_shared<const PlanContext>(std::move(context)), clock));
   client->identity_ = cluster.controls[0]->welcome().identity;
   client->members_ = cluster.map.members;
+  const uint32_t epoch = cluster.map.epoch;
 
+  const Nanos timeout = std::chrono::milliseconds(options.connect_timeout_ms);
   const std::vector<KnownRow> known = KnownRowsOf(cluster);
-  std::vector<NodeLink> links;
-  for (size_t node = 0; node < cluster.controls.size(); ++node) {
-    const net::Welcome& welcome = cluster.controls[node]->welcome();
-    const Result<net::PeerId> peer = transport->Connect(welcome.address);
-    if (!peer.ok()) {
-      return peer.status().WithContext(fmt::format("memory node {}", cluster.labels[node]));
-    }
-    links.push_back({cluster.labels[node], *peer, std::move(cluster.controls[node])});
-  }
+  ASSIGN_OR_RETURN(std::vector<NodeLink> links,
+                   LinkNodes(std::move(cluster), options, layout, *transport));
   LookupLoop::Options loop_options;
   loop_options.requests_max = options.inflight_requests_max;
   loop_options.spin = client->spin_;
-  loop_options.epoch = cluster.map.epoch;
+  loop_options.epoch = epoch;
+  loop_options.caller_driven = options.caller_driven;
   client->loop_ =
       std::make_unique<LookupLoop>(loop_options, std::move(transport), std::move(links), clock);
-  RETURN_IF_ERROR(CheckKnownRows(
-      *client, known, layout, clock.Now() + std::chrono::milliseconds(options.connect_timeout_ms)));
+  if (options.check_rows) {
+    RETURN_IF_ERROR(CheckKnownPaths(*client, *client->loop_, known, layout, clock.Now() + timeout));
+  }
+  RETURN_IF_ERROR(
+      CalibratePaths(*client, *client->loop_, *client->context_, clock.Now() + timeout, clock));
   client->rows_asked_ = 0;
   client->rows_distinct_ = 0;
   client->loop_->ResetCounters();
@@ -98,12 +92,18 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
 
 Result<std::unique_ptr<Ticket>> LookupClient::Submit(std::span<const LayerLookup> layers,
                                                      const SubmitOptions& options) {
-  std::shared_ptr<Step> step = StepPool::Take(pool_, context_);
-  RETURN_IF_ERROR(step->Plan(layers, options.deadline));
+  StepRef step = pool_->Take(context_);
+  RETURN_IF_ERROR(step->Plan(layers, options));
   RETURN_IF_ERROR(loop_->Post(step));
   rows_asked_.fetch_add(step->rows_asked(), std::memory_order_relaxed);
   rows_distinct_.fetch_add(step->rows_distinct(), std::memory_order_relaxed);
-  return std::unique_ptr<Ticket>(std::make_unique<StepTicket>(std::move(step), clock_, spin_));
+  PooledStep* pooled = step.Release();
+  return std::unique_ptr<Ticket>(new (pooled->ticket)
+                                     StepTicket(pooled, loop_.get(), clock_, spin_));
+}
+
+void LookupClient::Poll() {
+  if (loop_->caller_driven()) loop_->Drive();
 }
 
 SourceStats LookupClient::stats() const {
@@ -112,13 +112,33 @@ SourceStats LookupClient::stats() const {
   stats.rows_distinct = rows_distinct_.load();
   for (size_t node = 0; node < members_.size(); ++node) {
     const NodeCounters& counters = loop_->counters(node);
-    stats.nodes.push_back({members_[node],
-                           counters.rows_fetched.load(),
-                           counters.bytes_fetched.load(),
-                           counters.requests.load(),
-                           {}});
+    SourceStats::Node told;
+    told.name = members_[node];
+    told.rows_fetched = counters.rows_fetched.load();
+    told.bytes_fetched = counters.bytes_fetched.load();
+    told.requests = counters.requests.load();
+    for (size_t i = 0; i < kPathCount; ++i) told.rows_by_path[i] = counters.rows_by_path[i].load();
+    stats.nodes.push_back(std::move(told));
   }
   return stats;
+}
+
+std::vector<std::string> LookupClient::DescribePaths() const {
+  std::vector<std::string> lines;
+  for (size_t node = 0; node < members_.size(); ++node) {
+    const NodePaths& paths = loop_->paths(node);
+    std::string line = members_[node] + ":";
+    for (size_t i = 0; i < kPathCount; ++i) {
+      if (!paths.open[i]) continue;
+      line += fmt::format(" {}", PathName(static_cast<Path>(i)));
+      if (paths.costs[i].fixed_ns == 0) continue;  // not measured: it is the only one
+      line += fmt::format(" {:.1f} us + {:.0f} ns/row", paths.costs[i].fixed_ns / 1e3,
+                          paths.costs[i].per_row_ns);
+    }
+    if (paths.forced) line += " (forced)";
+    lines.push_back(std::move(line));
+  }
+  return lines;
 }
 
 uint64_t LookupClient::messages_dropped() const { return loop_->messages_dropped(); }

@@ -14,6 +14,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/node_paths.h"
 #include "common/client/row_source.h"
 #include "common/net/transport.h"
 #include "common/table/identity.h"
@@ -22,7 +23,7 @@
 namespace engram::client {
 
 class LookupLoop;
-class Step;
+class StepPool;
 struct PlanContext;
 
 struct LookupClientOptions {
@@ -32,6 +33,12 @@ struct LookupClientOptions {
       5000;               // of each control connection, and of fetching the known answers
   uint32_t spin_us = 50;  // Wait and the IO thread spin this long before they sleep
   uint32_t inflight_requests_max = 1024;
+  // No thread of its own: Submit, Wait and Poll move everything, all from one thread. Lowest
+  // latency for a caller that has nothing better to do than to wait.
+  bool caller_driven = false;
+  PathChoice path;  // none: the cheapest for each request, calibrated at connect
+  // False in benchmarks only: rows are taken as they come, damaged or not.
+  bool check_rows = true;
   // Makes the transport the client owns; tests pass one of a loopback hub.
   std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
 };
@@ -52,12 +59,14 @@ class LookupClient : public RowSource {
   // OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may outlive the client.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
                                          const SubmitOptions& options) override;
+  void Poll() override;
   SourceStats stats() const override;
+  // What the calibration found, for logs: one line a node.
+  std::vector<std::string> DescribePaths() const;
   // Messages that belonged to no request: late, repeated or unreadable.
   uint64_t messages_dropped() const;
 
  private:
-  struct StepPool;
   LookupClient(const LookupClientOptions& options, std::shared_ptr<const PlanContext> context,
                const Clock& clock);
 

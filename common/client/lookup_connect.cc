@@ -130,6 +130,26 @@ Result<Cluster> ConnectCluster(const LookupClientOptions& options,
   return InMapOrder(std::move(reached));
 }
 
+Result<std::vector<NodeLink>> LinkNodes(Cluster cluster, const LookupClientOptions& options,
+                                        const table::TableLayout& layout,
+                                        net::Transport& transport) {
+  std::vector<NodeLink> links;
+  for (size_t node = 0; node < cluster.controls.size(); ++node) {
+    const net::Welcome& welcome = cluster.controls[node]->welcome();
+    NodeLink link;
+    link.label = cluster.labels[node];
+    const Result<net::PeerId> peer = transport.Connect(welcome.address);
+    if (!peer.ok()) return peer.status().WithContext(fmt::format("memory node {}", link.label));
+    link.peer = *peer;
+    ASSIGN_OR_RETURN(link.paths,
+                     OpenPaths(options.path, welcome, layout, link.label, transport, link.peer,
+                               std::chrono::milliseconds(options.connect_timeout_ms)));
+    link.control = std::move(cluster.controls[node]);
+    links.push_back(std::move(link));
+  }
+  return links;
+}
+
 std::vector<KnownRow> KnownRowsOf(const Cluster& cluster) {
   std::vector<KnownRow> known;
   for (size_t node = 0; node < cluster.controls.size(); ++node) {

@@ -8,6 +8,7 @@
 
 #include "common/base/status.h"
 #include "common/client/lookup_client.h"
+#include "common/client/lookup_loop.h"
 #include "common/net/control.h"
 
 namespace engram::client {
@@ -22,6 +23,11 @@ struct Cluster {
 // Says hello to every address with `transport`'s settings and address. Errors as
 // LookupClient::Connect.
 Result<Cluster> ConnectCluster(const LookupClientOptions& options, const net::Transport& transport);
+
+// Connects the transport to every node and opens the paths to its rows.
+Result<std::vector<NodeLink>> LinkNodes(Cluster cluster, const LookupClientOptions& options,
+                                        const table::TableLayout& layout,
+                                        net::Transport& transport);
 
 // A row a node vouches for.
 struct KnownRow {

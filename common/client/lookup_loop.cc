@@ -6,30 +6,19 @@
 #include <cstring>
 #include <utility>
 
-#include "common/net/wire_encode.h"
 #include "common/table/row_check.h"
 
 namespace engram::client {
 namespace {
 
-constexpr size_t kSendBuffersMax = 64;  // of kBodyBytesMax each; further requests wait for one
 constexpr Nanos kSleepMax = std::chrono::milliseconds(20);
 constexpr Nanos kDrainTimeout = std::chrono::seconds(5);
 constexpr Nanos kControlCheckEvery = std::chrono::milliseconds(20);
-
-template <typename Id>
-void WriteIds(const LayerPlan& plan, const Section& section, std::byte*& out) {
-  for (uint32_t i = section.first; i < section.first + section.count; ++i) {
-    const Id id = static_cast<Id>(plan.rows[plan.by_node[i]]);
-    std::memcpy(out, &id, sizeof(id));
-    out += sizeof(id);
-  }
-}
-
-uint32_t BudgetMicros(Nanos left) {
-  const int64_t micros = std::chrono::duration_cast<std::chrono::microseconds>(left).count();
-  return static_cast<uint32_t>(std::clamp<int64_t>(micros, 0, UINT32_MAX));
-}
+constexpr uint64_t kSlotMask = 0xffff;
+constexpr int kSlotBits = 16;
+// Local requests up to this size are served by the caller in Submit: about 5 us of copying, less
+// than waking the loop's thread costs.
+constexpr uint32_t kInlineRows = 256;
 
 }  // namespace
 
@@ -40,20 +29,43 @@ LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transpor
       nodes_(std::move(nodes)),
       counters_(nodes_.size()),
       gone_(nodes_.size()),
+      slots_(options.requests_max),
+      queues_(nodes_.size()),
       transport_(std::move(transport)) {
+  CHECK_LE(options.requests_max, kSlotMask);
+  for (uint32_t slot = options.requests_max; slot > 0; --slot) free_slots_.push_back(slot - 1);
+  for (uint32_t node = 0; node < nodes_.size(); ++node) {
+    node_of_peer_[nodes_[node].peer] = node;
+    const uint32_t window = nodes_[node].control->welcome().window;
+    queues_[node].window = window == 0 ? options.requests_max : window;
+    for (IdRing& ring : queues_[node].waiting) ring = IdRing(options.requests_max);
+  }
+  next_control_check_ = last_event_ = clock_.Now();
   transport_->SetHandler(this);
-  thread_ = std::thread([this] { Run(); });
+  if (!options.caller_driven) thread_ = std::thread([this] { Run(); });
 }
 
 LookupLoop::~LookupLoop() {
   stopping_.store(true);
   transport_->WakeUp();
-  thread_.join();
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    Shutdown();
+  }
 }
 
-Status LookupLoop::Post(std::shared_ptr<Step> step) {
-  const auto count = static_cast<uint32_t>(step->requests().size());
-  if (count == 0) return OkStatus();  // no rows at all
+Status LookupLoop::Post(const StepRef& step) {
+  bool all_served = true;
+  uint32_t count = 0;
+  for (NodeRequest& request : step->requests()) {
+    request.path = nodes_[request.node].paths.Choose(request.rows);
+    request.served =
+        request.path == Path::kLocal && (options_.caller_driven || request.rows <= kInlineRows);
+    all_served = all_served && request.served;
+    count += request.served ? 0 : 1;
+  }
+  if (step->requests().empty()) return OkStatus();  // no rows at all
   {
     const std::lock_guard lock(mutex_);
     for (const NodeRequest& request : step->requests()) {
@@ -71,9 +83,23 @@ Status LookupLoop::Post(std::shared_ptr<Step> step) {
                       before, count, options_.requests_max));
     }
     requests_under_way_.fetch_add(count);
-    posts_.push_back(std::move(step));
+    if (!all_served) {
+      posts_.push_back(step);
+      has_posts_.store(true);
+    }
   }
-  transport_->WakeUp();
+  // The others' answers come while these are copied.
+  if (!all_served && options_.caller_driven) {
+    TakePosts();
+    SendQueued();
+  } else if (!all_served && sleeping_.load()) {
+    transport_->WakeUp();
+  }
+  for (const NodeRequest& request : step->requests()) {
+    if (!request.served) continue;
+    const Status served = ServeLocal(*step, request);
+    if (!served.ok()) step->Fail(request, served);
+  }
   return OkStatus();
 }
 
@@ -82,32 +108,43 @@ void LookupLoop::ResetCounters() {
     counters.rows_fetched = 0;
     counters.bytes_fetched = 0;
     counters.requests = 0;
+    for (auto& rows : counters.rows_by_path) rows = 0;
   }
 }
 
 void LookupLoop::Run() {
-  next_control_check_ = last_event_ = clock_.Now();
   while (!stopping_.load()) {
-    TakePostsOnLoop();
-    SendQueuedOnLoop();
-    const int events = transport_->Progress();
     const TimePoint now = clock_.Now();
-    if (now >= next_deadline_) ExpireOnLoop(now);
-    if (now >= next_control_check_) CheckControlsOnLoop(now);
-    if (events > 0) {
-      last_event_ = now;
-    } else {
-      SleepOnLoop(now);
-    }
+    if (RunOnce(now) == 0) Sleep(now, next_deadline_);
   }
-  TakePostsOnLoop();
-  while (!requests_.empty()) EndOnLoop(requests_.begin()->first, Cancelled("the client closed"));
-  for (const NodeLink& node : nodes_) transport_->Disconnect(node.peer);
-  DrainSendsOnLoop();
+  Shutdown();
 }
 
-// A send that completed after its buffer is gone would write into freed memory.
-void LookupLoop::DrainSendsOnLoop() {
+int LookupLoop::RunOnce(TimePoint now) {
+  TakePosts();
+  SendQueued();
+  const int events = transport_->Progress();
+  if (events > 0) last_event_ = now;
+  if (now >= next_deadline_) Expire(now);
+  if (now >= next_control_check_) CheckControls(now);
+  return events;
+}
+
+void LookupLoop::DriveUntil(const Step& step, uint32_t layer_index) {
+  while (options_.caller_driven && !step.Done(layer_index)) {
+    const TimePoint now = clock_.Now();
+    if (now >= step.LayerDeadline(layer_index)) return;
+    if (RunOnce(now) == 0) Sleep(now, std::min(next_deadline_, step.LayerDeadline(layer_index)));
+  }
+}
+
+void LookupLoop::Shutdown() {
+  TakePosts();
+  for (Request& request : slots_) {
+    if (request.id != 0) End(request, Cancelled("the client closed"));
+  }
+  for (const NodeLink& node : nodes_) transport_->Disconnect(node.peer);
+  // A send or read that completed after its buffer is gone would touch freed memory.
   const TimePoint deadline = Clock::Real().Now() + kDrainTimeout;
   while (free_buffers_.size() < buffers_.size() && Clock::Real().Now() < deadline) {
     transport_->Progress();
@@ -115,220 +152,180 @@ void LookupLoop::DrainSendsOnLoop() {
   CHECK_EQ(free_buffers_.size(), buffers_.size()) << "sends outlive Disconnect";
 }
 
-void LookupLoop::SleepOnLoop(TimePoint now) {
-  if (!requests_.empty() && now - last_event_ < options_.spin) return;
-  const TimePoint until = std::min(next_deadline_, next_control_check_);
+void LookupLoop::Sleep(TimePoint now, TimePoint until) {
+  if (requests_under_way_.load(std::memory_order_relaxed) > 0 && now - last_event_ < options_.spin)
+    return;
+  until = std::min(until, next_control_check_);
   if (until <= now) return;
-  transport_->Wait(std::min<Nanos>(until - now, kSleepMax));
+  sleeping_.store(true);
+  // A post before that store has set has_posts_; one after it sees us sleeping.
+  if (!has_posts_.load()) transport_->Wait(std::min<Nanos>(until - now, kSleepMax));
+  sleeping_.store(false);
 }
 
-void LookupLoop::TakePostsOnLoop() {
+void LookupLoop::TakePosts() {
+  if (!has_posts_.load()) return;
   {
     const std::lock_guard lock(mutex_);
-    if (posts_.empty()) return;
     taken_.swap(posts_);
+    has_posts_.store(false);
   }
-  for (const std::shared_ptr<Step>& step : taken_) {
+  for (const StepRef& step : taken_) {
     for (uint32_t index = 0; index < step->requests().size(); ++index) {
-      const uint64_t id = next_request_id_++;
-      requests_[id] = {step, index, step->requests()[index].rows, true};
-      to_send_.push_back(id);
-      next_deadline_ = std::min(next_deadline_, step->deadline());
+      if (!step->requests()[index].served) Queue(step, index);
     }
   }
   taken_.clear();
 }
 
-void LookupLoop::SendQueuedOnLoop() {
-  while (!to_send_.empty()) {
-    const uint64_t id = to_send_.front();
-    const auto found = requests_.find(id);
-    if (found != requests_.end()) {  // else it has ended meanwhile
-      if (free_buffers_.empty() && buffers_.size() == kSendBuffersMax) return;
-      const Status sent = SendOnLoop(id, found->second);
-      if (!sent.ok()) EndOnLoop(id, sent);
-    }
-    to_send_.pop_front();
+void LookupLoop::Queue(const StepRef& step, uint32_t index) {
+  const uint32_t slot = free_slots_.back();  // requests_under_way_ keeps one free
+  free_slots_.pop_back();
+  Request& request = slots_[slot];
+  request.id = next_sequence_++ << kSlotBits | slot;
+  request.step = step;
+  request.index = index;
+  request.rows_missing = request.plan().rows;
+  request.sent = false;
+  request.section = 0;
+  request.first = 0;
+  next_deadline_ = std::min(next_deadline_, step->deadline());
+  if (request.plan().path == Path::kLocal) {
+    End(request, ServeLocal(*step, request.plan()));
+    return;
   }
+  IdRing& waiting = queues_[request.plan().node].waiting[static_cast<size_t>(step->priority())];
+  if (waiting.full()) {
+    queued_ -= waiting.Compact([this](uint64_t id) { return FindRequest(id) != nullptr; });
+  }
+  waiting.PushBack(request.id);
+  ++queued_;
 }
 
-net::SendBuffer* LookupLoop::TakeBufferOnLoop() {
-  if (free_buffers_.empty()) {
-    auto buffer = transport_->AllocateSendBuffer(net::kBodyBytesMax);
-    if (!buffer.ok()) return nullptr;
-    buffers_.push_back(std::move(*buffer));
-    free_buffers_.push_back(buffers_.back().get());
-  }
-  net::SendBuffer* buffer = free_buffers_.back();
-  free_buffers_.pop_back();
-  return buffer;
-}
-
-Status LookupLoop::SendOnLoop(uint64_t request_id, const Request& request) {
-  const NodeRequest& plan = request.plan();
-  const NodeLink& node = nodes_[plan.node];
-  {
-    const std::lock_guard lock(mutex_);
-    if (!gone_[plan.node].ok()) return gone_[plan.node];
-  }
-  net::SendBuffer* buffer = TakeBufferOnLoop();
-  if (buffer == nullptr) return ResourceExhausted("no memory for a send buffer");
-  const PlanContext& context = request.step->context();
-  std::byte* end = buffer->bytes().data();
-  wire_layers_.clear();
-  for (const Section& section : request.step->SectionsOf(plan)) {
-    wire_layers_.push_back({section.layer_index, section.count});
-    const LayerPlan& layer = request.step->layer(section.layer_index);
-    if (context.id_bytes == 4) {
-      WriteIds<uint32_t>(layer, section, end);
-    } else {
-      WriteIds<uint64_t>(layer, section, end);
-    }
-  }
-  const std::span<const std::byte> ids(buffer->bytes().data(), end);
-  net::LookupHeader header;
-  header.session = node.control->welcome().session;
-  header.request_id = request_id;
-  header.epoch = options_.epoch;
-  header.budget_us = BudgetMicros(request.step->deadline() - clock_.Now());
-  header.id_bytes = static_cast<uint8_t>(context.id_bytes);
-  net::EncodeLookup(header, wire_layers_, ids, header_);
-  counters_[plan.node].requests.fetch_add(1, std::memory_order_relaxed);
-  const Status sent =
-      transport_->Send(node.peer, header_, buffer, ids.size(), [this, buffer](const Status&) {
-        // A failed send shows as a lost peer, or as a deadline.
-        free_buffers_.push_back(buffer);
-      });
-  if (!sent.ok()) free_buffers_.push_back(buffer);
-  return sent;
+LookupLoop::Request* LookupLoop::FindRequest(uint64_t id) {
+  const size_t slot = id & kSlotMask;
+  return id != 0 && slot < slots_.size() && slots_[slot].id == id ? &slots_[slot] : nullptr;
 }
 
 void LookupLoop::OnMessage(net::PeerId from, std::span<const std::byte> header,
                            std::span<const std::byte> body) {
-  const auto node = std::find_if(nodes_.begin(), nodes_.end(),
-                                 [&](const NodeLink& link) { return link.peer == from; });
+  const auto node = node_of_peer_.find(from);
   const Result<net::MessageType> type = net::PeekType(header);
-  const auto index = static_cast<uint32_t>(node - nodes_.begin());
-  if (node != nodes_.end() && type.ok() && *type == net::MessageType::kRows) {
-    OnRowsOnLoop(index, header, body);
-  } else if (node != nodes_.end() && type.ok() && *type == net::MessageType::kLookupError) {
-    OnErrorOnLoop(index, header, body);
+  if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kRows) {
+    OnRows(node->second, header, body);
+  } else if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kLookupError) {
+    OnError(node->second, header, body);
   } else {
     messages_dropped_.fetch_add(1);
   }
 }
 
-void LookupLoop::OnRowsOnLoop(uint32_t node, std::span<const std::byte> header,
-                              std::span<const std::byte> body) {
+void LookupLoop::OnRows(uint32_t node, std::span<const std::byte> header,
+                        std::span<const std::byte> body) {
   net::RowsHeader rows;
   if (header.size() != sizeof(rows)) {
     messages_dropped_.fetch_add(1);
     return;
   }
   std::memcpy(&rows, header.data(), sizeof(rows));
-  const auto found = requests_.find(rows.request_id);
-  if (found == requests_.end() || found->second.plan().node != node) {
+  Request* request = FindRequest(rows.request_id);
+  if (request == nullptr || request->plan().node != node) {
     messages_dropped_.fetch_add(1);
     return;
   }
-  const Status placed = PlaceOnLoop(found->second, header, body);
-  if (!placed.ok()) return EndOnLoop(rows.request_id, placed);
-  if (found->second.rows_missing == 0) EndOnLoop(rows.request_id, OkStatus());
+  const Status placed = PlaceChunk(*request, header, body);
+  if (!placed.ok() || request->rows_missing == 0) End(*request, placed);
 }
 
-// The chunk, checked against its CRC and against what was asked, goes to its places.
-Status LookupLoop::PlaceOnLoop(Request& request, std::span<const std::byte> header,
-                               std::span<const std::byte> body) {
+// The chunk, compared with what was asked, goes to its places.
+Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> header,
+                              std::span<const std::byte> body) {
   ASSIGN_OR_RETURN(const net::RowsHeader rows, net::ParseRows(header, body));
   const NodeRequest& plan = request.plan();
   const std::span<const Section> sections = request.step->SectionsOf(plan);
   const auto section = std::find_if(sections.begin(), sections.end(), [&](const Section& s) {
     return s.layer_index == rows.layer_index;
   });
+  const uint32_t stride =
+      table::StoredRowBytes(request.step->context().layout.row_format.row_bytes());
   if (section == sections.end() || rows.first >= section->count ||
-      rows.row_count > section->count - rows.first ||
-      rows.stored_row_bytes !=
-          table::StoredRowBytes(request.step->context().layout.row_format.row_bytes())) {
+      rows.row_count > section->count - rows.first || rows.stored_row_bytes != stride) {
     return DataLoss(
         fmt::format("it sent rows {} + {} of {} bytes in layer {}, which were not asked "
                     "for",
                     rows.first, rows.row_count, rows.stored_row_bytes, rows.layer_index));
   }
+  std::array<const std::byte*, net::kChunkRowsMax> addresses;
+  for (uint32_t i = 0; i < rows.row_count; ++i) addresses[i] = body.data() + size_t{i} * stride;
   RETURN_IF_ERROR(
-      request.step->PlaceRows(*section, rows.first, rows.row_count, body, counters_[plan.node]));
+      request.step->PlaceRows({*section, rows.first, std::span(addresses).first(rows.row_count)},
+                              Path::kGather, counters_[plan.node]));
   if (rows.row_count > request.rows_missing) return DataLoss("it sent more rows than asked for");
   request.rows_missing -= rows.row_count;
   return OkStatus();
 }
 
-void LookupLoop::OnErrorOnLoop(uint32_t node, std::span<const std::byte> header,
-                               std::span<const std::byte> body) {
+void LookupLoop::OnError(uint32_t node, std::span<const std::byte> header,
+                         std::span<const std::byte> body) {
   const Result<net::LookupErrorHeader> error = net::ParseLookupError(header, body);
-  const auto found = error.ok() ? requests_.find(error->request_id) : requests_.end();
-  if (found == requests_.end() || found->second.plan().node != node) {
+  Request* request = error.ok() ? FindRequest(error->request_id) : nullptr;
+  if (request == nullptr || request->plan().node != node) {
     messages_dropped_.fetch_add(1);
     return;
   }
   const size_t text_bytes = std::min<size_t>(body.size(), 1024);
   const std::string text(reinterpret_cast<const char*>(body.data()), text_bytes);
-  EndOnLoop(error->request_id, Status(static_cast<Code>(error->code), text));
+  End(*request, Status(static_cast<Code>(error->code), text));
 }
 
 void LookupLoop::OnPeerLost(net::PeerId peer, const Status& why) {
-  for (uint32_t node = 0; node < nodes_.size(); ++node) {
-    if (nodes_[node].peer == peer) LoseNodeOnLoop(node, why);
-  }
+  const auto node = node_of_peer_.find(peer);
+  if (node != node_of_peer_.end()) LoseNode(node->second, why);
 }
 
-void LookupLoop::CheckControlsOnLoop(TimePoint now) {
+void LookupLoop::CheckControls(TimePoint now) {
   next_control_check_ = now + kControlCheckEvery;
   for (uint32_t node = 0; node < nodes_.size(); ++node) {
     if (nodes_[node].control->Lost()) {
-      LoseNodeOnLoop(node, Unavailable("it closed the control connection"));
+      LoseNode(node, Unavailable("it closed the control connection"));
     }
   }
 }
 
-void LookupLoop::LoseNodeOnLoop(uint32_t node, const Status& why) {
-  Status gone = Unavailable("is gone: " + why.message());
+void LookupLoop::LoseNode(uint32_t node, const Status& why) {
+  const Status gone = Unavailable("is gone: " + why.message());
   {
     const std::lock_guard lock(mutex_);
     if (!gone_[node].ok()) return;
     gone_[node] = gone;
   }
   transport_->Disconnect(nodes_[node].peer);
-  std::vector<uint64_t> hit;
-  for (const auto& [id, request] : requests_) {
-    if (request.plan().node == node) hit.push_back(id);
+  for (Request& request : slots_) {
+    if (request.id != 0 && request.plan().node == node) End(request, gone);
   }
-  for (const uint64_t id : hit) EndOnLoop(id, gone);
 }
 
-void LookupLoop::ExpireOnLoop(TimePoint now) {
-  std::vector<uint64_t> late;
+void LookupLoop::Expire(TimePoint now) {
   next_deadline_ = TimePoint::max();
-  for (const auto& [id, request] : requests_) {
+  for (Request& request : slots_) {
+    if (request.id == 0) continue;
     if (request.step->deadline() <= now) {
-      late.push_back(id);
+      End(request, DeadlineExceeded("no complete answer before the deadline"));
     } else {
       next_deadline_ = std::min(next_deadline_, request.step->deadline());
     }
   }
-  for (const uint64_t id : late) {
-    EndOnLoop(id, DeadlineExceeded("no complete answer before the deadline"));
-  }
 }
 
-// Before the caller is woken: its next Submit must find the room this request took.
-void LookupLoop::UncountOnLoop(Request& request) {
-  if (std::exchange(request.counted, false)) requests_under_way_.fetch_sub(1);
-}
-
-void LookupLoop::EndOnLoop(uint64_t request_id, const Status& why) {
-  const auto found = requests_.find(request_id);
-  UncountOnLoop(found->second);
-  if (!why.ok()) found->second.step->Fail(found->second.plan(), why);
-  requests_.erase(found);
+// What still waits in a queue, or is being read, finds its id gone.
+void LookupLoop::End(Request& request, const Status& why) {
+  if (request.sent) --queues_[request.plan().node].under_way;
+  // Before the caller is woken: its next Submit must find the room this request took.
+  requests_under_way_.fetch_sub(1);
+  if (!why.ok()) request.step->Fail(request.plan(), why);
+  request.id = 0;
+  request.step = StepRef();
+  free_slots_.push_back(static_cast<uint32_t>(&request - slots_.data()));
 }
 
 }  // namespace engram::client

@@ -1,13 +1,13 @@
-// The lookup client's IO thread: it alone drives the transport and watches the control connections.
+// The lookup client's loop: it alone drives the transport and watches the control connections.
 // Callers hand it planned steps; it sends their requests, places the rows that come back, and ends
-// what fails or is late.
+// what fails or is late. It runs on a thread of its own, or on the caller's (caller_driven).
 #pragma once
 
+#include <array>
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -15,7 +15,10 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/id_ring.h"
 #include "common/client/lookup_plan.h"
+#include "common/client/node_paths.h"
+#include "common/client/step_pool.h"
 #include "common/net/control.h"
 #include "common/net/transport.h"
 #include "common/net/wire.h"
@@ -27,14 +30,16 @@ struct NodeLink {
   std::string label;  // "m0 (127.0.0.1:7400)"
   net::PeerId peer = 0;
   std::unique_ptr<net::ControlClient> control;
+  NodePaths paths;
 };
 
 class LookupLoop : private net::TransportHandler {
  public:
   struct Options {
-    uint32_t requests_max = 1024;  // posted and not answered
+    uint32_t requests_max = 1024;  // posted and not answered; at most 65535
     Nanos spin = Nanos::zero();    // while requests are in flight, before sleeping
     uint32_t epoch = 1;
+    bool caller_driven = false;  // no thread: Post, Drive and DriveUntil from one thread
   };
   // `transport` is connected to every node's peer and is the loop's from now on.
   LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
@@ -44,21 +49,50 @@ class LookupLoop : private net::TransportHandler {
 
   // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone;
   // then nothing is sent.
-  Status Post(std::shared_ptr<Step> step);
-  const NodeCounters& counters(size_t node) const { return counters_[node]; }
+  Status Post(const StepRef& step);
+  // Caller-driven only: one round without blocking.
+  int Drive() { return RunOnce(clock_.Now()); }
+  // Caller-driven: rounds until the layer is done or late. Else nothing.
+  void DriveUntil(const Step& step, uint32_t layer_index);
+  bool caller_driven() const { return options_.caller_driven; }
+
   // Only while nothing is in flight.
+  NodePaths& paths(size_t node) { return nodes_[node].paths; }
   void ResetCounters();
+  size_t node_count() const { return nodes_.size(); }
+  const NodeCounters& counters(size_t node) const { return counters_[node]; }
   // Messages that belonged to no request of the sender's: late, repeated or unreadable.
   uint64_t messages_dropped() const { return messages_dropped_.load(); }
 
  private:
+  static constexpr size_t kPriorityCount = net::kPriorityCount;
+
   // `step` is shared with the caller's ticket: either may be the last to need it.
   struct Request {
-    std::shared_ptr<Step> step;
+    uint64_t id = 0;  // 0: the slot is free; else its low 16 bits are the slot
+    StepRef step;
     uint32_t index = 0;         // into step->requests()
     uint32_t rows_missing = 0;  // of this request
-    bool counted = true;        // in requests_under_way_
+    bool sent = false;          // counts in its node's window
+    // One-sided: the next rows to read.
+    uint32_t section = 0;
+    uint32_t first = 0;
     const NodeRequest& plan() const { return step->requests()[index]; }
+  };
+  // One-sided reads of some rows of a request into a buffer.
+  struct ReadOperation {
+    LookupLoop* loop = nullptr;
+    net::SendBuffer* buffer = nullptr;
+    uint64_t request_id = 0;
+    Section section;
+    uint32_t first = 0;
+    uint32_t count = 0;
+  };
+  // What waits to be sent to a node, by priority, and how much is there already.
+  struct NodeQueue {
+    std::array<IdRing, kPriorityCount> waiting;  // request ids, ended ones too
+    uint32_t under_way = 0;
+    uint32_t window = 0;
   };
 
   void OnMessage(net::PeerId from, std::span<const std::byte> header,
@@ -66,52 +100,65 @@ class LookupLoop : private net::TransportHandler {
   void OnPeerLost(net::PeerId peer, const Status& why) override;
 
   void Run();
-  void TakePostsOnLoop();
-  void SendQueuedOnLoop();
-  Status SendOnLoop(uint64_t request_id, const Request& request);
-  net::SendBuffer* TakeBufferOnLoop();
-  void OnRowsOnLoop(uint32_t node, std::span<const std::byte> header,
+  int RunOnce(TimePoint now);
+  void TakePosts();
+  void Queue(const StepRef& step, uint32_t index);
+  void SendQueued();
+  bool SendFirst(NodeQueue& queue, IdRing& waiting);
+  Status SendLookup(Request& request);
+  Result<bool> StartReads(Request& request);
+  void OnRead(ReadOperation* operation, const Status& status);
+  Status ServeLocal(Step& step, const NodeRequest& request);
+  net::SendBuffer* TakeBuffer();
+  bool HasBuffer() const;
+  void OnRows(uint32_t node, std::span<const std::byte> header, std::span<const std::byte> body);
+  Status PlaceChunk(Request& request, std::span<const std::byte> header,
                     std::span<const std::byte> body);
-  Status PlaceOnLoop(Request& request, std::span<const std::byte> header,
-                     std::span<const std::byte> body);
-  void OnErrorOnLoop(uint32_t node, std::span<const std::byte> header,
-                     std::span<const std::byte> body);
-  void ExpireOnLoop(TimePoint now);
-  void CheckControlsOnLoop(TimePoint now);
-  void LoseNodeOnLoop(uint32_t node, const Status& why);
-  void UncountOnLoop(Request& request);
-  void EndOnLoop(uint64_t request_id, const Status& why);  // ok: answered in full
-  void SleepOnLoop(TimePoint now);
-  void DrainSendsOnLoop();
+  void OnError(uint32_t node, std::span<const std::byte> header, std::span<const std::byte> body);
+  void Expire(TimePoint now);
+  void CheckControls(TimePoint now);
+  void LoseNode(uint32_t node, const Status& why);
+  Request* FindRequest(uint64_t id);
+  void End(Request& request, const Status& why);  // ok: answered in full
+  void Sleep(TimePoint now, TimePoint until);
+  void Shutdown();
 
   const Options options_;
   const Clock& clock_;
-  const std::vector<NodeLink> nodes_;
+  std::vector<NodeLink> nodes_;
+  std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
   std::vector<NodeCounters> counters_;
   std::atomic<uint64_t> messages_dropped_ = 0;
   std::atomic<uint32_t> requests_under_way_ = 0;  // posted and not ended
 
-  std::mutex mutex_;                          // guards the next two
-  std::vector<std::shared_ptr<Step>> posts_;  // bounded by requests_under_way_
-  std::vector<Status> gone_;                  // per node: why it is gone, or ok
+  std::mutex mutex_;            // guards the next two
+  std::vector<StepRef> posts_;  // bounded by requests_under_way_
+  std::vector<Status> gone_;    // per node: why it is gone, or ok
+  std::atomic<bool> has_posts_ = false;
+  std::atomic<bool> sleeping_ = false;
   std::atomic<bool> stopping_ = false;
 
   // The loop's own.
-  std::unordered_map<uint64_t, Request> requests_;  // by id
-  std::deque<uint64_t> to_send_;                    // ids waiting for a send buffer
-  uint64_t next_request_id_ = 1;
+  std::vector<Request> slots_;
+  std::vector<uint32_t> free_slots_;
+  std::vector<NodeQueue> queues_;  // per node
+  uint64_t next_sequence_ = 1;
+  size_t queued_ = 0;  // in all queues together
   TimePoint next_deadline_ = TimePoint::max();
   TimePoint next_control_check_;
   TimePoint last_event_;
-  std::vector<std::byte> header_;  // scratch of SendOnLoop
+  std::vector<std::byte> header_;  // scratch of SendLookup
   std::vector<net::LookupLayer> wire_layers_;
-  std::vector<std::shared_ptr<Step>> taken_;  // scratch of TakePostsOnLoop
+  std::vector<net::ReadPiece> pieces_;  // scratch of StartReads
+  std::vector<StepRef> taken_;          // scratch of TakePosts
 
   // Destroyed in this order from the end: the thread has been joined, buffers go before their
   // transport.
   std::unique_ptr<net::Transport> transport_;
   std::vector<std::unique_ptr<net::SendBuffer>> buffers_;
   std::vector<net::SendBuffer*> free_buffers_;
+  std::vector<std::unique_ptr<ReadOperation>> reads_;
+  std::vector<ReadOperation*> free_reads_;
   std::thread thread_;
 };
 

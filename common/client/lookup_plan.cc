@@ -38,8 +38,9 @@ PlanContext MakePlanContext(const table::TableLayout& layout, const table::Clust
 Step::Step(std::shared_ptr<const PlanContext> context)
     : context_(std::move(context)), layers_(context_->layout.layers.size()) {}
 
-Status Step::Plan(std::span<const LayerLookup> layers, TimePoint deadline) {
-  deadline_ = deadline;
+Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& options) {
+  deadline_ = options.deadline;
+  priority_ = options.priority;
   rows_asked_ = 0;
   rows_distinct_ = 0;
   for (LayerPlan& plan : layers_) plan.asked = false;
@@ -65,6 +66,7 @@ Status Step::PlanLayer(const LayerLookup& lookup) {
   }
   plan.asked = true;
   plan.out = lookup.out;
+  plan.deadline = std::min(deadline_, lookup.deadline);
   RETURN_IF_ERROR(RemoveDuplicates(lookup, plan));
   GroupByNode(lookup.layer_index, plan);
   plan.arrived.assign(plan.rows.size(), 0);
@@ -125,11 +127,17 @@ void Step::MakeRequests() {
   requests_.clear();
   sections_.clear();
   for (uint32_t node = 0; node < context_->node_labels.size(); ++node) {
-    NodeRequest request = {node, static_cast<uint32_t>(sections_.size()), 0, 0};
+    NodeRequest request;
+    const auto begin_request = [&] {
+      request = {};
+      request.node = node;
+      request.first_section = static_cast<uint32_t>(sections_.size());
+    };
     const auto end_request = [&] {
       if (request.section_count > 0) requests_.push_back(request);
-      request = {node, static_cast<uint32_t>(sections_.size()), 0, 0};
+      begin_request();
     };
+    begin_request();
     for (uint32_t layer_index = 0; layer_index < layers_.size(); ++layer_index) {
       const LayerPlan& plan = layers_[layer_index];
       if (!plan.asked) continue;
@@ -148,49 +156,61 @@ void Step::MakeRequests() {
   }
 }
 
-Status Step::PlaceRows(const Section& section, uint32_t first, uint32_t count,
-                       std::span<const std::byte> bytes, NodeCounters& counters) {
+void Step::CopyIds(const Section& section, uint32_t first, std::span<uint64_t> rows) const {
+  const LayerPlan& plan = layers_[section.layer_index];
+  const uint32_t* index = plan.by_node.data() + section.first + first;
+  for (uint64_t& row : rows) row = plan.rows[*index++];
+}
+
+Status Step::PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& counters) {
   const uint32_t row_bytes = context_->layout.row_format.row_bytes();
-  const uint32_t stored_row_bytes = table::StoredRowBytes(row_bytes);
+  const Section& section = arrived.section;
+  const size_t count = arrived.addresses.size();
+  CHECK_LE(count, kPlacedRowsMax);
   LayerPlan& plan = layers_[section.layer_index];
   const std::span<const uint32_t> indices =
-      std::span(plan.by_node).subspan(section.first + first, count);
+      std::span(plan.by_node).subspan(section.first + arrived.first, count);
+  std::array<uint64_t, kPlacedRowsMax> rows;
+  std::array<uint32_t, kPlacedRowsMax> places;
   const std::lock_guard lock(mutex_);
-  for (const uint32_t index : indices) {
-    if (plan.arrived[index] == 0) continue;
-    return DataLoss(
-        fmt::format("row {} of layer {} was sent twice", plan.rows[index], section.layer_index));
+  for (size_t i = 0; i < count; ++i) {
+    rows[i] = plan.rows[indices[i]];
+    places[i] = plan.first_position[indices[i]];
+    if (plan.arrived[indices[i]] == 0) continue;
+    return DataLoss(fmt::format("row {} of layer {} was sent twice", rows[i], section.layer_index));
   }
   counters.rows_fetched.fetch_add(count, std::memory_order_relaxed);
-  counters.bytes_fetched.fetch_add(bytes.size(), std::memory_order_relaxed);
+  counters.bytes_fetched.fetch_add(count * table::StoredRowBytes(row_bytes),
+                                   std::memory_order_relaxed);
+  counters.rows_by_path[static_cast<size_t>(path)].fetch_add(count, std::memory_order_relaxed);
   // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
   if (plan.done.load(std::memory_order_relaxed)) return OkStatus();
-  chunk_rows_.clear();
-  chunk_addresses_.clear();
-  chunk_places_.clear();
-  for (const uint32_t index : indices) {
-    chunk_rows_.push_back(plan.rows[index]);
-    chunk_addresses_.push_back(bytes.data() + chunk_addresses_.size() * stored_row_bytes);
-    chunk_places_.push_back(plan.first_position[index]);
-  }
   const size_t good =
-      table::CopyCheckedRows(section.layer_index, chunk_rows_, chunk_addresses_.data(), row_bytes,
-                             chunk_places_.data(), plan.out.data());
+      context_->check_rows
+          ? table::CopyCheckedRows(section.layer_index, std::span(rows).first(count),
+                                   arrived.addresses.data(), row_bytes, places.data(),
+                                   plan.out.data())
+          : table::CopyUncheckedRows(arrived.addresses, row_bytes, places.data(), plan.out.data());
   if (good < count) {
     return DataLoss(fmt::format("row {} of layer {} came damaged, or another row in its place",
-                                chunk_rows_[good], section.layer_index));
+                                rows[good], section.layer_index));
   }
-  for (const uint32_t index : indices) {
-    plan.arrived[index] = 1;
-    const std::byte* row = plan.out.data() + plan.first_position[index] * row_bytes;
-    for (uint32_t at = plan.next_position[plan.first_position[index]]; at != kNoPosition;
-         at = plan.next_position[at]) {
-      std::memcpy(plan.out.data() + at * row_bytes, row, row_bytes);
-    }
-  }
-  plan.missing -= count;
+  Spread(plan, indices);
+  plan.missing -= static_cast<uint32_t>(count);
   if (plan.missing == 0) Finish(plan, OkStatus());
   return OkStatus();
+}
+
+// From each row's first place to the others it was asked for.
+void Step::Spread(LayerPlan& plan, std::span<const uint32_t> indices) {
+  const size_t row_bytes = context_->layout.row_format.row_bytes();
+  for (const uint32_t index : indices) {
+    plan.arrived[index] = 1;
+    const uint32_t first = plan.first_position[index];
+    for (uint32_t at = plan.next_position[first]; at != kNoPosition; at = plan.next_position[at]) {
+      std::memcpy(plan.out.data() + at * row_bytes, plan.out.data() + first * row_bytes, row_bytes);
+    }
+  }
 }
 
 void Step::Finish(LayerPlan& plan, Status status) {
@@ -237,27 +257,31 @@ Status Step::Wait(uint32_t layer_index, const Clock& clock, Nanos spin) {
   }
   LayerPlan& plan = layers_[layer_index];
   if (!plan.done.load(std::memory_order_acquire) && spin > Nanos::zero()) {
-    const TimePoint end = std::min(deadline_, clock.Now() + spin);
+    const TimePoint end = std::min(plan.deadline, clock.Now() + spin);
     while (!plan.done.load(std::memory_order_acquire) && clock.Now() < end)
       std::this_thread::yield();
   }
   std::unique_lock lock(mutex_);
   while (!plan.done.load(std::memory_order_relaxed)) {
     const TimePoint now = clock.Now();
-    if (now >= deadline_) {
+    if (now >= plan.deadline) {
       Finish(plan, DeadlineExceeded(fmt::format(
                        "{} of {} rows of Engram layer {} missing at the deadline: {}", plan.missing,
                        plan.rows.size(), layer_index, DescribeMissing(layer_index))));
       break;
     }
-    changed_.wait_for(lock, std::min<Nanos>(deadline_ - now, kRecheck));
+    changed_.wait_for(lock, std::min<Nanos>(plan.deadline - now, kRecheck));
   }
   return plan.status;
 }
 
-bool Step::Ready(uint32_t layer_index, const Clock& clock) const {
+bool Step::Done(uint32_t layer_index) const {
   if (layer_index >= layers_.size() || !layers_[layer_index].asked) return true;
-  return layers_[layer_index].done.load(std::memory_order_acquire) || clock.Now() >= deadline_;
+  return layers_[layer_index].done.load(std::memory_order_acquire);
+}
+
+bool Step::Ready(uint32_t layer_index, const Clock& clock) const {
+  return Done(layer_index) || clock.Now() >= layers_[layer_index].deadline;
 }
 
 void Step::Detach() {

@@ -3,6 +3,7 @@
 // finished by the client's IO thread.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -22,6 +23,7 @@ namespace engram::client {
 
 // What every step is planned by; constant once the client is connected.
 struct PlanContext {
+  bool check_rows = true;  // false in benchmarks only (LookupClientOptions)
   table::TableLayout layout;
   std::vector<table::LayerPartitions> partitions;  // per layer
   std::vector<std::vector<uint16_t>> owners;       // per layer: partition -> node
@@ -48,6 +50,7 @@ struct LayerPlan {
   // Under the step's mutex once it is posted:
   std::vector<uint8_t> arrived;  // per distinct row
   uint32_t missing = 0;          // distinct rows not in place
+  TimePoint deadline;
   Status status;
   std::atomic<bool> done = false;  // set last, under the mutex
 };
@@ -65,6 +68,8 @@ struct NodeRequest {
   uint32_t first_section = 0;
   uint32_t section_count = 0;
   uint32_t rows = 0;
+  Path path = Path::kGather;
+  bool served = false;  // by the caller itself, out of mapped memory
 };
 
 // What a node has delivered.
@@ -72,7 +77,16 @@ struct NodeCounters {
   std::atomic<uint64_t> rows_fetched = 0;
   std::atomic<uint64_t> bytes_fetched = 0;
   std::atomic<uint64_t> requests = 0;
+  std::array<std::atomic<uint64_t>, kPathCount> rows_by_path = {};
 };
+
+// Rows of one section as they arrived: where each stored row lies.
+struct ArrivedRows {
+  const Section& section;
+  uint32_t first = 0;  // in the section
+  std::span<const std::byte* const> addresses;
+};
+inline constexpr uint32_t kPlacedRowsMax = 512;  // in one PlaceRows
 
 class Step {
  public:
@@ -80,23 +94,26 @@ class Step {
 
   // Removes duplicates and splits by owner. INVALID_ARGUMENT or OUT_OF_RANGE name the layer and the
   // value; then nothing must be sent.
-  Status Plan(std::span<const LayerLookup> layers, TimePoint deadline);
+  Status Plan(std::span<const LayerLookup> layers, const SubmitOptions& options);
 
   const PlanContext& context() const { return *context_; }
   TimePoint deadline() const { return deadline_; }
+  TimePoint LayerDeadline(uint32_t layer_index) const { return layers_[layer_index].deadline; }
+  Priority priority() const { return priority_; }
   uint64_t rows_asked() const { return rows_asked_; }
   uint64_t rows_distinct() const { return rows_distinct_; }
   const std::vector<NodeRequest>& requests() const { return requests_; }
+  std::vector<NodeRequest>& requests() { return requests_; }
   std::span<const Section> SectionsOf(const NodeRequest& request) const {
     return std::span(sections_).subspan(request.first_section, request.section_count);
   }
   const LayerPlan& layer(uint32_t layer_index) const { return layers_[layer_index]; }
+  // Ids of rows [first, first + rows.size()) of the section.
+  void CopyIds(const Section& section, uint32_t first, std::span<uint64_t> rows) const;
 
-  // IO thread. Copies `bytes`, rows [first, first + count) of the section, to every place they were
-  // asked for. DATA_LOSS when one of them had arrived before; then nothing is written. Returns the
-  // section's rows written.
-  Status PlaceRows(const Section& section, uint32_t first, uint32_t count,
-                   std::span<const std::byte> bytes, NodeCounters& counters);
+  // IO thread. Checks stored rows and copies them to every place they were asked for; at most
+  // kPlacedRowsMax. DATA_LOSS when one is damaged, not the row asked for, or had arrived before.
+  Status PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& counters);
   // IO thread. Ends every unfinished layer of `request` with `why` and the number of its rows
   // missing.
   void Fail(const NodeRequest& request, const Status& why);
@@ -104,6 +121,8 @@ class Step {
   // Caller. Blocks until the layer is done; ends it with DEADLINE_EXCEEDED when the deadline passes
   // first.
   Status Wait(uint32_t layer_index, const Clock& clock, Nanos spin);
+  // Caller. True once the layer is done, whatever the time.
+  bool Done(uint32_t layer_index) const;
   // Caller. True when Wait would return at once.
   bool Ready(uint32_t layer_index, const Clock& clock) const;
   // Caller. After this returns nothing is written into the caller's buffers any more.
@@ -114,21 +133,19 @@ class Step {
   Status RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan);
   void GroupByNode(uint32_t layer_index, LayerPlan& plan);
   void MakeRequests();
+  void Spread(LayerPlan& plan, std::span<const uint32_t> indices);
   void Finish(LayerPlan& plan, Status status);  // under the mutex
   std::string DescribeMissing(uint32_t layer_index) const;
 
   const std::shared_ptr<const PlanContext> context_;  // shared: a ticket may outlive its client
   TimePoint deadline_;
+  Priority priority_ = Priority::kDecode;
   uint64_t rows_asked_ = 0;
   uint64_t rows_distinct_ = 0;
   std::vector<LayerPlan> layers_;  // one for each layer of the layout; never resized
   std::vector<NodeRequest> requests_;
   std::vector<Section> sections_;
   RowSet distinct_;  // scratch of RemoveDuplicates
-  // Scratch of PlaceRows.
-  std::vector<uint64_t> chunk_rows_;
-  std::vector<const std::byte*> chunk_addresses_;
-  std::vector<uint32_t> chunk_places_;
 
   std::mutex mutex_;  // guards what of the layers changes after posting, and the caller's buffers
   std::condition_variable changed_;

@@ -64,9 +64,9 @@ Status ArenaMap::WhyNot(const Placed& layer, uint64_t row) const {
                                         row, layer.plan.layer_id, layer.PartitionOf(row)));
 }
 
-Status ArenaMap::Find(uint32_t layer_index, std::span<const uint64_t> rows, const std::byte* base,
-                      std::span<const std::byte*> addresses) const {
-  CHECK_EQ(rows.size(), addresses.size());
+// place(i, offset) for each row.
+template <typename Place>
+Status ArenaMap::FindAll(uint32_t layer_index, std::span<const uint64_t> rows, Place place) const {
   if (layer_index >= layers_.size()) {
     return OutOfRange(
         fmt::format("Engram layer index {}, the table set has {}", layer_index, layers_.size()));
@@ -80,9 +80,22 @@ Status ArenaMap::Find(uint32_t layer_index, std::span<const uint64_t> rows, cons
     if (row >= total_rows) return WhyNot(layer, row);
     const uint64_t add = delta[layer.PartitionOf(row)];
     if (add == kNotOwned) return WhyNot(layer, row);
-    addresses[i] = base + (add + row * stride);
+    place(i, add + row * stride);
   }
   return OkStatus();
+}
+
+Status ArenaMap::Find(uint32_t layer_index, std::span<const uint64_t> rows, const std::byte* base,
+                      std::span<const std::byte*> addresses) const {
+  CHECK_EQ(rows.size(), addresses.size());
+  return FindAll(layer_index, rows,
+                 [&](size_t i, uint64_t offset) { addresses[i] = base + offset; });
+}
+
+Status ArenaMap::FindOffsets(uint32_t layer_index, std::span<const uint64_t> rows,
+                             std::span<uint64_t> offsets) const {
+  CHECK_EQ(rows.size(), offsets.size());
+  return FindAll(layer_index, rows, [&](size_t i, uint64_t offset) { offsets[i] = offset; });
 }
 
 void CopyStoredRows(std::span<const std::byte* const> rows, uint32_t stored_row_bytes,

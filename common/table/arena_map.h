@@ -34,10 +34,12 @@ class ArenaMap {
   uint64_t PartitionOffset(uint32_t layer_index, uint32_t partition) const;
   uint64_t PartitionBytes(uint32_t layer_index, uint32_t partition) const;
 
-  // base + offset of each stored row. OUT_OF_RANGE: past the layer's end, or no such layer;
+  // Where each stored row lies. OUT_OF_RANGE: past the layer's end, or no such layer;
   // FAILED_PRECONDITION: another member owns it. Names the first such row.
   Status Find(uint32_t layer_index, std::span<const uint64_t> rows, const std::byte* base,
               std::span<const std::byte*> addresses) const;
+  Status FindOffsets(uint32_t layer_index, std::span<const uint64_t> rows,
+                     std::span<uint64_t> offsets) const;
 
  private:
   struct Placed {
@@ -51,6 +53,8 @@ class ArenaMap {
   };
   static constexpr uint64_t kNotOwned = UINT64_MAX;
 
+  template <typename Place>
+  Status FindAll(uint32_t layer_index, std::span<const uint64_t> rows, Place place) const;
   Status WhyNot(const Placed& layer, uint64_t row) const;
 
   uint32_t row_bytes_ = 0;

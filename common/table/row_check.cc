@@ -105,4 +105,12 @@ size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
   return i;
 }
 
+size_t CopyUncheckedRows(std::span<const std::byte* const> addresses, uint32_t row_bytes,
+                         const uint32_t* places, std::byte* out) {
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    CopyRow(out + size_t{places[i]} * row_bytes, addresses[i], row_bytes);
+  }
+  return addresses.size();
+}
+
 }  // namespace engram::table
