@@ -16,6 +16,7 @@ constexpr size_t kPageBytes = 4096;
 constexpr size_t kHugePageBytes = 2 << 20;
 // N-grams between asking for an entry's memory and copying it.
 constexpr size_t kPrefetchDistance = 2;
+constexpr size_t kGuessDistance = 8;
 
 constexpr std::array<uint64_t, table::kHeadsMax> MakeHashFactors() {
   std::array<uint64_t, table::kHeadsMax> factors{};
@@ -112,6 +113,14 @@ NgramCache::Place NgramCache::PlaceOf(uint32_t layer_index, const uint64_t* ids)
   return place;
 }
 
+void NgramCache::FindCandidates(Place& place) {
+  uint32_t candidates = 0;
+  for (size_t way = 0; way < kWays; ++way) {
+    candidates |= (place.set->tags[way] == place.tag ? 1u : 0u) << way;
+  }
+  place.candidates = static_cast<uint16_t>(candidates);
+}
+
 std::byte* NgramCache::Find(const Place& place, const uint64_t* ids, size_t* way) {
   for (uint32_t left = place.candidates; left != 0; left &= left - 1) {
     *way = static_cast<size_t>(std::countr_zero(left));
@@ -145,10 +154,7 @@ void NgramCache::LookupBlock(std::span<Place> places, uint32_t layer_index, cons
                              std::byte* out, uint32_t first, std::vector<uint32_t>& missed) {
   const auto look_ahead = [&](size_t i) {
     Place& place = places[i];
-    for (size_t way = 0; way < kWays; ++way) {
-      place.candidates = static_cast<uint16_t>(
-          place.candidates | ((place.set->tags[way] == place.tag ? 1u : 0u) << way));
-    }
+    FindCandidates(place);
     if (place.candidates == 0) return;
     const auto way = static_cast<size_t>(std::countr_zero(place.candidates));
     Prefetch(EntryAt(place.first_entry + way), entry_bytes_);
@@ -183,29 +189,47 @@ void NgramCache::Insert(uint32_t layer_index, std::span<const uint64_t> rows,
       __builtin_prefetch(block[i].set, 1);
     }
     const std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < block.size(); ++i) {
-      InsertOne(block[i], layer_index, rows.data() + (first + i) * heads_,
-                bytes.data() + (first + i) * value_bytes_);
-    }
+    InsertBlock(block, layer_index, rows.data() + first * heads_,
+                bytes.data() + first * value_bytes_);
   }
 }
 
-void NgramCache::InsertOne(const Place& place, uint32_t layer_index, const uint64_t* ids,
-                           const std::byte* bytes) {
-  Place found = place;
-  for (size_t way = 0; way < kWays; ++way) {
-    if (place.set->tags[way] != place.tag) continue;
-    found.candidates = static_cast<uint16_t>(found.candidates | (1u << way));
+// Entries are taken, and their memory asked for, ahead of the copy: a copy that waits for every
+// line it overwrites takes twice as long.
+void NgramCache::InsertBlock(std::span<Place> places, uint32_t layer_index, const uint64_t* ids,
+                             const std::byte* bytes) {
+  std::array<std::byte*, kBlock> values;
+  const auto take = [&](size_t i) {
+    if (i + kGuessDistance < places.size()) {  // most often the hand stands on it
+      const Place& next = places[i + kGuessDistance];
+      __builtin_prefetch(EntryAt(next.first_entry + next.set->hand), 1);
+    }
+    values[i] = TakeEntry(places[i], layer_index, ids + i * heads_);
+    if (values[i] == nullptr) return;
+    for (size_t at = 0; at < value_bytes_; at += kCacheLineBytes) {
+      __builtin_prefetch(values[i] + at, 1);
+    }
+  };
+  for (size_t i = 0; i < std::min(kPrefetchDistance, places.size()); ++i) take(i);
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (i + kPrefetchDistance < places.size()) take(i + kPrefetchDistance);
+    if (values[i] != nullptr) std::memcpy(values[i], bytes + i * value_bytes_, value_bytes_);
   }
+}
+
+// Makes room for these ids and writes them; returns where their rows go, or null when they are
+// there.
+std::byte* NgramCache::TakeEntry(Place& place, uint32_t layer_index, const uint64_t* ids) {
+  FindCandidates(place);
   size_t way = 0;
-  if (Find(found, ids, &way) != nullptr) return;
+  if (Find(place, ids, &way) != nullptr) return nullptr;
   CacheCounts& counts = CountsOf(layer_index, place);
   way = TakeWay(*place.set, counts);
   ++counts.inserts;
   place.set->tags[way] = place.tag;
   std::byte* const entry = EntryAt(place.first_entry + way);
   std::memcpy(entry, ids, heads_ * sizeof(uint64_t));
-  std::memcpy(ValueOf(entry), bytes, value_bytes_);
+  return ValueOf(entry);
 }
 
 // An empty way, or the first one from the hand on that was not hit since the hand last passed.

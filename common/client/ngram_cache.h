@@ -90,12 +90,14 @@ class NgramCache {
   std::byte* EntryAt(size_t entry) { return entries_ + entry * entry_bytes_; }
   std::byte* ValueOf(std::byte* entry) const { return entry + heads_ * sizeof(uint64_t); }
   Place PlaceOf(uint32_t layer_index, const uint64_t* ids) const;
+  static void FindCandidates(Place& place);
   // The entry of exactly these ids, or null. Under the lock, candidates filled in.
   std::byte* Find(const Place& place, const uint64_t* ids, size_t* way);
   void LookupBlock(std::span<Place> places, uint32_t layer_index, const uint64_t* ids,
                    std::byte* out, uint32_t first, std::vector<uint32_t>& missed);
-  void InsertOne(const Place& place, uint32_t layer_index, const uint64_t* ids,
-                 const std::byte* bytes);
+  void InsertBlock(std::span<Place> places, uint32_t layer_index, const uint64_t* ids,
+                   const std::byte* bytes);
+  std::byte* TakeEntry(Place& place, uint32_t layer_index, const uint64_t* ids);
   size_t TakeWay(Set& set, CacheCounts& counts);
   CacheCounts& CountsOf(uint32_t layer_index, const Place& place) {
     return counts_[layer_index * orders_ + place.order];
