@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -33,6 +34,8 @@ struct Node {
   int duplicate = 0;
   bool hold = false;
   std::vector<std::pair<std::string, Event>> held;  // (to, what)
+  std::span<const std::byte> shared;
+  int corrupt_reads = 0;
 };
 
 }  // namespace
@@ -41,6 +44,7 @@ struct LoopbackHub::State {
   mutable std::mutex mutex;  // guards everything below
   std::map<std::string, std::unique_ptr<Node>> nodes;
   uint64_t next_address = 1;
+  bool one_sided = false;
 
   Node* Find(const std::string& address) {
     const auto it = nodes.find(address);
@@ -117,6 +121,11 @@ class LoopbackTransport : public Transport {
 
   Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
               std::function<void(Status)> done) override;
+  bool one_sided() const override;
+  Result<std::string> ShareMemory(std::span<const std::byte> memory) override;
+  Status OpenMemory(PeerId peer, const std::string& key) override;
+  Status Read(PeerId peer, std::span<const ReadPiece> pieces, SendBuffer* into,
+              std::function<void(Status)> done) override;
   int Progress() override;
   void Wait(Nanos timeout) override;
   void WakeUp() override;
@@ -128,7 +137,15 @@ class LoopbackTransport : public Transport {
     Status status;
     std::function<void(Status)> done;
   };
+  struct PendingRead {
+    PeerId peer;
+    std::string owner;  // its address
+    std::vector<ReadPiece> pieces;
+    std::span<std::byte> into;
+    std::function<void(Status)> done;
+  };
 
+  void CompleteReads();
   int DeliverCompletions();
   bool Idle() const { return self_->stopped || self_->mailbox.empty(); }  // under the hub's mutex
   void Forget(PeerId peer);
@@ -140,6 +157,8 @@ class LoopbackTransport : public Transport {
   PeerId next_peer_ = 1;
   std::map<PeerId, std::string> peers_;
   std::map<std::string, PeerId> peer_of_address_;
+  std::map<PeerId, uint64_t> opened_;  // size of the peer's memory
+  std::vector<PendingRead> reads_;     // carried out by the next Progress
   std::vector<Completion> completions_;
 };
 
@@ -181,6 +200,81 @@ Status LoopbackTransport::Send(PeerId to, std::span<const std::byte> header, Sen
   return OkStatus();
 }
 
+bool LoopbackTransport::one_sided() const {
+  const std::lock_guard lock(hub_->mutex);
+  return hub_->one_sided;
+}
+
+// The key: the owner's address and the size.
+Result<std::string> LoopbackTransport::ShareMemory(std::span<const std::byte> memory) {
+  if (!one_sided()) return Transport::ShareMemory(memory);
+  const std::lock_guard lock(hub_->mutex);
+  if (!self_->shared.empty()) return FailedPrecondition("memory is shared already");
+  if (memory.empty()) return InvalidArgument("no memory to share");
+  self_->shared = memory;
+  return fmt::format("{}/{}", address_, memory.size());
+}
+
+Status LoopbackTransport::OpenMemory(PeerId peer, const std::string& key) {
+  if (!one_sided()) return Transport::OpenMemory(peer, key);
+  const auto known = peers_.find(peer);
+  if (known == peers_.end()) return Unavailable(fmt::format("peer {} is not connected", peer));
+  if (opened_.contains(peer)) return FailedPrecondition("this peer's memory is open already");
+  const std::lock_guard lock(hub_->mutex);
+  const size_t size = hub_->Find(known->second)->shared.size();
+  if (size == 0 || key != fmt::format("{}/{}", known->second, size)) {
+    return InvalidArgument(fmt::format("\"{}\" is not a key of this peer", key));
+  }
+  opened_[peer] = size;
+  return OkStatus();
+}
+
+Status LoopbackTransport::Read(PeerId peer, std::span<const ReadPiece> pieces, SendBuffer* into,
+                               std::function<void(Status)> done) {
+  if (!one_sided()) return Transport::Read(peer, pieces, into, std::move(done));
+  const auto opened = opened_.find(peer);
+  if (opened == opened_.end()) {
+    return Unavailable(fmt::format("no memory of peer {} is open for reading", peer));
+  }
+  for (const ReadPiece& piece : pieces) {
+    CHECK_LE(uint64_t{piece.into_offset} + piece.bytes, into->bytes().size());
+    if (piece.bytes > opened->second || piece.offset > opened->second - piece.bytes) {
+      return OutOfRange(fmt::format("read of {} bytes at offset {} of the peer's {} bytes",
+                                    piece.bytes, piece.offset, opened->second));
+    }
+  }
+  if (reads_.size() >= kMailboxMessagesMax) {
+    return ResourceExhausted(fmt::format("{} reads wait already", kMailboxMessagesMax));
+  }
+  reads_.push_back({peer,
+                    peers_.at(peer),
+                    {pieces.begin(), pieces.end()},
+                    into->bytes(),
+                    done ? std::move(done) : [](const Status&) {}});
+  return OkStatus();
+}
+
+// Not before Progress, so that a test that looks at `into` too early is caught, and that an owner
+// killed in between fails the read.
+void LoopbackTransport::CompleteReads() {
+  for (PendingRead& read : reads_) {
+    const std::lock_guard lock(hub_->mutex);
+    Node* owner = hub_->Find(read.owner);
+    Status status = owner->alive ? OkStatus() : Unavailable("reading: the peer is gone");
+    for (const ReadPiece& piece : read.pieces) {
+      if (!status.ok()) break;
+      std::memcpy(read.into.data() + piece.into_offset, owner->shared.data() + piece.offset,
+                  piece.bytes);
+    }
+    if (status.ok() && !read.pieces.empty() && TakeOne(owner->corrupt_reads)) {
+      const ReadPiece& piece = read.pieces[read.pieces.size() / 2];
+      read.into[piece.into_offset + piece.bytes / 2] ^= std::byte{0x10};
+    }
+    completions_.push_back({read.peer, std::move(status), std::move(read.done)});
+  }
+  reads_.clear();
+}
+
 int LoopbackTransport::DeliverCompletions() {
   std::vector<Completion> ready;
   ready.swap(completions_);
@@ -196,6 +290,7 @@ int LoopbackTransport::Progress() {
     if (self_->stopped) return 0;
     arrived.swap(self_->mailbox);
   }
+  CompleteReads();
   events += DeliverCompletions();
   for (const Event& event : arrived) {
     const auto known = peer_of_address_.find(event.from);
@@ -214,7 +309,7 @@ int LoopbackTransport::Progress() {
 
 void LoopbackTransport::Wait(Nanos timeout) {
   std::unique_lock lock(hub_->mutex);
-  if (completions_.empty()) {
+  if (completions_.empty() && reads_.empty()) {
     self_->arrived.wait_for(lock, timeout, [&] { return self_->woken || !Idle(); });
   }
   self_->woken = false;
@@ -231,6 +326,7 @@ void LoopbackTransport::Forget(PeerId peer) {
   if (it == peers_.end()) return;
   peer_of_address_.erase(it->second);
   peers_.erase(it);
+  opened_.erase(peer);
 }
 
 void LoopbackTransport::Disconnect(PeerId peer) {
@@ -242,6 +338,14 @@ void LoopbackTransport::Disconnect(PeerId peer) {
   }
   for (Completion& completion : completions_) {
     if (completion.peer == peer) completion.status = Cancelled("disconnected");
+  }
+  for (size_t i = 0; i < reads_.size();) {
+    if (reads_[i].peer != peer) {
+      ++i;
+      continue;
+    }
+    completions_.push_back({peer, Cancelled("disconnected"), std::move(reads_[i].done)});
+    reads_.erase(reads_.begin() + static_cast<ptrdiff_t>(i));
   }
   Forget(peer);
 }
@@ -256,6 +360,16 @@ std::unique_ptr<Transport> LoopbackHub::MakeTransport() {
   std::string address = fmt::format("loopback:{}", state_->next_address++);
   Node* node = (state_->nodes[address] = std::make_unique<Node>()).get();
   return std::make_unique<LoopbackTransport>(state_, std::move(address), node);
+}
+
+void LoopbackHub::SetOneSided(bool one_sided) {
+  const std::lock_guard lock(state_->mutex);
+  state_->one_sided = one_sided;
+}
+
+void LoopbackHub::CorruptNextReads(const std::string& address, int count) {
+  const std::lock_guard lock(state_->mutex);
+  state_->nodes.at(address)->corrupt_reads = count;
 }
 
 void LoopbackHub::DropNext(const std::string& address, int count) {

@@ -19,6 +19,9 @@ class LoopbackHub {
   std::unique_ptr<Transport> MakeTransport();
 
   // All of these from any thread, at any time.
+  // Whether the transports of this hub have one-sided reads; they do not unless told. Reads need
+  // nothing of the owner: they succeed from one that is stopped, and fail from one that was killed.
+  void SetOneSided(bool one_sided);
   // The next `count` messages sent by `address` vanish; the sender sees them sent.
   void DropNext(const std::string& address, int count);
   // The next `count` messages with a body sent by `address` arrive with one bit of the body
@@ -26,6 +29,8 @@ class LoopbackHub {
   void CorruptNext(const std::string& address, int count);
   // The next `count` messages sent by `address` arrive twice.
   void DuplicateNext(const std::string& address, int count);
+  // The next `count` reads of memory shared by `address` bring it with one bit flipped.
+  void CorruptNextReads(const std::string& address, int count);
   // Keeps back what `address` sends until Release, which delivers it in order.
   void Hold(const std::string& address);
   void Release(const std::string& address);

@@ -49,20 +49,20 @@ Result<KeyPrefix> ParseKey(std::string_view key) {
 
 }  // namespace
 
-Result<std::unique_ptr<UcxBuffer>> UcxBuffer::Allocate(ucp_context_h context, size_t size_bytes) {
+Result<std::shared_ptr<UcxRegion>> UcxRegion::Allocate(ucp_context_h context, size_t size_bytes) {
   ASSIGN_OR_RETURN(AlignedBuffer memory,
                    AlignedBuffer::Allocate(size_bytes, PageBacking::kTransparent));
-  std::unique_ptr<UcxBuffer> buffer(new UcxBuffer(context, std::move(memory)));
+  std::shared_ptr<UcxRegion> region(new UcxRegion(context, std::move(memory)));
   ucp_mem_map_params_t params = {};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
-  params.address = buffer->memory_.data();
-  params.length = buffer->memory_.size_bytes();
-  const ucs_status_t status = ucp_mem_map(context, &params, &buffer->handle_);
-  if (status != UCS_OK) return UcxError("registering a send buffer", status);
-  return buffer;
+  params.address = region->memory_.data();
+  params.length = region->memory_.size_bytes();
+  const ucs_status_t status = ucp_mem_map(context, &params, &region->handle_);
+  if (status != UCS_OK) return UcxError("registering a buffer", status);
+  return region;
 }
 
-UcxBuffer::~UcxBuffer() {
+UcxRegion::~UcxRegion() {
   if (handle_ != nullptr) ucp_mem_unmap(context_, handle_);
 }
 

@@ -15,19 +15,31 @@
 
 namespace engram::net {
 
-class UcxBuffer : public SendBuffer {
+// Memory of our own, registered.
+class UcxRegion {
  public:
-  static Result<std::unique_ptr<UcxBuffer>> Allocate(ucp_context_h context, size_t size_bytes);
-  ~UcxBuffer() override;
-  std::span<std::byte> bytes() override { return memory_.bytes(); }
+  static Result<std::shared_ptr<UcxRegion>> Allocate(ucp_context_h context, size_t size_bytes);
+  ~UcxRegion();
+  std::span<std::byte> bytes() { return memory_.bytes(); }
   ucp_mem_h handle() const { return handle_; }
 
  private:
-  UcxBuffer(ucp_context_h context, AlignedBuffer memory)
+  UcxRegion(ucp_context_h context, AlignedBuffer memory)
       : context_(context), memory_(std::move(memory)) {}
   const ucp_context_h context_;
   AlignedBuffer memory_;
   ucp_mem_h handle_ = nullptr;
+};
+
+class UcxBuffer : public SendBuffer {
+ public:
+  explicit UcxBuffer(std::shared_ptr<UcxRegion> region) : region_(std::move(region)) {}
+  std::span<std::byte> bytes() override { return region_->bytes(); }
+  const std::shared_ptr<UcxRegion>& region() const { return region_; }
+
+ private:
+  // Shared with the reads under way: the device may still write when whoever read has gone.
+  const std::shared_ptr<UcxRegion> region_;
 };
 
 // Somebody else's memory, registered for peers to read. Dies before its context.

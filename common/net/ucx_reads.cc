@@ -22,7 +22,7 @@ Status UcxReads::Open(ucp_ep_h endpoint, const std::string& key) {
   return OkStatus();
 }
 
-Status UcxReads::Add(std::span<const ReadPiece> pieces, UcxBuffer* into,
+Status UcxReads::Add(std::span<const ReadPiece> pieces, std::shared_ptr<UcxRegion> into,
                      std::function<void(Status)> done) {
   if (!failed_.ok()) return failed_;
   if (memory_ == nullptr) return Unavailable("no memory of this peer was opened for reading");
@@ -44,7 +44,7 @@ Status UcxReads::Add(std::span<const ReadPiece> pieces, UcxBuffer* into,
   }
   Operation* operation = free_.back();
   free_.pop_back();
-  operation->into = into;
+  operation->into = std::move(into);
   operation->pieces.assign(pieces.begin(), pieces.end());
   operation->posted = 0;
   operation->waiting = true;
@@ -123,6 +123,7 @@ int UcxReads::Advance() {
   for (Operation* operation : delivering_) {
     const std::function<void(Status)> done = std::move(operation->done);
     operation->done = {};
+    operation->into.reset();
     const Status status = operation->status;
     free_.push_back(operation);
     --live_;

@@ -22,7 +22,8 @@ class UcxReads {
   // Once, before any Add.
   Status Open(ucp_ep_h endpoint, const std::string& key);
   // As Transport::Read. `done` runs in a later Advance, never in here.
-  Status Add(std::span<const ReadPiece> pieces, UcxBuffer* into, std::function<void(Status)> done);
+  Status Add(std::span<const ReadPiece> pieces, std::shared_ptr<UcxRegion> into,
+             std::function<void(Status)> done);
   // Posts what there is room for and runs `done` of the finished; returns how many. `done` may Add.
   int Advance();
   // No get is posted any more. What waits finishes with `why`; what is under way does once UCX has
@@ -39,7 +40,7 @@ class UcxReads {
  private:
   struct Operation {
     UcxReads* reads = nullptr;
-    UcxBuffer* into = nullptr;
+    std::shared_ptr<UcxRegion> into;  // kept until the device has let go of it
     std::vector<ReadPiece> pieces;
     size_t posted = 0;
     size_t under_way = 0;

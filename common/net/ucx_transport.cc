@@ -175,6 +175,7 @@ UcxTransport::~UcxTransport() {
   }
   for (auto& [id, peer] : peers_) peer->reads.Abandon();
   if (worker_ != nullptr) ucp_worker_destroy(worker_);
+  peers_.clear();  // and with them the buffers of reads that were under way
   shared_memory_.reset();
   if (context_ != nullptr) ucp_cleanup(context_);
   if (wake_fd_ >= 0) ::close(wake_fd_);
@@ -205,8 +206,8 @@ Result<PeerId> UcxTransport::Connect(const std::string& address) {
 }
 
 Result<std::unique_ptr<SendBuffer>> UcxTransport::AllocateSendBuffer(size_t size_bytes) {
-  ASSIGN_OR_RETURN(std::unique_ptr<UcxBuffer> buffer, UcxBuffer::Allocate(context_, size_bytes));
-  return std::unique_ptr<SendBuffer>(std::move(buffer));
+  ASSIGN_OR_RETURN(std::shared_ptr<UcxRegion> region, UcxRegion::Allocate(context_, size_bytes));
+  return std::unique_ptr<SendBuffer>(std::make_unique<UcxBuffer>(std::move(region)));
 }
 
 Result<UcxTransport::Peer*> UcxTransport::FindConnected(PeerId peer) {
@@ -235,8 +236,8 @@ Status UcxTransport::Read(PeerId id, std::span<const ReadPiece> pieces, SendBuff
                           std::function<void(Status)> done) {
   if (!can_read_) return Transport::Read(id, pieces, into, std::move(done));
   ASSIGN_OR_RETURN(Peer * peer, FindConnected(id));
-  auto* buffer = static_cast<UcxBuffer*>(into);  // made by our AllocateSendBuffer
-  RETURN_IF_ERROR(peer->reads.Add(pieces, buffer, std::move(done)));
+  const auto* buffer = static_cast<UcxBuffer*>(into);  // made by our AllocateSendBuffer
+  RETURN_IF_ERROR(peer->reads.Add(pieces, buffer->region(), std::move(done)));
   if (!std::exchange(peer->is_reading, true)) reading_.push_back(peer);
   return OkStatus();
 }
@@ -299,7 +300,7 @@ Status UcxTransport::Send(PeerId to, std::span<const std::byte> header, SendBuff
     CHECK_LE(body_bytes, buffer->bytes().size());
     data = buffer->bytes().data();
     param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
-    param.memh = buffer->handle();
+    param.memh = buffer->region()->handle();
   }
   ++operation->peer->sends_under_way;
   const ucs_status_ptr_t request =

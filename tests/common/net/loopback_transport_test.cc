@@ -136,6 +136,83 @@ TEST_F(Pair, DisconnectCancelsSendsAndTellsThePeer) {
   EXPECT_EQ(at_b.lost, (std::vector<PeerId>{b_to_a}));
 }
 
+// b lets a read its memory.
+struct Reading : Pair {
+  Reading() : memory(ToBytes("0123456789abcdef")) {
+    hub.SetOneSided(true);
+    key = *b->ShareMemory(memory);
+    CHECK(a->OpenMemory(a_to_b, key).ok());
+  }
+  ~Reading() override { b.reset(); }  // before the memory it shares
+  Status Read(std::vector<ReadPiece> pieces) {
+    return a->Read(a_to_b, pieces, buffer.get(),
+                   [this](const Status& status) { completions.push_back(status.code()); });
+  }
+  std::string Got(size_t bytes) { return ToText(buffer->bytes().first(bytes)); }
+  std::vector<std::byte> memory;
+  std::string key;
+};
+
+TEST_F(Pair, WithoutOneSidedReadsTheCallsSaySo) {
+  EXPECT_FALSE(a->one_sided());
+  EXPECT_EQ(b->ShareMemory(ToBytes("x")).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(a->OpenMemory(a_to_b, "key").code(), Code::kFailedPrecondition);
+  EXPECT_EQ(a->Read(a_to_b, {}, buffer.get(), {}).code(), Code::kFailedPrecondition);
+}
+
+TEST_F(Reading, PiecesLandWhereTheyShouldWithoutTheOwnersProgress) {
+  EXPECT_TRUE(a->one_sided());
+  ASSERT_TRUE(Read({{10, 3, 4}, {0, 4, 0}}).ok());
+  EXPECT_TRUE(completions.empty());
+  EXPECT_EQ(a->Progress(), 1);
+  EXPECT_EQ(completions, (std::vector<Code>{Code::kOk}));
+  EXPECT_EQ(Got(7), "0123abc");
+}
+
+TEST_F(Reading, AStoppedOwnerIsRead) {
+  hub.Stop(b->address());
+  ASSERT_TRUE(Read({{1, 2, 0}}).ok());
+  a->Progress();
+  EXPECT_EQ(completions, (std::vector<Code>{Code::kOk}));
+  EXPECT_EQ(Got(2), "12");
+}
+
+TEST_F(Reading, AKilledOwnersReadsFail) {
+  ASSERT_TRUE(Read({{1, 2, 0}}).ok());
+  hub.Kill(b->address());
+  a->Progress();
+  EXPECT_EQ(completions, (std::vector<Code>{Code::kUnavailable}));
+  EXPECT_EQ(at_a.lost, (std::vector<PeerId>{a_to_b}));
+  EXPECT_EQ(Got(2), std::string(2, '\0'));
+  EXPECT_EQ(Read({{1, 2, 0}}).code(), Code::kUnavailable);
+}
+
+TEST_F(Reading, DisconnectCancelsReads) {
+  ASSERT_TRUE(Read({{1, 2, 0}}).ok());
+  a->Disconnect(a_to_b);
+  a->Progress();
+  EXPECT_EQ(completions, (std::vector<Code>{Code::kCancelled}));
+  EXPECT_EQ(Got(2), std::string(2, '\0'));
+}
+
+TEST_F(Reading, PastTheEndAndUnopenedAreRefused) {
+  EXPECT_EQ(Read({{0, 1, 0}, {16, 1, 0}}).code(), Code::kOutOfRange);
+  EXPECT_EQ(Read({{~uint64_t{0}, 1, 0}}).code(), Code::kOutOfRange);
+  EXPECT_EQ(b->Read(b_to_a, {}, buffer.get(), {}).code(), Code::kUnavailable);
+  EXPECT_EQ(b->OpenMemory(b_to_a, key).code(), Code::kInvalidArgument);
+  EXPECT_EQ(a->OpenMemory(a_to_b, key).code(), Code::kFailedPrecondition);
+  EXPECT_EQ(b->ShareMemory(memory).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(a->Progress(), 0);
+}
+
+TEST_F(Reading, CorruptedReadsDifferInOneBit) {
+  hub.CorruptNextReads(b->address(), 1);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Read({{0, 16, static_cast<uint32_t>(i) * 16}}).ok());
+  a->Progress();
+  EXPECT_EQ(Got(16), "01234567(9abcdef");  // '8' with bit 4 flipped
+  EXPECT_EQ(Got(32).substr(16), "0123456789abcdef");
+}
+
 TEST_F(Pair, WakeUpEndsAWait) {
   std::atomic<bool> returned = false;
   std::thread waiter([&] {
