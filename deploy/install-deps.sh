@@ -14,6 +14,7 @@ packages=(
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev prometheus-cpp-dev
   libicu-dev libpcre2-dev                   # tokenizer: normalisation, split patterns
   libgtest-dev libgmock-dev libbenchmark-dev
+  clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
   curl jq                                   # demo and end-to-end scripts
 )
 
