@@ -144,6 +144,12 @@ std::string FindProgram(const std::string& name) {
   return "";
 }
 
+std::vector<std::string> PinnedCommand(int cpu, std::vector<std::string> argv) {
+  if (cpu < 0) return argv;
+  argv.insert(argv.begin(), {FindProgram("taskset"), "-c", std::to_string(cpu)});
+  return argv;
+}
+
 ScratchFolder::ScratchFolder() {
   path_ = (std::filesystem::temp_directory_path() / "engram_bench_XXXXXX").string();
   CHECK(mkdtemp(path_.data()) != nullptr) << path_ << ": " << std::strerror(errno);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/base/status.h"
 #include "common/io/json.h"
@@ -41,6 +42,9 @@ Result<int> FreeLoopbackPort();
 
 // Where an executable lies on PATH or in the usual places; "" where it is not installed.
 std::string FindProgram(const std::string& name);
+
+// The command line that runs `argv` on one core; -1: on any.
+std::vector<std::string> PinnedCommand(int cpu, std::vector<std::string> argv);
 
 // An empty folder, removed with everything in it at the end.
 class ScratchFolder {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -82,11 +83,12 @@ class Comparison {
   }
 
   Status RunBatch(size_t batch) {
-    const LoopOptions loop{batch, options_.depth, options_.verify_every};
     std::vector<Leg> legs;
     for (const Contestant& contestant : contestants_) {
       if (!contestant.skipped.empty()) continue;
-      ASSIGN_OR_RETURN(auto reader, contestant.make_reader(options_.depth));
+      const size_t depth = std::min(options_.depth, contestant.depth_max);
+      ASSIGN_OR_RETURN(auto reader, contestant.make_reader(depth));
+      const LoopOptions loop{batch, depth, options_.verify_every};
       legs.push_back(maker_.Make(contestant.name, std::move(reader), loop));
     }
     ASSIGN_OR_RETURN(const std::vector<Series> all, RunRounds(legs, options_.rounds));

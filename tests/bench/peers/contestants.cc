@@ -44,6 +44,7 @@ Result<Contestant> StartRocksdb(const Tables& tables, const std::string& work_di
   const std::shared_ptr<RocksdbPeer> peer = std::move(filled);  // held by make_reader too
   contestant.bytes_per_row =
       static_cast<double>(peer->disk_bytes()) / static_cast<double>(tables.row_count());
+  contestant.depth_max = 1;
   contestant.make_reader = [peer](size_t) { return Result(peer->MakeReader()); };
   contestant.alive = peer;
   return contestant;

@@ -19,8 +19,9 @@ struct Contestant {
   std::string name;
   std::string version;
   std::string settings;
-  std::string skipped;       // not empty: why it has no figures
-  double bytes_per_row = 0;  // of memory; RocksDB: on disk
+  std::string skipped;          // not empty: why it has no figures
+  double bytes_per_row = 0;     // of memory; RocksDB: on disk
+  size_t depth_max = SIZE_MAX;  // 1 where there is no server to keep busy
   // A reader of `depth` batches at a time; one reader at work at any time.
   std::function<Result<std::unique_ptr<BatchReader>>(size_t depth)> make_reader;
   std::shared_ptr<void> alive;  // whatever must live while it is read: servers, clients

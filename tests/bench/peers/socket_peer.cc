@@ -41,11 +41,11 @@ class SocketReader : public BatchReader {
 };
 
 std::vector<std::string> CommandLine(const ServerSpec& spec, int cpu, int port) {
-  std::vector<std::string> argv = {FindProgram("taskset"), "-c", std::to_string(cpu)};
+  std::vector<std::string> argv;
   for (const std::string& argument : spec.argv) {
     argv.push_back(argument == "{port}" ? std::to_string(port) : argument);
   }
-  return argv;
+  return PinnedCommand(cpu, std::move(argv));
 }
 
 Result<PollingSocket> ConnectWhenUp(testing_support::Process& process, int port) {

@@ -57,16 +57,24 @@ class RowsBench {
     Tables tables;
     DenseTable dense;
     FilledArena filled;
+    FilledArena shared;  // when shared memory does not get the huge pages that private memory gets
+
+    const FilledArena& shareable() const { return shared.plan.layers.empty() ? filled : shared; }
   };
 
   Status Prepare() {
     environment_ = Environment();
     memory_ = std::make_unique<Memory>();
     ASSIGN_OR_RETURN(memory_->tables, TablesOfSize(options_.table_mib, options_.seed));
-    RETURN_IF_ERROR(CheckMemoryFor(2 * (options_.table_mib << 20) * 102 / 100,
-                                   fmt::format("two tables of {} MiB", options_.table_mib)));
-    ASSIGN_OR_RETURN(memory_->dense, DenseTable::Make(memory_->tables));
-    ASSIGN_OR_RETURN(memory_->filled, FillArena(memory_->tables, /*shared=*/true));
+    const Tables& tables = memory_->tables;
+    RETURN_IF_ERROR(CheckMemoryFor(3 * (options_.table_mib << 20) * 102 / 100,
+                                   fmt::format("three tables of {} MiB", options_.table_mib)));
+    ASSIGN_OR_RETURN(memory_->dense, DenseTable::Make(tables));
+    ASSIGN_OR_RETURN(memory_->filled, FillArena(tables, /*shared=*/true));
+    if (memory_->filled.arena.backing() == PageBacking::kSmall) {
+      memory_->shared = std::move(memory_->filled);
+      ASSIGN_OR_RETURN(memory_->filled, FillArena(tables, /*shared=*/false));
+    }
     maker_ = std::make_unique<LegMaker>(memory_->tables);
     return OkStatus();
   }
@@ -79,14 +87,15 @@ class RowsBench {
   void PrintSettings() const {
     fmt::print(
         "environment\n{}"
-        "rows: {} of {} bytes ({} MiB), bare table {}, arena {}; ids uniform, seed {}\n"
+        "rows: {} of {} bytes ({} MiB), bare table {}, arena {}, shared {}; ids uniform, seed {}\n"
         "closed loop, {} steps outstanding, service over {}; server on CPU {}, client on CPU {}, "
         "polling\n"
         "{} rounds of {} s, order reversed each round; service: every row's check verified; bytes "
         "compared with what they must be: every row in warm-up, one of {} when timed\n",
         EnvironmentText(environment_), memory_->tables.row_count(), memory_->tables.row_bytes(),
         options_.table_mib, PageBackingName(memory_->dense.backing()),
-        PageBackingName(memory_->filled.arena.backing()), options_.seed, options_.depth,
+        PageBackingName(memory_->filled.arena.backing()),
+        PageBackingName(memory_->shareable().arena.backing()), options_.seed, options_.depth,
         options_.transport, options_.cores.server, options_.cores.client, options_.rounds.rounds,
         options_.rounds.seconds, options_.verify_every);
   }
@@ -99,23 +108,27 @@ class RowsBench {
     legs_.push_back(maker_->Make(kMemoryCopy, MakeMemoryCopy(memory_->dense), unverified));
     legs_.push_back(maker_->Make(kBareGather, MakeBareGather(memory_->dense), step));
     legs_.push_back(maker_->Make(kInProcess, MakeArenaGather(memory_->filled.arena), step));
-    RETURN_IF_ERROR(AddService(/*gather=*/true, kService, kServiceToken));
-    RETURN_IF_ERROR(AddService(/*gather=*/false, kNoGather, ""));
+    ServiceOptions service;
+    service.cores = options_.cores;
+    ASSIGN_OR_RETURN(service.make_transport, TransportNamed(options_.transport));
+    RETURN_IF_ERROR(AddService(service, memory_->filled, kService, kServiceToken));
+    service.path = client::Path::kLocal;
+    RETURN_IF_ERROR(AddService(service, memory_->shareable(), kShared, kSharedToken));
+    service.path = client::Path::kGather;
+    service.gather = false;
+    RETURN_IF_ERROR(AddService(service, memory_->filled, kNoGather, ""));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTrip, options_.step_rows));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTripToken, options_.token_rows));
     AddUcxPerftest();
     return OkStatus();
   }
 
-  Status AddService(bool gather, const std::string& step_leg, const std::string& token_leg) {
-    ServiceOptions service;
-    service.gather = gather;
-    service.cores = options_.cores;
-    ASSIGN_OR_RETURN(service.make_transport, TransportNamed(options_.transport));
+  Status AddService(const ServiceOptions& service, const FilledArena& filled,
+                    const std::string& step_leg, const std::string& token_leg) {
     ASSIGN_OR_RETURN(std::unique_ptr<Service> started,
-                     Service::Start(memory_->filled, memory_->tables, service));
-    LoopOptions loop{options_.step_rows, options_.depth, gather ? options_.verify_every : 0,
-                     gather};
+                     Service::Start(filled, memory_->tables, service));
+    LoopOptions loop{options_.step_rows, options_.depth, service.gather ? options_.verify_every : 0,
+                     service.gather};
     legs_.push_back(maker_->Make(step_leg, started->MakeReader(loop.depth), loop));
     if (!token_leg.empty()) {
       loop.rows = options_.token_rows;

@@ -61,6 +61,10 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
   service_options.gather = options.gather;
   ASSIGN_OR_RETURN(made->service_, memnode::RowService::Start(filled.arena, std::move(transport),
                                                               service_options, made->metrics_));
+  if (options.path == client::Path::kLocal) {
+    ASSIGN_OR_RETURN(made->files_, net::FdServer::Start(filled.arena.shared_fd()));
+    made->welcome_.local_socket = made->files_->socket_name();
+  }
   made->welcome_.member = "m0";
   made->welcome_.map = {.epoch = 1, .members = {"m0"}};
   made->welcome_.settings = made->service_->settings();
@@ -74,6 +78,9 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
   client::LookupClientOptions client_options;
   client_options.memnodes = {fmt::format("127.0.0.1:{}", made->control_->port())};
   client_options.identity = made->welcome_.identity;
+  client_options.caller_driven = true;
+  client_options.path = options.path;
+  client_options.check_rows = options.gather;
   client_options.make_transport = options.make_transport;
   ASSIGN_OR_RETURN(made->client_, client::LookupClient::Connect(client_options, tables.layout));
   return made;
@@ -87,6 +94,9 @@ Service::~Service() {
 Result<net::Welcome> Service::Welcome(const net::Hello& hello) {
   net::Welcome welcome = welcome_;
   ASSIGN_OR_RETURN(welcome.session, service_->OpenSession(hello.address));
+  if (files_ != nullptr) {
+    ASSIGN_OR_RETURN(welcome.local_token, files_->NewToken());
+  }
   return welcome;
 }
 

@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/client/lookup_client.h"
 #include "common/net/control.h"
+#include "common/net/fd_passing.h"
 #include "common/net/transport.h"
 #include "common/obs/metrics.h"
 #include "memnode/row_service.h"
@@ -23,6 +24,7 @@ namespace engram::bench {
 struct ServiceOptions {
   // False: everything but the gather and the comparison of the rows' checks; bytes mean nothing.
   bool gather = true;
+  client::Path path = client::Path::kGather;  // kLocal: `filled` must be shared
   std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
   Cores cores;
 };
@@ -46,6 +48,7 @@ class Service {
   memnode::ServiceMetrics metrics_;
   net::Welcome welcome_;
   std::unique_ptr<memnode::RowService> service_;
+  std::unique_ptr<net::FdServer> files_;  // hands the arena to a client that maps it
   std::unique_ptr<net::ControlServer> control_;
   std::unique_ptr<client::LookupClient> client_;
 };

@@ -28,12 +28,9 @@ const std::vector<std::string>& UcxSettings() {
 std::vector<std::string> CommandLine(int cpu, const std::vector<std::string>& arguments) {
   std::vector<std::string> argv = {FindProgram("env")};
   argv.insert(argv.end(), UcxSettings().begin(), UcxSettings().end());
-  if (cpu >= 0) {
-    argv.insert(argv.end(), {FindProgram("taskset"), "-c", std::to_string(cpu)});
-  }
   argv.push_back(FindProgram("ucx_perftest"));
   argv.insert(argv.end(), arguments.begin(), arguments.end());
-  return argv;
+  return PinnedCommand(cpu, std::move(argv));
 }
 
 // The last figure of the last line of figures: messages a second over the whole run.
