@@ -40,6 +40,7 @@ Status UcxReads::Add(std::span<const ReadPiece> pieces, std::shared_ptr<UcxRegio
   if (free_.empty()) {
     operations_.push_back(std::make_unique<Operation>());
     operations_.back()->reads = this;
+    for (auto* list : {&free_, &finished_, &delivering_}) list->reserve(operations_.size());
     free_.push_back(operations_.back().get());
   }
   Operation* operation = free_.back();
@@ -51,7 +52,9 @@ Status UcxReads::Add(std::span<const ReadPiece> pieces, std::shared_ptr<UcxRegio
   operation->status = OkStatus();
   operation->done = std::move(done);
   ++live_;
-  waiting_.push_back(operation);
+  operation->next = nullptr;
+  (first_waiting_ == nullptr ? first_waiting_ : last_waiting_->next) = operation;
+  last_waiting_ = operation;
   PostPieces();
   return OkStatus();
 }
@@ -59,14 +62,14 @@ Status UcxReads::Add(std::span<const ReadPiece> pieces, std::shared_ptr<UcxRegio
 bool UcxReads::HasRoom() const { return gets_under_way_ < kGetsUnderWayMax; }
 
 void UcxReads::PostPieces() {
-  while (!waiting_.empty()) {
-    Operation* operation = waiting_.front();
+  while (first_waiting_ != nullptr) {
+    Operation* operation = first_waiting_;
     if (operation->status.ok() && operation->posted < operation->pieces.size()) {
       if (!HasRoom()) return;
       PostPiece(operation);
       continue;
     }
-    waiting_.pop_front();
+    first_waiting_ = operation->next;
     operation->waiting = false;
     FinishIfComplete(operation);
   }
@@ -114,7 +117,7 @@ void UcxReads::Fail(const Status& why) {
     const bool is_live = operation->waiting || operation->under_way > 0;
     if (is_live && operation->status.ok()) operation->status = why;
   }
-  PostPieces();  // posts none: takes all from waiting_
+  PostPieces();  // posts none: no read waits any more
 }
 
 int UcxReads::Advance() {

@@ -4,7 +4,6 @@
 
 #include <ucp/api/ucp.h>
 
-#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -35,7 +34,7 @@ class UcxReads {
   // Nothing waits, is under way, or has a `done` to run.
   bool idle() const { return live_ == 0; }
   // Advance has something to do now.
-  bool ready() const { return !finished_.empty() || (!waiting_.empty() && HasRoom()); }
+  bool ready() const { return !finished_.empty() || (first_waiting_ != nullptr && HasRoom()); }
 
  private:
   struct Operation {
@@ -44,7 +43,8 @@ class UcxReads {
     std::vector<ReadPiece> pieces;
     size_t posted = 0;
     size_t under_way = 0;
-    bool waiting = false;  // in waiting_
+    bool waiting = false;       // with pieces to post
+    Operation* next = nullptr;  // of the waiting
     Status status;
     std::function<void(Status)> done;
   };
@@ -58,8 +58,9 @@ class UcxReads {
 
   ucp_ep_h endpoint_ = nullptr;
   std::unique_ptr<UcxRemoteMemory> memory_;
-  Status failed_;                   // not ok once Fail was called
-  std::deque<Operation*> waiting_;  // with pieces to post
+  Status failed_;  // not ok once Fail was called
+  Operation* first_waiting_ = nullptr;
+  Operation* last_waiting_ = nullptr;
   std::vector<Operation*> finished_, delivering_;
   size_t gets_under_way_ = 0;
   size_t live_ = 0;  // reads whose `done` has not run

@@ -11,6 +11,7 @@
 #include "common/base/rng.h"
 #include "common/net/ucx_context.h"
 #include "common/net/ucx_transport.h"
+#include "tests/support/allocation_count.h"
 
 namespace engram::net {
 namespace {
@@ -110,6 +111,29 @@ TEST_F(UcxReading, DoneMayStartTheNextRead) {
   };
   next(OkStatus());
   EXPECT_TRUE(RunUntil([&] { return reads == 50; }));
+}
+
+TEST_F(UcxReading, NothingIsAllocatedOnceWarm) {
+  ASSERT_TRUE(reader->OpenMemory(peer, key).ok());
+  const auto pieces = RandomPieces(200, 264);  // more than are under way at once
+  int done = 0;
+  const auto read_twice = [&] {
+    const int goal = done + 2;
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_TRUE(reader
+                      ->Read(peer, pieces, buffer.get(),
+                             [&done](const Status& s) {
+                               CHECK(s.ok());
+                               ++done;
+                             })
+                      .ok());
+    }
+    ASSERT_TRUE(RunUntil([&] { return done == goal; }));
+  };
+  read_twice();
+  const uint64_t before = testing_support::AllocationCount();
+  for (int i = 0; i < 10; ++i) read_twice();
+  EXPECT_EQ(testing_support::AllocationCount(), before);
 }
 
 TEST_F(UcxReading, AReadOfNothingIsDone) {
