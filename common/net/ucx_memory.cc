@@ -72,7 +72,7 @@ Result<std::unique_ptr<UcxSharedMemory>> UcxSharedMemory::Register(
   ucp_mem_map_params_t params = {};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
                       UCP_MEM_MAP_PARAM_FIELD_PROT;
-  params.address = const_cast<std::byte*>(memory.data());  // for reading only, as `prot` says
+  params.address = const_cast<std::byte*>(memory.data());  // for reading, as `prot` says
   params.length = memory.size();
   params.prot = UCP_MEM_MAP_PROT_LOCAL_READ | UCP_MEM_MAP_PROT_REMOTE_READ;
   ucs_status_t status = ucp_mem_map(context, &params, &shared->handle_);

@@ -42,7 +42,8 @@ class UcxBuffer : public SendBuffer {
   const std::shared_ptr<UcxRegion> region_;
 };
 
-// Somebody else's memory, registered for peers to read. Dies before its context.
+// Somebody else's memory, registered for peers to read. We ask for reading alone, but UCX 1.13 lets
+// the device write as well: whoever holds the key is trusted. Dies before its context.
 class UcxSharedMemory {
  public:
   static Result<std::unique_ptr<UcxSharedMemory>> Register(ucp_context_h context,

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Runs a program in a small virtual machine that has an RDMA device: Debian's own kernel under qemu's
-# emulation with SoftRoCE (rdma_rxe) over a dummy network device. Needs neither root nor RDMA nor KVM
-# on the host, and installs nothing: packages the host lacks are unpacked into a cache folder.
+# Runs a program in a small virtual machine that has an RDMA device: Debian's own kernel under
+# qemu's emulation with SoftRoCE (rdma_rxe) over a dummy network device. Needs neither root nor RDMA
+# nor KVM on the host, and installs nothing: packages the host lacks are unpacked into a cache
+# folder (about 150 MB below $XDG_CACHE_HOME or ~/.cache).
 #
 #   run_in_vm.sh [--timeout SECONDS] [--memory MIB] [--file FILE]... -- PROGRAM [ARGUMENT]...
 #
-# PROGRAM and every --file appear in the guest under the same absolute path, with the shared libraries
-# they need. In the guest: root, busybox, lo, rxe0 on dummy0 (10.77.0.1), a writable / and /tmp.
+# PROGRAM and every --file appear in the guest under the same absolute path, with the shared
+# libraries they need. In the guest: root, busybox, lo, rxe0 on dummy0 (10.77.0.1), a writable /tmp.
 # Exit status: the program's; 124 out of time; 125 the machine failed (its console's tail is shown);
 # 77 SKIPPED, qemu or a package cannot be had here. ENGRAM_RDMA_VM=required turns 77 into 125,
 # ENGRAM_RDMA_VM=off skips at once.
@@ -28,8 +29,11 @@ program=$(realpath "$1"); shift
 
 say() { echo "run_in_vm: $*" >&2; }
 skip() {
-  [ "${ENGRAM_RDMA_VM:-}" != required ] || { say "cannot run, and ENGRAM_RDMA_VM=required: $*"; exit 125; }
-  echo "SKIPPED: no RDMA test ran: $*"
+  if [ "${ENGRAM_RDMA_VM:-}" = required ]; then
+    say "cannot run, and ENGRAM_RDMA_VM=required: $*"
+    exit 125
+  fi
+  echo "SKIPPED: no RDMA test ran: $*" >&2
   exit 77
 }
 [ "${ENGRAM_RDMA_VM:-}" != off ] || skip "switched off by ENGRAM_RDMA_VM=off"
@@ -44,16 +48,18 @@ kernel=$cache/kernel   # boot/vmlinuz-*, lib/modules/*
 triplet=x86_64-linux-gnu
 mkdir -p "$cache" 2>/dev/null || skip "cannot write $cache"
 
-# --- packages ---------------------------------------------------------------------------------------
-apt_options=(-o Acquire::http::Timeout=10 -o Acquire::Retries=1)
+# --- packages -------------------------------------------------------------------------------------
+apt_options=(-o Acquire::http::Timeout=10 -o Acquire::Retries=1 -o APT::Sandbox::User=root)
+apt() { apt-get "${apt_options[@]}" "$@"; }
+busybox_fits() { command -v busybox >/dev/null && busybox --list | grep -x depmod >/dev/null; }
 wanted_packages() {  # what this host lacks, with dependencies
   local want=()
   command -v qemu-system-x86_64 >/dev/null || want+=(qemu-system-x86 seabios)
-  command -v busybox >/dev/null && busybox --list | grep -qx depmod || want+=(busybox-static)
+  busybox_fits || want+=(busybox-static)
   command -v rdma >/dev/null || want+=(iproute2)
   compgen -G "/usr/lib/$triplet/libibverbs/librxe-*.so" >/dev/null || want+=(ibverbs-providers)
-  [ ${#want[@]} -eq 0 ] || apt-get "${apt_options[@]}" install -s --no-install-recommends "${want[@]}" |
-    awk '$1 == "Inst" { print $2 }'
+  [ ${#want[@]} -eq 0 ] ||
+    apt install -s --no-install-recommends "${want[@]}" | awk '$1 == "Inst" { print $2 }'
 }
 kernel_package() {
   apt-cache "${apt_options[@]}" depends linux-image-amd64 |
@@ -69,9 +75,10 @@ download() {  # into the current folder
 }
 unpack_kernel() {  # 400 MB unpacked: only what the guest can need
   dpkg-deb --fsys-tarfile "$1" | tar -x -C "$kernel" --wildcards './boot/vmlinuz-*' \
-    './lib/modules/*/modules.*' './lib/modules/*/kernel/drivers/infiniband/*' \
-    './lib/modules/*/kernel/drivers/net/dummy.ko*' './lib/modules/*/kernel/net/*' \
-    './lib/modules/*/kernel/crypto/*' './lib/modules/*/kernel/lib/*' || return 1
+    '*/lib/modules/*/modules.*' '*/lib/modules/*/kernel/drivers/infiniband/*' \
+    '*/lib/modules/*/kernel/drivers/net/dummy.ko*' '*/lib/modules/*/kernel/net/*' \
+    '*/lib/modules/*/kernel/crypto/*' '*/lib/modules/*/kernel/lib/*' || return 1
+  [ -e "$kernel/lib" ] || ln -s usr/lib "$kernel/lib"  # newer Debian
   find "$kernel" -name '*.ko.xz' -exec xz -d {} +
 }
 fetch() {
@@ -110,13 +117,11 @@ find_program() {  # the host's, else the unpacked one
   skip "$1 is neither on this host nor in the packages fetched; remove $cache to fetch again"
 }
 qemu=$(find_program qemu-system-x86_64)
-busybox=$(find_program busybox)
+if busybox_fits; then busybox=$(command -v busybox); else busybox=$system/bin/busybox; fi
 rdma=$(find_program rdma)
-! busybox_here=$(command -v busybox) || "$busybox_here" --list | grep -qx depmod ||
-  busybox=$system/bin/busybox
 version=$(basename "$(echo "$kernel"/lib/modules/*)")
 
-# --- the guest's files ------------------------------------------------------------------------------
+# --- the guest's files ----------------------------------------------------------------------------
 work=$(mktemp -d "${TMPDIR:-/tmp}/engram-rdma-vm.XXXXXX")
 qemu_pid=
 finish() {
@@ -150,7 +155,7 @@ for base in "" "$system"; do  # opened at run time: the device's driver, UCX's t
 done
 for file in "$program" ${files[@]+"${files[@]}"}; do add "$file"; done
 
-# Modules in an order that can be loaded: dependencies first. rxe's checksum is one it does not name.
+# Modules in an order that can be loaded: dependencies first. rxe does not name its checksum's.
 "$busybox" depmod -b "$kernel" "$version"
 add_module() {
   local path dependency
@@ -209,7 +214,7 @@ GUEST
 chmod 755 "$root/init"
 (cd "$root" && find . | "$busybox" cpio -o -H newc 2>/dev/null) >"$work/files.cpio"
 
-# --- boot -------------------------------------------------------------------------------------------
+# --- boot -----------------------------------------------------------------------------------------
 machine=(-M pc -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nodefaults -no-user-config
          -display none -no-reboot)
 environment=()
@@ -217,10 +222,12 @@ if [ "${qemu#"$system"}" != "$qemu" ]; then  # unpacked, not installed: its part
   environment=(env LD_LIBRARY_PATH="$libraries" QEMU_MODULE_DIR="$system/usr/lib/$triplet/qemu")
   machine+=(-L "$system/usr/share/qemu" -L "$system/usr/share/seabios")
 fi
-# The kernel distrusts the clock of an emulated CPU and would use a much slower one.
+# tsc: the kernel distrusts the clock of an emulated CPU and would use a much slower one.
+parameters="console=ttyS0 rdinit=/init panic=-1 quiet"
+parameters+=" mitigations=off random.trust_cpu=on tsc=reliable"
 ${environment[@]+"${environment[@]}"} timeout -k 5 "$limit" "$qemu" "${machine[@]}" \
   -kernel "$kernel/boot/vmlinuz-$version" -initrd "$work/files.cpio" \
-  -append "console=ttyS0 rdinit=/init panic=-1 quiet mitigations=off random.trust_cpu=on tsc=reliable" \
+  -append "$parameters" \
   -serial file:"$work/console" -serial stdio -serial file:"$work/status" </dev/null &
 qemu_pid=$!
 machine_status=0
@@ -228,7 +235,8 @@ wait "$qemu_pid" || machine_status=$?
 qemu_pid=
 status=$(tr -dc 0-9 <"$work/status" 2>/dev/null || true)
 if [ -z "$status" ]; then
-  if [ "$machine_status" = 124 ]; then status=124; say "out of time after $limit s"; else status=125; fi
+  status=125
+  if [ "$machine_status" = 124 ]; then status=124; say "out of time after $limit s"; fi
 fi
 if [ "$status" != 0 ]; then
   say "status $status (qemu's: $machine_status); the guest's console ends with:"
