@@ -46,6 +46,7 @@ CacheCounts CacheStats::Total() const {
       total.misses += counts.misses;
       total.inserts += counts.inserts;
       total.evictions += counts.evictions;
+      total.passed_by += counts.passed_by;
     }
   }
   return total;
@@ -218,12 +219,16 @@ void NgramCache::InsertBlock(std::span<Place> places, uint32_t layer_index, cons
 }
 
 // Makes room for these ids and writes them; returns where their rows go, or null when they are
-// there.
+// there or not taken.
 std::byte* NgramCache::TakeEntry(Place& place, uint32_t layer_index, const uint64_t* ids) {
   FindCandidates(place);
   size_t way = 0;
   if (Find(place, ids, &way) != nullptr) return nullptr;
   CacheCounts& counts = CountsOf(layer_index, place);
+  if (place.set->tags[place.set->hand] != 0 && !SeenBefore(*place.set, place.tag)) {
+    ++counts.passed_by;
+    return nullptr;
+  }
   way = TakeWay(*place.set, counts);
   ++counts.inserts;
   place.set->tags[way] = place.tag;
@@ -232,13 +237,25 @@ std::byte* NgramCache::TakeEntry(Place& place, uint32_t layer_index, const uint6
   return ValueOf(entry);
 }
 
+// Forgets the tag when it is there, else remembers it.
+bool NgramCache::SeenBefore(Set& set, uint16_t tag) {
+  const auto found = std::find(set.seen.begin(), set.seen.end(), tag);
+  if (found != set.seen.end()) {
+    *found = 0;
+    return true;
+  }
+  set.seen[set.next_seen] = tag;
+  set.next_seen = static_cast<uint8_t>((set.next_seen + 1u) % kSeen);
+  return false;
+}
+
 // An empty way, or the first one from the hand on that was not hit since the hand last passed.
 size_t NgramCache::TakeWay(Set& set, CacheCounts& counts) {
   while (true) {
     const size_t way = set.hand;
     const auto bit = static_cast<uint16_t>(1u << way);
     set.hand = static_cast<uint8_t>((way + 1) % kWays);
-    if (set.tags[way] == 0) {  // the hand meets every empty way before it comes round
+    if (set.tags[way] == 0) {
       ++entry_count_;
       return way;
     }

@@ -161,9 +161,25 @@ TEST(NgramCache, WhatIsHitOutlivesWhatIsNot) {
       cold[i + 1] = 1001 + next / 1000;
     }
     InsertRows(*cache, 0, cold);
+    InsertRows(*cache, 0, cold);  // seen twice: taken
   }
   EXPECT_GT(cache->stats().Total().evictions, 1000u);
   EXPECT_LT(missed, hot.size() / 2 * 200 / 100) << "of " << hot.size() / 2 * 200 << " lookups";
+}
+
+TEST(NgramCache, OnceFullItTakesWhatComesTwice) {
+  const auto cache = MakeCache(200'000);
+  for (uint64_t i = 0; i < 4000; ++i) InsertRows(*cache, 0, {i % 1000, 1000 + i / 1000});
+  const CacheStats full = cache->stats();
+  ASSERT_EQ(full.entries, full.entries_max / 2);
+  EXPECT_LE(full.Total().evictions, 40u) << "16-bit tags that happen to agree";
+  EXPECT_EQ(full.Total().inserts + full.Total().passed_by, 4000u);
+  InsertRows(*cache, 0, {7, 1900});
+  EXPECT_THAT(LookupAndCheck(*cache, 0, {7, 1900}), ElementsAre(0));
+  InsertRows(*cache, 0, {7, 1900});
+  EXPECT_THAT(LookupAndCheck(*cache, 0, {7, 1900}), IsEmpty());
+  EXPECT_EQ(cache->stats().Total().evictions, full.Total().evictions + 1);
+  EXPECT_EQ(cache->stats().entries, full.entries);
 }
 
 TEST(NgramCache, TooFewBytesAreRefusedWithTheLeast) {
