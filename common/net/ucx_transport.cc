@@ -1,14 +1,10 @@
-// The worker and its endpoints; memory and reads are in ucx_memory.h and ucx_reads.h. Endpoints are
-// closed by force at the end of a Progress, never inside a callback.
+// The endpoints, and the messages over them. Endpoints are closed by force at the end of a Progress,
+// never inside a callback.
 #include "common/net/ucx_transport.h"
 
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <ucp/api/ucp.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <random>
 #include <unordered_map>
@@ -18,13 +14,12 @@
 #include "common/net/ucx_context.h"
 #include "common/net/ucx_memory.h"
 #include "common/net/ucx_reads.h"
+#include "common/net/ucx_worker.h"
 
 namespace engram::net {
 namespace {
 
-constexpr unsigned kMessageId = 0;  // of our one active message
-constexpr unsigned kProgressRoundsMax =
-    64;  // per Progress call, so that a flood cannot hold the caller
+constexpr unsigned kProgressRoundsMax = 64;  // a call: a flood must not hold the caller
 constexpr Nanos kCloseTimeout = std::chrono::seconds(1);
 constexpr size_t kIdBytes = sizeof(uint64_t);  // the sender's id, before every header
 
@@ -55,7 +50,7 @@ class UcxTransport : public Transport {
               std::function<void(Status)> done) override;
   int Progress() override;
   void Wait(Nanos timeout) override;
-  void WakeUp() override;
+  void WakeUp() override { worker_->WakeUp(); }
   void Disconnect(PeerId peer) override;
 
  private:
@@ -79,7 +74,6 @@ class UcxTransport : public Transport {
     std::function<void(Status)> done;
   };
 
-  Status OpenWorker();
   Result<Peer*> FindConnected(PeerId peer);
   Operation* TakeOperation();
   void Finish(Operation* operation, ucs_status_t status);
@@ -98,9 +92,7 @@ class UcxTransport : public Transport {
   ucp_context_h context_ = nullptr;
   bool one_sided_ = false;
   bool can_read_ = false;  // one-sided or emulated
-  ucp_worker_h worker_ = nullptr;
-  int worker_fd_ = -1;
-  int wake_fd_ = -1;
+  std::unique_ptr<UcxWorker> worker_;
   std::string address_;
   std::string settings_;
   TransportHandler* handler_ = nullptr;
@@ -121,45 +113,13 @@ Status UcxTransport::Open(const UcxOptions& options) {
   context_ = opened.context;
   one_sided_ = opened.one_sided;
   can_read_ = one_sided_ || options.emulated_reads;
-  RETURN_IF_ERROR(OpenWorker());
-  wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (wake_fd_ < 0) return Unavailable(fmt::format("eventfd: {}", std::strerror(errno)));
+  ASSIGN_OR_RETURN(worker_, UcxWorker::Create(context_, kHeaderBytesMax + kIdBytes,
+                                              &UcxTransport::OnActiveMessage, this));
+  address_ = EncodeUcxAddress({id_, worker_->address()});
   unsigned major = 0, minor = 0, release = 0;
   ucp_get_version(&major, &minor, &release);
   settings_ = fmt::format("ucx {}.{} segment {}", major, minor, options.segment_bytes);
   return OkStatus();
-}
-
-Status UcxTransport::OpenWorker() {
-  ucp_worker_params_t params = {};
-  params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
-  params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // made on one thread, used on another
-  ucs_status_t status = ucp_worker_create(context_, &params, &worker_);
-  if (status != UCS_OK) return UcxError("creating a worker", status);
-  status = ucp_worker_get_efd(worker_, &worker_fd_);
-  if (status != UCS_OK) return UcxError("asking for an event descriptor", status);
-
-  ucp_am_handler_param_t handler = {};
-  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
-                       UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
-  handler.id = kMessageId;
-  handler.flags = UCP_AM_FLAG_WHOLE_MSG;
-  handler.cb = &UcxTransport::OnActiveMessage;
-  handler.arg = this;
-  status = ucp_worker_set_am_recv_handler(worker_, &handler);
-  if (status != UCS_OK) return UcxError("setting the message handler", status);
-
-  ucp_worker_attr_t attributes = {};
-  attributes.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS | UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
-  status = ucp_worker_query(worker_, &attributes);
-  if (status != UCS_OK) return UcxError("asking for the worker's address", status);
-  address_ = EncodeUcxAddress(
-      {id_, {reinterpret_cast<const char*>(attributes.address), attributes.address_length}});
-  ucp_worker_release_address(worker_, attributes.address);
-  if (attributes.max_am_header >= kHeaderBytesMax + kIdBytes) return OkStatus();
-  return Unavailable(fmt::format(
-      "UCX: headers of at most {} bytes, {} are needed: raise UCX_TCP_TX_SEG_SIZE or the MTU",
-      attributes.max_am_header, kHeaderBytesMax + kIdBytes));
 }
 
 UcxTransport::~UcxTransport() {
@@ -171,14 +131,13 @@ UcxTransport::~UcxTransport() {
   peer_of_remote_.clear();
   const TimePoint deadline = Clock::Real().Now() + kCloseTimeout;
   while (worker_ != nullptr && closes_under_way_ > 0 && Clock::Real().Now() < deadline) {
-    ucp_worker_progress(worker_);
+    worker_->Progress();
   }
   for (auto& [id, peer] : peers_) peer->reads.Abandon();
-  if (worker_ != nullptr) ucp_worker_destroy(worker_);
+  worker_.reset();
   peers_.clear();  // and with them the buffers of reads that were under way
   shared_memory_.reset();
   if (context_ != nullptr) ucp_cleanup(context_);
-  if (wake_fd_ >= 0) ::close(wake_fd_);
 }
 
 Result<PeerId> UcxTransport::Connect(const std::string& address) {
@@ -197,7 +156,7 @@ Result<PeerId> UcxTransport::Connect(const std::string& address) {
   params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler.cb = &UcxTransport::OnEndpointError;
   params.err_handler.arg = peer.get();
-  const ucs_status_t status = ucp_ep_create(worker_, &params, &peer->endpoint);
+  const ucs_status_t status = ucp_ep_create(worker_->handle(), &params, &peer->endpoint);
   if (status != UCS_OK) return UcxError("connecting to a peer", status);
   const PeerId id = peer->id;
   peer_of_remote_[remote.id] = peer.get();
@@ -304,7 +263,7 @@ Status UcxTransport::Send(PeerId to, std::span<const std::byte> header, SendBuff
   }
   ++operation->peer->sends_under_way;
   const ucs_status_ptr_t request =
-      ucp_am_send_nbx(operation->peer->endpoint, kMessageId, operation->header.data(),
+      ucp_am_send_nbx(operation->peer->endpoint, kUcxMessageId, operation->header.data(),
                       operation->header.size(), data, body_bytes, &param);
   if (UCS_PTR_IS_ERR(request)) {
     operation->done = {};
@@ -410,7 +369,7 @@ int UcxTransport::EndLostPeers() {
 
 int UcxTransport::Progress() {
   for (unsigned round = 0; round < kProgressRoundsMax; ++round) {
-    const unsigned progressed = ucp_worker_progress(worker_);
+    const unsigned progressed = worker_->Progress();
     if (!reading_.empty()) events_ += AdvanceReads();
     if (progressed == 0) break;
   }
@@ -423,21 +382,7 @@ void UcxTransport::Wait(Nanos timeout) {
   for (const Peer* peer : reading_) {
     if (peer->reads.ready()) return;
   }
-  // BUSY, or anything but OK: something arrived since the last Progress.
-  if (ucp_worker_arm(worker_) != UCS_OK) return;
-  pollfd entries[2] = {{worker_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(timeout);
-  const timespec limit = {seconds.count(), (timeout - seconds).count()};
-  ::ppoll(entries, 2, &limit, nullptr);
-  if ((entries[1].revents & POLLIN) != 0) {
-    uint64_t count = 0;
-    (void)!::read(wake_fd_, &count, sizeof(count));
-  }
-}
-
-void UcxTransport::WakeUp() {
-  const uint64_t one = 1;
-  (void)!::write(wake_fd_, &one, sizeof(one));
+  worker_->Sleep(timeout);
 }
 
 void UcxTransport::Disconnect(PeerId id) {
