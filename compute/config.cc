@@ -9,8 +9,6 @@ void ComputeConfig::Describe(config::Fields& fields) {
   fields.Add("model.name", &model_name, "name of the table set; empty: the folder's name");
   fields.Add("model.version", &model_version,
              "version of the table set; empty: whatever the memory nodes serve");
-  fields.Add("memnodes", &memnodes,
-             "memory nodes, host:port each; empty: the tables are in this process");
   fields.Add("engine.prefill_chunk", &prefill_chunk, 1, 1 << 20, "prompt tokens computed at once");
   fields.Add("engine.threads", &threads, 1, kernels::Pool::kThreadsMax,
              "threads of the matrix products");
@@ -18,10 +16,7 @@ void ComputeConfig::Describe(config::Fields& fields) {
              "for the rows of one step, from asking for them");
   fields.Add("engram.verify", &verify,
              "hash again when rows are used and compare with what was fetched");
-  fields.Add("connect_timeout_ms", &connect_timeout_ms, 1, 3'600'000,
-             "to reach every memory node at start");
-  fields.Add("transport.tls", &tls, "UCX transports, as UCX_TLS");
-  fields.Add("transport.net_devices", &net_devices, "network devices, as UCX_NET_DEVICES");
+  lookup.Describe(fields);
   fields.Add("log.level", &log_level, "trace, debug, info, warn, error or off");
 }
 

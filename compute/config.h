@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "common/client/lookup_config.h"
 #include "common/config/config.h"
 
 namespace engram::compute {
@@ -13,14 +13,11 @@ struct ComputeConfig {
   std::string model_path;
   std::string model_name;     // empty: the folder's name
   std::string model_version;  // empty: any
-  std::vector<std::string> memnodes;
   int64_t prefill_chunk = 256;
   int64_t threads = 1;
   int64_t deadline_ms = 2000;
   bool verify = false;
-  int64_t connect_timeout_ms = 5000;
-  std::string tls = "tcp,self";
-  std::string net_devices = "all";
+  client::LookupConfig lookup;
   std::string log_level = "warn";
 
   void Describe(config::Fields& fields);

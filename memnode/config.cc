@@ -30,22 +30,35 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("model.name", &model_name, "name of the table set; empty: the folder's name");
   f.Add("model.version", &model_version, "version of the table set");
   f.Add("store.path", &store_path, "folder of this node's RocksDB store");
+  f.Add("procedural.layout", &procedural_layout,
+        "v41 or paper: serve computed rows instead of a model's, for load tests; empty: a model");
+  f.Add("procedural.rows_scale", &procedural_rows_scale, "share of that layout's rows, 0..1");
+  f.Add("procedural.seed", &procedural_seed, 0, INT64_MAX, "of the computed rows");
   f.Add("arena.pages", &arena_pages,
         "memory of the rows: auto, small, transparent or hugetlb; auto takes the best there is");
+  f.Add(
+      "arena.share", &arena_share,
+      "whether clients of this host may map the rows: on, off, or auto: on when shared memory has "
+      "huge pages too");
+  f.Add("arena.numa_node", &arena_numa_node, -1, 1023, "of the rows; -1: where the kernel puts it");
   f.Add("control.listen", &control_listen, "host:port of the control socket; port 0 picks one");
   f.Add("http.listen", &http_listen, "host:port of /health, /ready and /metrics");
-  f.Add("transport.tls", &transport_tls, "UCX transports, as UCX_TLS");
-  f.Add("transport.net_devices", &transport_net_devices, "network devices, as UCX_NET_DEVICES");
+  wire.Describe(f);
+  f.Add("transport.listen", &transport_listen,
+        "host:port for the data of tcp clients; empty: the host of control.listen, any port");
+  f.Add("transport.workers", &transport_workers, 1, 256,
+        "data threads; each client belongs to one of them");
   f.Add("transport.spin_us", &transport_spin_us, 0, 1'000'000,
         "how long the idle data thread polls before it sleeps");
-  f.Add("transport.cpu", &transport_cpu, -1, 4095, "CPU of the data thread; -1: not pinned");
+  f.Add("transport.cpu", &transport_cpu, -1, 4095,
+        "CPU of the first data thread, the next ones following; -1: not pinned");
   f.Add("limits.sessions_max", &limits_sessions_max, 1, 65536, "clients connected at once");
-  f.Add("limits.queued_requests_max", &limits_queued_requests_max, 1, 65536,
-        "lookups waiting; beyond it they are refused");
+  f.Add("limits.window", &limits_window, 1, 1024,
+        "lookups one client may have under way here; it holds the others back");
   f.Add("limits.drain_timeout_ms", &limits_drain_timeout_ms, 0, 3'600'000,
         "how long SIGTERM waits for clients to leave");
   f.Add("limits.send_buffers", &limits_send_buffers, 2, 4096,
-        "replies under way at once, about 124 KiB each");
+        "replies under way at once in a data thread, about 126 KiB each");
   f.Add("log.level", &log_level, "trace, debug, info, warn, error or off");
 }
 
@@ -56,6 +69,16 @@ Status NodeConfig::Validate() const {
     return InvalidArgument(fmt::format("node.name '{}' is not among cluster.members [{}]",
                                        node_name, fmt::join(cluster_members, ", ")));
   }
+  RETURN_IF_ERROR(wire.Validate());
+  if (arena_share != "auto" && arena_share != "on" && arena_share != "off") {
+    return InvalidArgument(
+        fmt::format("arena.share is '{}', expected auto, on or off", arena_share));
+  }
+  if (!BackingOf(arena_pages)) {
+    return InvalidArgument(fmt::format(
+        "arena.pages is '{}', expected auto, small, transparent or hugetlb", arena_pages));
+  }
+  if (procedural()) return table::MakeProceduralLayout(Procedural()).status();
   if (model_path.empty() && model_name.empty()) {
     return InvalidArgument("no model: set model.path to the folder of a checkpoint");
   }
@@ -64,10 +87,6 @@ Status NodeConfig::Validate() const {
   }
   if (store_path.empty()) {
     return InvalidArgument("no store: set store.path to a folder for this node's tables");
-  }
-  if (!BackingOf(arena_pages)) {
-    return InvalidArgument(fmt::format(
-        "arena.pages is '{}', expected auto, small, transparent or hugetlb", arena_pages));
   }
   return OkStatus();
 }
@@ -84,6 +103,17 @@ PageBacking NodeConfig::ArenaBacking() const {
   const std::optional<PageBacking> backing = BackingOf(arena_pages);
   CHECK(backing.has_value()) << arena_pages;
   return *backing;
+}
+
+bool NodeConfig::SharesArena() const {
+  if (arena_share != "auto") return arena_share == "on";
+  return ArenaBacking() == PageBacking::kSmall || SharedHugePages();
+}
+
+table::ProceduralSpec NodeConfig::Procedural() const {
+  return {.layout = procedural_layout,
+          .rows_scale = procedural_rows_scale,
+          .seed = static_cast<uint64_t>(procedural_seed)};
 }
 
 }  // namespace engram::memnode

@@ -8,7 +8,9 @@
 #include "common/base/buffer.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/net/wire_config.h"
 #include "common/table/placement.h"
+#include "common/table/procedural.h"
 
 namespace engram::memnode {
 
@@ -20,17 +22,23 @@ struct NodeConfig {
   std::string model_name;  // empty: the folder's name
   std::string model_version = "1";
   std::string store_path;
+  std::string procedural_layout;  // empty: a model
+  double procedural_rows_scale = 1;
+  int64_t procedural_seed = 1;
   std::string arena_pages = "auto";
+  std::string arena_share = "auto";
+  int64_t arena_numa_node = -1;
   std::string control_listen = "127.0.0.1:7400";
   std::string http_listen = "127.0.0.1:7410";
-  std::string transport_tls = "tcp,self";
-  std::string transport_net_devices = "all";
+  net::WireConfig wire;
+  std::string transport_listen;  // empty: control's host, any port
+  int64_t transport_workers = 1;
   int64_t transport_spin_us = 50;
   int64_t transport_cpu = -1;
   int64_t limits_sessions_max = 256;
-  int64_t limits_queued_requests_max = 256;
+  int64_t limits_window = 16;
   int64_t limits_drain_timeout_ms = 5000;
-  int64_t limits_send_buffers = 16;
+  int64_t limits_send_buffers = 64;
   std::string log_level = "info";
 
   void Describe(config::Fields& fields);
@@ -40,7 +48,11 @@ struct NodeConfig {
   table::ClusterMap Map() const;
   // model.name, or the folder's name.
   std::string ModelName() const;
-  PageBacking ArenaBacking() const;  // of a valid config
+  // Both of a valid config. "auto" shares the arena when that costs no huge pages.
+  PageBacking ArenaBacking() const;
+  bool SharesArena() const;
+  bool procedural() const { return !procedural_layout.empty(); }
+  table::ProceduralSpec Procedural() const;
 };
 
 }  // namespace engram::memnode

@@ -1,4 +1,4 @@
-// One memory node: sockets, tables, row service, in that order; stopped in reverse.
+// One memory node: sockets, tables, row services, in that order; stopped in reverse.
 //
 // The sockets open first, so that a port in use is told before a long import; until the tables are
 // in memory /ready answers 503 and clients are refused.
@@ -13,7 +13,9 @@
 
 #include "common/base/status.h"
 #include "common/net/control.h"
+#include "common/net/fd_passing.h"
 #include "common/net/http_server.h"
+#include "common/net/security.h"
 #include "common/net/transport.h"
 #include "common/obs/metrics.h"
 #include "memnode/config.h"
@@ -27,7 +29,7 @@ class Node {
  public:
   using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
 
-  // Blocks until the node serves. A null factory: UCX with the config's settings. `config` is
+  // Blocks until the node serves. A null factory: as the config says. `config` is
   // valid.
   static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
                                              TransportFactory make_transport = nullptr);
@@ -42,23 +44,36 @@ class Node {
   std::string http_address() const;
   const table::TableIdentity& identity() const { return tables_.identity; }
   const TablePlan& plan() const { return tables_.plan; }
-  size_t session_count() const { return service_->session_count(); }
+  size_t session_count() const;
 
  private:
+  struct Worker {
+    std::unique_ptr<RowService> service;
+    std::string one_sided_key;  // empty: its transport has no such reads
+  };
+
   explicit Node(const NodeConfig& config) : config_(config) {}
   Status OpenSockets();
   Status OpenTables();
-  Status OpenService(const TransportFactory& make_transport);
+  Status OpenServices(const TransportFactory& make_transport);
+  Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
+  const Worker& LeastBusy() const;
+  void CloseSession(uint64_t session);
   Status ChooseKnownAnswers();
   Result<net::Welcome> Welcome(const net::Hello& hello);
   net::HttpResponse Ready() const;
+  void TellCpuSeconds();
 
   const NodeConfig config_;
   obs::Metrics metrics_;
+  obs::Gauge& cpu_seconds_ =
+      metrics_.GetGauge("process_cpu_seconds_total", "CPU time of this process, user and system");
   LoadedTables tables_;
   std::vector<net::KnownAnswer> known_answers_;
   std::unique_ptr<ServiceMetrics> service_metrics_;
-  std::unique_ptr<RowService> service_;
+  std::shared_ptr<const net::Security> security_;
+  std::unique_ptr<net::FdServer> local_;  // null: the arena is not shared
+  std::vector<Worker> services_;
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;
   std::atomic<bool> draining_ = false;

@@ -79,7 +79,7 @@ RowService::RowService(const Arena& arena, std::unique_ptr<net::Transport> trans
       name_(transport_->name()),
       address_(transport_->address()),
       settings_(transport_->settings()),
-      queue_(options.queued_requests_max),
+      queue_(options.sessions_max * options.window),
       rows_(chunk_rows_),
       addresses_(chunk_rows_) {}
 
@@ -183,7 +183,7 @@ Status RowService::OpenSessionOnLoop(uint64_t session, const std::string& addres
                                          options_.sessions_max));
   }
   ASSIGN_OR_RETURN(const net::PeerId peer, transport_->Connect(address));
-  sessions_[peer] = {session, 0};
+  sessions_[peer] = {session, 0, 0};
   peer_of_session_[session] = peer;
   CountSessions();
   return OkStatus();
@@ -236,9 +236,10 @@ Status RowService::Admit(const net::LookupView& lookup, net::PeerId from) const 
   if (draining_) return Cancelled("this memory node is shutting down");
   if (header.budget_us == 0)
     return DeadlineExceeded("the lookup had no time left when it was sent");
-  if (queue_.full()) {
-    return ResourceExhausted(fmt::format(
-        "{} lookups wait at this memory node (limits.queued_requests_max)", queue_.capacity()));
+  if (session->second.queued >= options_.window) {
+    return ResourceExhausted(
+        fmt::format("{} lookups of this client wait at this memory node (limits.window)",
+                    session->second.queued));
   }
   return OkStatus();
 }
@@ -249,6 +250,7 @@ void RowService::OnMessage(net::PeerId from, std::span<const std::byte> header,
   auto lookup = net::ParseLookup(header, body);
   const Status admitted = lookup.ok() ? Admit(*lookup, from) : lookup.status();
   if (!admitted.ok()) return Refuse(from, RequestIdOf(header), admitted);
+  ++sessions_.at(from).queued;
   Request& request = queue_.Push(lookup->header.priority);
   request.peer = from;
   request.header = lookup->header;
@@ -319,7 +321,7 @@ bool RowService::ServeChunk() {
       Request& request = queue_.Front(priority);
       const auto session = sessions_.find(request.peer);
       if (session == sessions_.end()) {
-        queue_.Pop(priority);  // the client is gone
+        Pop(priority);  // the client is gone
       } else if (CanSend(priority, session->second)) {
         const Status served = Advance(request, session->second);
         if (!served.ok() || request.done()) {
@@ -345,6 +347,12 @@ void RowService::End(size_t priority, const Status& served) {
   } else if (sessions_.contains(request.peer)) {
     Refuse(request.peer, request.header.request_id, served);
   }
+  Pop(priority);
+}
+
+void RowService::Pop(size_t priority) {
+  const auto session = sessions_.find(queue_.Front(priority).peer);
+  if (session != sessions_.end()) --session->second.queued;
   queue_.Pop(priority);
 }
 

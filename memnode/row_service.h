@@ -34,7 +34,7 @@ namespace engram::memnode {
 struct RowServiceOptions {
   uint32_t epoch = 1;
   size_t sessions_max = 256;
-  size_t queued_requests_max = 256;
+  size_t window = 16;  // requests one client may have waiting; beyond it they are refused
   size_t send_buffers = 64;
   size_t peer_buffers_max = 4;  // of one client at once; more than 4 gains nothing (pilot)
   Nanos spin = std::chrono::microseconds(50);      // polling before the idle thread sleeps
@@ -73,6 +73,7 @@ class RowService : public net::TransportHandler {
   struct Session {
     uint64_t id = 0;
     size_t sends_under_way = 0;
+    size_t queued = 0;
   };
   struct PendingError {
     net::PeerId peer = 0;
@@ -103,6 +104,7 @@ class RowService : public net::TransportHandler {
                    uint32_t count, TimePoint now);
   Status FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count);
   void End(size_t priority, const Status& served);
+  void Pop(size_t priority);
   Status Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
               size_t body_bytes);
   void OnSent(SendRing::Slot* slot);

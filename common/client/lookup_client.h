@@ -16,6 +16,7 @@
 #include "common/base/status.h"
 #include "common/client/node_paths.h"
 #include "common/client/row_source.h"
+#include "common/net/security.h"
 #include "common/net/transport.h"
 #include "common/table/identity.h"
 #include "common/table/layout.h"
@@ -39,6 +40,7 @@ struct LookupClientOptions {
   PathChoice path;  // none: the cheapest for each request, calibrated at connect
   // False in benchmarks only: rows are taken as they come, damaged or not.
   bool check_rows = true;
+  std::shared_ptr<const net::Security> security;  // of the control connections; null: none
   // Makes the transport the client owns; tests pass one of a loopback hub.
   std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
 };

@@ -6,12 +6,14 @@
 #include <algorithm>
 
 #include "common/base/sha256.h"
+#include "common/net/tcp_transport.h"
 
 namespace engram::client {
 namespace {
 
 struct Reached {
   std::string address;
+  std::string host;
   std::unique_ptr<net::ControlClient> control;
   const net::Welcome& welcome() const { return control->welcome(); }
 };
@@ -27,9 +29,10 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
   for (const std::string& address : options.memnodes) {
     ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(address));
     auto control = net::ControlClient::Connect(
-        where.host, where.port, hello, std::chrono::milliseconds(options.connect_timeout_ms));
+        where.host, where.port, hello, std::chrono::milliseconds(options.connect_timeout_ms),
+        options.security.get());
     if (control.ok()) {
-      reached.push_back({address, std::move(*control)});
+      reached.push_back({address, where.host, std::move(*control)});
     } else if (MeansUnreachable(control.status())) {
       failures.push_back(fmt::format("{} ({})", address, control.status().message()));
     } else {
@@ -97,6 +100,7 @@ Result<Cluster> InMapOrder(std::vector<Reached> reached) {
                                             node->address, second->address, member));
     }
     cluster.labels.push_back(fmt::format("{} ({})", member, node->address));
+    cluster.hosts.push_back(node->host);
     cluster.controls.push_back(std::move(node->control));
   }
   for (const Reached& node : reached) {
@@ -138,7 +142,8 @@ Result<std::vector<NodeLink>> LinkNodes(Cluster cluster, const LookupClientOptio
     const net::Welcome& welcome = cluster.controls[node]->welcome();
     NodeLink link;
     link.label = cluster.labels[node];
-    const Result<net::PeerId> peer = transport.Connect(welcome.address);
+    const Result<net::PeerId> peer =
+        transport.Connect(net::WithHost(welcome.address, cluster.hosts[node]));
     if (!peer.ok()) return peer.status().WithContext(fmt::format("memory node {}", link.label));
     link.peer = *peer;
     ASSIGN_OR_RETURN(link.paths,

@@ -18,6 +18,7 @@ struct Cluster {
   table::ClusterMap map;
   std::vector<std::unique_ptr<net::ControlClient>> controls;
   std::vector<std::string> labels;  // "m0 (127.0.0.1:7400)"
+  std::vector<std::string> hosts;   // where each was reached: "127.0.0.1"
 };
 
 // Says hello to every address with `transport`'s settings and address. Errors as

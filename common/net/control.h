@@ -1,9 +1,10 @@
-// The control connection between a client and a memory node: a TCP socket with length-prefixed
-// JSON, used once to say hello (identity, transport settings and address, cluster map) and then
-// kept open as the sign of life. No UCX listener exists: Debian's UCX 1.13 can be aborted by a
-// stranger's bytes on one.
+// The control connection between a client and a memory node: a TCP socket, with TLS when security.h
+// says so, opened by the mutual challenge (challenge.h) and then carrying length-prefixed JSON,
+// used once to say hello (identity, transport settings and address, cluster map) and then kept open
+// as the sign of life. No UCX listener exists: Debian's UCX 1.13 can be aborted by a stranger's
+// bytes on one.
 //
-//   client: {"hello": {"protocol": 1, "identity": {...}, "transport": "ucx", "settings": "...",
+//   client: {"hello": {"protocol": 2, "identity": {...}, "transport": "ucx", "settings": "...",
 //            "address": "hex"}}
 //   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex",
 //            "settings": "...", "address": "hex",
@@ -21,12 +22,13 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/net/security.h"
 #include "common/table/identity.h"
 #include "common/table/placement.h"
 
 namespace engram::net {
 
-inline constexpr uint32_t kControlProtocol = 1;
+inline constexpr uint32_t kControlProtocol = 2;
 inline constexpr size_t kControlFrameBytesMax = 1 << 20;
 inline constexpr int kControlConnectionsMax = 1024;  // per node
 // A connection that has not said hello by then is dropped.
@@ -74,18 +76,21 @@ class ControlServer {
     std::function<void(uint64_t session)> on_gone;
   };
   // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one (see port()).
-  static Result<std::unique_ptr<ControlServer>> Start(const std::string& host, uint16_t port,
-                                                      Callbacks callbacks);
+  static Result<std::unique_ptr<ControlServer>> Start(
+      const std::string& host, uint16_t port, Callbacks callbacks,
+      std::shared_ptr<const Security> security = {});
   virtual ~ControlServer() = default;  // closes every connection and joins
   virtual uint16_t port() const = 0;
 };
 
 // Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the
-// connection only tells whether the node is alive.
+// connection only tells whether the node is alive. FAILED_PRECONDITION when either side does not
+// know the cluster secret or has no certificate of the cluster.
 class ControlClient {
  public:
   static Result<std::unique_ptr<ControlClient>> Connect(const std::string& host, uint16_t port,
-                                                        const Hello& hello, Nanos timeout);
+                                                        const Hello& hello, Nanos timeout,
+                                                        const Security* security = nullptr);
   virtual ~ControlClient() = default;
   virtual const Welcome& welcome() const = 0;
   // True once the node has closed or reset the connection. Cheap, never blocks; owner thread only.

@@ -1,29 +1,27 @@
 // The node's side of the control connection: one thread, one Asio loop, one small state machine per
-// connection.
+// connection that has passed the challenge.
 #include <fmt/format.h>
 
-#include <array>
-#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/read.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/write.hpp>
 #include <set>
 #include <thread>
 
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
-#include "common/net/listen.h"
+#include "common/net/tcp_acceptor.h"
 
 namespace engram::net {
 namespace {
 
 namespace asio = boost::asio;
-using asio::ip::tcp;
+using asio::posix::stream_descriptor;
 using boost::system::error_code;
 
-constexpr auto kAcceptRetry = std::chrono::milliseconds(50);  // after running out of descriptors
+constexpr auto kGuestCheck = std::chrono::milliseconds(100);  // for those whose time is over
+constexpr Nanos kPeerTimeout = std::chrono::seconds(20);      // a client whose host vanished
 
 class Connection;
 
@@ -37,22 +35,16 @@ struct ServerContext {
 // under way.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(tcp::socket socket, ServerContext* context)
-      : socket_(std::move(socket)), timer_(socket_.get_executor()), context_(context) {}
+  Connection(asio::io_context& loop, TcpStream stream, ServerContext* context)
+      : stream_(std::move(stream)), ready_(loop, stream_.fd()), timer_(loop), context_(context) {}
 
   void Start() {
-    error_code ignored;
-    socket_.set_option(tcp::no_delay(true), ignored);
-    socket_.set_option(asio::socket_base::keep_alive(true), ignored);
+    stream_.SetOptions(kPeerTimeout);
     timer_.expires_after(kHelloTimeout);
     timer_.async_wait([self = shared_from_this()](const error_code& error) {
       if (!error) self->Close();
     });
-    asio::async_read(socket_, asio::buffer(prefix_),
-                     [self = shared_from_this()](const error_code& error, size_t) {
-                       if (error) return self->Close();
-                       self->ReadHello();
-                     });
+    Move();
   }
 
   // Idempotent; the session's end is told exactly once.
@@ -60,22 +52,56 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (closed_) return;
     closed_ = true;
     timer_.cancel();
-    error_code ignored;
-    socket_.close(ignored);
+    ready_.release();  // the descriptor is the stream's
+    stream_ = TcpStream();
     if (session_ != 0) context_->callbacks.on_gone(session_);
     context_->connections.erase(shared_from_this());
   }
 
  private:
-  void ReadHello() {
-    const Result<uint32_t> length = FrameLength({prefix_.data(), prefix_.size()});
-    if (!length.ok()) return Close();
-    // The buffer grows with what arrives, so that a length alone does not take memory.
-    asio::async_read(socket_, asio::dynamic_buffer(text_, *length), asio::transfer_exactly(*length),
-                     [self = shared_from_this()](const error_code& error, size_t) {
-                       if (error) return self->Close();
-                       self->Answer();
-                     });
+  enum class Step { kPrefix, kHello, kAnswer, kSilence };
+
+  // On as far as the socket lets us.
+  void Move() {
+    while (!closed_) {
+      switch (step_) {
+        case Step::kPrefix:
+        case Step::kHello:
+          if (!Read()) return;
+          break;
+        case Step::kAnswer:
+          if (!Write()) return;
+          break;
+        case Step::kSilence:
+          return AwaitEnd();
+      }
+    }
+  }
+
+  void Await(stream_descriptor::wait_type what) {
+    ready_.async_wait(what, [self = shared_from_this()](const error_code& error) {
+      if (!error) self->Move();
+    });
+  }
+
+  // The buffer grows with what arrives, so that a length alone does not take memory.
+  bool Read() {
+    constexpr size_t kPieceBytes = 16 * 1024;
+    const size_t before = text_.size();
+    text_.resize(std::min(wanted_, before + kPieceBytes));
+    const std::span<char> room = std::span(text_).subspan(before);
+    const ssize_t received = stream_.Receive(std::as_writable_bytes(room));
+    text_.resize(before + static_cast<size_t>(std::max<ssize_t>(received, 0)));
+    if (received < 0) return Close(), false;
+    if (received == 0) return Await(stream_descriptor::wait_read), false;
+    if (text_.size() < wanted_) return true;
+    if (step_ == Step::kHello) return Answer(), true;
+    const Result<uint32_t> length = FrameLength(text_);
+    if (!length.ok()) return Close(), false;
+    step_ = Step::kHello;
+    wanted_ = *length;
+    text_.clear();
+    return true;
   }
 
   void Answer() {
@@ -86,35 +112,38 @@ class Connection : public std::enable_shared_from_this<Connection> {
         hello.ok() ? context_->callbacks.on_hello(*hello) : Result<Welcome>(hello.status());
     if (welcome.ok()) session_ = welcome->session;
     answer_ = welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status());
-    asio::async_write(
-        socket_, asio::buffer(answer_),
-        [self = shared_from_this(), accepted = welcome.ok()](const error_code& error, size_t) {
-          if (error || !accepted) return self->Finish();
-          self->timer_.cancel();
-          self->AwaitEnd();
-        });
+    step_ = Step::kAnswer;
   }
 
-  // Lets a refusal reach the client before the socket goes: closes our side, then waits for theirs.
-  void Finish() {
-    error_code ignored;
-    socket_.shutdown(tcp::socket::shutdown_send, ignored);
-    AwaitEnd();
+  bool Write() {
+    const iovec piece = {answer_.data() + written_, answer_.size() - written_};
+    const ssize_t sent = stream_.Send({&piece, 1});
+    if (sent < 0) return Close(), false;
+    if (sent == 0) return Await(stream_descriptor::wait_write), false;
+    written_ += static_cast<size_t>(sent);
+    if (written_ < answer_.size()) return true;
+    // A client that was refused reads why and closes; the timer ends one that does not.
+    if (session_ != 0) timer_.cancel();
+    step_ = Step::kSilence;
+    return true;
   }
 
   // A client has nothing more to say: a byte ends the connection just as a close does.
   void AwaitEnd() {
-    socket_.async_read_some(
-        asio::buffer(prefix_),
-        [self = shared_from_this()](const error_code&, size_t) { self->Close(); });
+    std::byte byte{};
+    if (stream_.Receive({&byte, 1}) != 0) return Close();
+    Await(stream_descriptor::wait_read);
   }
 
-  tcp::socket socket_;
+  TcpStream stream_;
+  stream_descriptor ready_;   // waits on the stream's descriptor
   asio::steady_timer timer_;  // for everything up to the answer's last byte
   ServerContext* const context_;
-  std::array<char, kFramePrefixBytes> prefix_{};
+  Step step_ = Step::kPrefix;
+  size_t wanted_ = kFramePrefixBytes;
   std::string text_;
   std::string answer_;
+  size_t written_ = 0;
   uint64_t session_ = 0;  // 0 = not welcomed
   bool closed_ = false;
 };
@@ -122,70 +151,90 @@ class Connection : public std::enable_shared_from_this<Connection> {
 class AsioControlServer : public ControlServer {
  public:
   explicit AsioControlServer(Callbacks callbacks)
-      : loop_(1), acceptor_(loop_), retry_(loop_), context_{std::move(callbacks), {}} {}
+      : loop_(1), arrivals_(loop_), check_(loop_), context_{std::move(callbacks), {}} {}
 
   ~AsioControlServer() override {
     asio::post(loop_, [this] { CloseAllOnLoop(); });
-    if (thread_.joinable()) thread_.join();
+    if (thread_.joinable()) {
+      thread_.join();
+    } else {
+      arrivals_.release();
+    }
   }
 
-  Status Open(const std::string& host, uint16_t port) {
-    RETURN_IF_ERROR(Listen(acceptor_, host, port, "control connections"));
-    error_code error;
-    port_ = acceptor_.local_endpoint(error).port();
+  Status Open(const std::string& host, uint16_t port, std::shared_ptr<const Security> security) {
+    TcpAcceptor::Options options;
+    options.host = host;
+    options.port = port;
+    options.purpose = ChallengePurpose::kControl;
+    options.security = security == nullptr ? std::make_shared<const Security>() : security;
+    options.own_id = RandomEndpointId();
+    options.timeout = kHelloTimeout;
+    TcpAcceptor::Callbacks callbacks;
+    callbacks.expects = [](const EndpointId&) { return true; };
+    callbacks.arrived = [this](const EndpointId&, TcpStream stream) {
+      ArrivedOnLoop(std::move(stream));
+    };
+    ASSIGN_OR_RETURN(acceptor_, TcpAcceptor::Open(std::move(options), std::move(callbacks)));
+    arrivals_.assign(acceptor_->fd());
     AcceptOnLoop();
+    CheckGuestsOnLoop();
     thread_ = std::thread([this] { loop_.run(); });
     return OkStatus();
   }
 
-  uint16_t port() const override { return port_; }
+  uint16_t port() const override { return acceptor_->port(); }
 
  private:
   void AcceptOnLoop() {
-    acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
+    arrivals_.async_wait(stream_descriptor::wait_read, [this](const error_code&) {
       if (closing_) return;
-      if (error) return RetryOnLoop();
-      if (context_.connections.size() < kControlConnectionsMax) {
-        auto connection = std::make_shared<Connection>(std::move(socket), &context_);
-        context_.connections.insert(connection);
-        connection->Start();
-      }
+      acceptor_->Progress();
       AcceptOnLoop();
     });
   }
 
-  void RetryOnLoop() {
-    retry_.expires_after(kAcceptRetry);
-    retry_.async_wait([this](const error_code&) {
-      if (!closing_) AcceptOnLoop();
+  void CheckGuestsOnLoop() {
+    check_.expires_after(kGuestCheck);
+    check_.async_wait([this](const error_code&) {
+      if (closing_) return;
+      if (acceptor_->needs_time()) acceptor_->Progress();
+      CheckGuestsOnLoop();
     });
+  }
+
+  void ArrivedOnLoop(TcpStream stream) {
+    if (context_.connections.size() >= kControlConnectionsMax) return;
+    auto connection = std::make_shared<Connection>(loop_, std::move(stream), &context_);
+    context_.connections.insert(connection);
+    connection->Start();
   }
 
   // Leaves the loop without work, so that run() returns.
   void CloseAllOnLoop() {
     closing_ = true;
-    error_code ignored;
-    acceptor_.close(ignored);
-    retry_.cancel();
+    arrivals_.release();
+    check_.cancel();
     const auto connections = context_.connections;  // Close() erases from the set
     for (const auto& connection : connections) connection->Close();
   }
 
   asio::io_context loop_;
-  tcp::acceptor acceptor_;
-  asio::steady_timer retry_;
+  std::unique_ptr<TcpAcceptor> acceptor_;
+  stream_descriptor arrivals_;  // waits on the acceptor's descriptor
+  asio::steady_timer check_;
   ServerContext context_;
   bool closing_ = false;
-  uint16_t port_ = 0;
   std::thread thread_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<ControlServer>> ControlServer::Start(const std::string& host, uint16_t port,
-                                                            Callbacks callbacks) {
+Result<std::unique_ptr<ControlServer>> ControlServer::Start(
+    const std::string& host, uint16_t port, Callbacks callbacks,
+    std::shared_ptr<const Security> security) {
   auto server = std::make_unique<AsioControlServer>(std::move(callbacks));
-  RETURN_IF_ERROR(server->Open(host, port));
+  RETURN_IF_ERROR(server->Open(host, port, std::move(security)));
   return std::unique_ptr<ControlServer>(std::move(server));
 }
 

@@ -21,15 +21,16 @@ Result<ComputeConfig> CommonOptions::Resolve() const {
   RETURN_IF_ERROR(config::Load(config_file, sets, fields));
   if (!model.empty()) config.model_path = model;
   if (!memnodes.empty()) {
-    config.memnodes.clear();
+    config.lookup.memnodes.clear();
     std::istringstream list(memnodes);
-    for (std::string address; std::getline(list, address, ',');) config.memnodes.push_back(address);
+    for (std::string address; std::getline(list, address, ',');)
+      config.lookup.memnodes.push_back(address);
   }
   if (config.model_path.empty())
     return InvalidArgument("no model: give --model DIR or set model.path");
-  if (local && !config.memnodes.empty()) {
+  if (local && !config.lookup.memnodes.empty()) {
     return InvalidArgument(
-        fmt::format("--local and memory nodes ({}) exclude each other", config.memnodes[0]));
+        fmt::format("--local and memory nodes ({}) exclude each other", config.lookup.memnodes[0]));
   }
   return config;
 }

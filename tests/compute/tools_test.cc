@@ -24,7 +24,7 @@ TEST(Options, MemoryNodesAreSplitAtCommas) {
   options.memnodes = "a:1,b:2";
   const auto config = options.Resolve();
   ASSERT_TRUE(config.ok());
-  EXPECT_EQ(config->memnodes, (std::vector<std::string>{"a:1", "b:2"}));
+  EXPECT_EQ(config->lookup.memnodes, (std::vector<std::string>{"a:1", "b:2"}));
 }
 
 TEST(Options, LocalAndMemoryNodesExcludeEachOther) {

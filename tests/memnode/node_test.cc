@@ -12,8 +12,10 @@
 #include "common/client/checkpoint_tables.h"
 #include "common/client/lookup_client.h"
 #include "common/io/safetensors.h"
+#include "common/net/tcp_transport.h"
 #include "common/net/ucx_transport.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/allocation_count.h"
 
 namespace engram::memnode {
 namespace {
@@ -39,6 +41,7 @@ class NodeTest : public testing::Test {
     config.control_listen = "127.0.0.1:0";
     config.http_listen = "127.0.0.1:0";
     config.limits_drain_timeout_ms = 100;
+    config.wire.kind = kind_;
     return config;
   }
 
@@ -54,15 +57,24 @@ class NodeTest : public testing::Test {
     client::LookupClientOptions options;
     options.memnodes = addresses;
     options.identity = model.identity;
-    options.make_transport = [] { return net::MakeUcxTransport({}); };
+    options.make_transport = [this] {
+      return kind_ == "ucx" ? net::MakeUcxTransport({}) : net::MakeTcpTransport({});
+    };
     return client::LookupClient::Connect(options, model.layout);
   }
 
+  std::string kind_ = "tcp";
   std::string folder_;
   std::string model_path_;
 };
 
-TEST_F(NodeTest, TwoNodesServeEveryRowAsTheCheckpointHasIt) {
+class NodeOverEachWire : public NodeTest, public testing::WithParamInterface<const char*> {
+ protected:
+  NodeOverEachWire() { kind_ = GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(Wire, NodeOverEachWire, testing::Values("tcp", "ucx"));
+
+TEST_P(NodeOverEachWire, TwoNodesServeEveryRowAsTheCheckpointHasIt) {
   const auto m0 = StartNode(Config(0, 2));
   const auto m1 = StartNode(Config(1, 2));
   ASSERT_TRUE(m0 && m1);
@@ -108,9 +120,40 @@ TEST_F(NodeTest, RestartsFromItsStoreWithoutTheCheckpoint) {
   client::LookupClientOptions options;
   options.memnodes = {node->control_address()};
   options.identity = model.identity;
-  options.make_transport = [] { return net::MakeUcxTransport({}); };
+  options.make_transport = [] { return net::MakeTcpTransport({}); };
   auto client = client::LookupClient::Connect(options, model.layout);
   ASSERT_TRUE(client.ok()) << client.status().message();
+}
+
+// Node, wire and client, all in this process: after a few steps nothing is allocated per request.
+TEST_F(NodeTest, WarmLookupsOverTcpAllocateNothing) {
+  const auto node = StartNode(Config(0, 1));
+  ASSERT_TRUE(node);
+  const client::ModelTables model = LoadTiny(model_path_);
+  client::LookupClientOptions options;
+  options.memnodes = {node->control_address()};
+  options.identity = model.identity;
+  options.path = client::Path::kGather;
+  options.caller_driven = true;
+  options.make_transport = [] { return net::MakeTcpTransport({}); };
+  auto client = client::LookupClient::Connect(options, model.layout);
+  ASSERT_TRUE(client.ok()) << client.status().message();
+  Rng rng(1);
+  std::vector<uint64_t> rows(1000);
+  for (uint64_t& row : rows) row = rng.NextBelow(model.layout.layers[0].total_rows);
+  std::vector<std::byte> out(rows.size() * model.layout.row_format.row_bytes());
+  client::LayerLookup lookup;
+  lookup.rows = rows;
+  lookup.out = out;
+  const auto run = [&] {
+    const auto ticket =
+        (*client)->Submit({&lookup, 1}, Clock::Real().Now() + std::chrono::seconds(20));
+    return ticket.ok() && (*ticket)->Wait(0).ok();
+  };
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(run());
+  const uint64_t before = testing_support::AllocationCount();
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(run());
+  EXPECT_EQ(testing_support::AllocationCount(), before);
 }
 
 TEST_F(NodeTest, ClientOfOtherTablesIsRefusedNamingTheField) {
@@ -126,6 +169,7 @@ TEST_F(NodeTest, ClientOfOtherTablesIsRefusedNamingTheField) {
 }
 
 TEST_F(NodeTest, OtherTransportSettingsAreRefusedNamingThem) {
+  kind_ = "ucx";
   const auto node = StartNode(Config(0, 1));
   ASSERT_TRUE(node);
   const client::ModelTables model = LoadTiny(model_path_);

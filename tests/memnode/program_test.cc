@@ -130,7 +130,8 @@ TEST_F(Program, ConfigMistakes) {
   ExpectError({"arena.pages=tiny"}, "arena.pages is 'tiny'");
   ExpectError({"log.level=loud"}, "log.level");
   ExpectError({"control.listen=here"}, "here");
-  ExpectError({"transport.tls=nonsense"}, "nonsense");
+  ExpectError({"transport.kind=ucx", "ucx.transports=nonsense"}, "nonsense");
+  ExpectError({"transport.kind=nonsense"}, "expected tcp or ucx");
 }
 
 TEST_F(Program, StorePathThatIsAFile) {

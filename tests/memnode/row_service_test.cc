@@ -311,16 +311,16 @@ TEST_F(RowServiceTest, BudgetSpentWhileWaitingEndsTheLookup) {
   EXPECT_EQ(reply.error.code(), Code::kDeadlineExceeded);
 }
 
-TEST_F(RowServiceTest, FullQueueRefusesAndRecovers) {
-  options_.queued_requests_max = 2;
+TEST_F(RowServiceTest, AClientBeyondItsWindowIsRefusedAndRecovers) {
+  options_.window = 2;
   Start();
   hub_.Stop(service_->address());
   for (uint64_t id = 1; id <= 4; ++id) client_->Ask(Header(id), {{id}});
   hub_.Resume(service_->address());  // all four arrive in one go
   EXPECT_EQ(client_->Await(1, 1).rows.size(), 1u);
   EXPECT_EQ(client_->Await(2, 1).rows.size(), 1u);
-  ExpectRefused(3, Code::kResourceExhausted, "limits.queued_requests_max");
-  ExpectRefused(4, Code::kResourceExhausted, "2 lookups wait");
+  ExpectRefused(3, Code::kResourceExhausted, "limits.window");
+  ExpectRefused(4, Code::kResourceExhausted, "2 lookups of this client wait");
   ExpectServes(5);
 }
 

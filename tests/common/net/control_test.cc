@@ -11,6 +11,7 @@
 
 #include "common/base/rng.h"
 #include "common/net/control_messages.h"
+#include "common/net/tcp_dial.h"
 #include "tests/common/net/raw_socket.h"
 
 namespace engram::net {
@@ -39,7 +40,8 @@ Hello MakeHello() {
 }
 
 struct Node {
-  explicit Node(uint16_t port = 0) {
+  explicit Node(uint16_t port = 0) : Node(nullptr, port) {}
+  explicit Node(std::shared_ptr<const Security> security, uint16_t port = 0) {
     ControlServer::Callbacks callbacks;
     callbacks.on_hello = [this](const Hello& hello) { return OnHello(hello); };
     callbacks.on_gone = [this](uint64_t session) {
@@ -47,7 +49,7 @@ struct Node {
       EXPECT_TRUE(gone.insert(session).second) << "told twice";
       changed.notify_all();
     };
-    started = ControlServer::Start("127.0.0.1", port, std::move(callbacks));
+    started = ControlServer::Start("127.0.0.1", port, std::move(callbacks), std::move(security));
   }
   Result<Welcome> OnHello(const Hello& hello) {
     if (hello.settings != "settings") return FailedPrecondition("settings differ");
@@ -227,13 +229,35 @@ TEST(Control, StrangersBytesEndTheirConnectionOnly) {
 TEST(Control, BadJsonIsToldWhatIsWrong) {
   Node node;
   for (const std::string text : {"{}", "[1,2", "{\"hello\":{\"protocol\":-1}}", "{\"hello\":7}"}) {
-    RawSocket socket(node.port());
-    std::string frame(4, '\0');
+    const TimePoint deadline = Clock::Real().Now() + kTimeout;
+    TcpStream stream = *DialTcp("127.0.0.1", node.port(), deadline);
+    ASSERT_TRUE(Introduce(stream, Security(), ChallengePurpose::kControl, RandomEndpointId(),
+                          EndpointId{}, deadline)
+                    .ok());
+    std::string frame(kFramePrefixBytes, '\0');
     const auto length = static_cast<uint32_t>(text.size());
-    std::memcpy(frame.data(), &length, 4);
-    ASSERT_TRUE(socket.Send(frame + text));
-    EXPECT_THAT(socket.Read("}}"), HasSubstr("refused")) << text;
+    std::memcpy(frame.data(), &length, sizeof(length));
+    ASSERT_TRUE(WriteAll(stream, frame + text, deadline, "writing").ok());
+    std::array<char, kFramePrefixBytes> prefix{};
+    ASSERT_TRUE(ReadAll(stream, prefix, deadline, "reading").ok());
+    std::string answer(*FrameLength({prefix.data(), prefix.size()}), '\0');
+    ASSERT_TRUE(ReadAll(stream, answer, deadline, "reading").ok());
+    EXPECT_THAT(answer, HasSubstr("refused")) << text;
   }
+}
+
+TEST(Control, OnlyWhoKnowsTheSecretGetsAWelcome) {
+  const auto secret = std::make_shared<const Security>("a secret of the cluster", nullptr);
+  const Security other("another cluster's secret", nullptr);
+  Node node(secret);
+  for (const Security* wrong : {&other, static_cast<const Security*>(nullptr)}) {
+    const auto client =
+        ControlClient::Connect("127.0.0.1", node.port(), MakeHello(), kTimeout, wrong);
+    EXPECT_EQ(client.status().code(), Code::kFailedPrecondition);
+    EXPECT_THAT(client.status().message(), HasSubstr("secret"));
+  }
+  EXPECT_TRUE(
+      ControlClient::Connect("127.0.0.1", node.port(), MakeHello(), kTimeout, secret.get()).ok());
 }
 
 TEST(Control, ManyConnectionsThatOnlyConnectDoNotStopAHello) {

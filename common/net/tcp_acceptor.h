@@ -1,0 +1,83 @@
+// The listening side of data and control sockets: accepts sockets and takes each through TLS and
+// the challenge without blocking, a bounded number at once, each for a bounded time. Who fails is
+// closed, and nobody else notices. Internal to common/net.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/net/challenge.h"
+#include "common/net/fd_passing.h"
+#include "common/net/security.h"
+#include "common/net/tcp_stream.h"
+
+namespace engram::net {
+
+class TcpAcceptor {
+ public:
+  struct Callbacks {
+    std::function<bool(const EndpointId&)> expects;
+    std::function<void(const EndpointId&, TcpStream)> arrived;
+  };
+  struct Options {
+    std::string host;
+    uint16_t port = 0;  // 0 picks one
+    ChallengePurpose purpose = ChallengePurpose::kData;
+    std::shared_ptr<const Security> security;
+    EndpointId own_id{};
+    Nanos timeout = std::chrono::seconds(5);  // from a socket's arrival to its last proof
+  };
+  // ALREADY_EXISTS when the port is taken; UNAVAILABLE for a host that is not one of ours.
+  static Result<std::unique_ptr<TcpAcceptor>> Open(Options options, Callbacks callbacks);
+
+  int fd() const { return epoll_.get(); }  // readable when Progress has something to do
+  const std::string& host() const { return host_; }
+  uint16_t port() const { return port_; }
+  // Moves everything on that can move; the number of sockets that have arrived.
+  int Progress();
+  // Time alone gives Progress something to do: to end those who take too long, or to accept again
+  // after running out of descriptors.
+  bool needs_time() const { return !guests_.empty() || paused_; }
+
+ private:
+  // A socket on its way.
+  struct Guest {
+    Guest(TcpStream socket, Challenge first, TimePoint end)
+        : stream(std::move(socket)), challenge(std::move(first)), until(end) {}
+    TcpStream stream;
+    Challenge challenge;
+    TimePoint until;
+    bool tls_done = false;
+    std::string message;  // being read
+    size_t read = 0;
+    std::string output;   // being written
+    uint32_t events = 0;  // as epoll knows them
+  };
+  using Guests = std::list<Guest>;
+
+  TcpAcceptor(Options options, Callbacks callbacks)
+      : options_(std::move(options)), callbacks_(std::move(callbacks)) {}
+  Status Listen();
+  void Accept();
+  void Pause();
+  enum class Outcome { kWaits, kArrived, kFailed };
+  Outcome Move(Guest& guest);
+  Outcome MoveChallenge(Guest& guest);
+  bool Await(Guest& guest, uint32_t events);
+
+  const Options options_;
+  const Callbacks callbacks_;
+  OwnedFd listener_, epoll_;
+  std::string host_;
+  uint16_t port_ = 0;
+  bool paused_ = false;  // no descriptors were left: epoll does not watch the listener
+  TimePoint paused_until_;
+  Guests guests_;  // the oldest first
+};
+
+}  // namespace engram::net
