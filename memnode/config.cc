@@ -43,7 +43,6 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("arena.numa_node", &arena_numa_node, -1, 1023, "of the rows; -1: where the kernel puts it");
   f.Add("control.listen", &control_listen, "host:port of the control socket; port 0 picks one");
   f.Add("http.listen", &http_listen, "host:port of /health, /ready and /metrics");
-  wire.Describe(f);
   f.Add("transport.listen", &transport_listen,
         "host:port for the data of tcp clients; empty: the host of control.listen, any port");
   f.Add("transport.workers", &transport_workers, 1, 256,
@@ -52,6 +51,7 @@ void NodeConfig::Describe(config::Fields& f) {
         "how long the idle data thread polls before it sleeps");
   f.Add("transport.cpu", &transport_cpu, -1, 4095,
         "CPU of the first data thread, the next ones following; -1: not pinned");
+  wire.Describe(f);  // goes on with transport.kind
   f.Add("limits.sessions_max", &limits_sessions_max, 1, 65536, "clients connected at once");
   f.Add("limits.window", &limits_window, 1, 1024,
         "lookups one client may have under way here; it holds the others back");
