@@ -16,8 +16,10 @@
 #include "common/base/rng.h"
 #include "common/client/lookup_client.h"
 #include "common/client/lookup_config.h"
+#include "common/net/challenge.h"
 #include "common/net/control_messages.h"
 #include "common/table/procedural.h"
+#include "tests/e2e/hostile_client.h"
 #include "tests/e2e/hostile_peer.h"
 #include "tests/support/cluster.h"
 #include "tests/support/process.h"
@@ -25,6 +27,7 @@
 namespace engram {
 namespace {
 
+using testing_support::HostileClient;
 using testing_support::HostilePeer;
 using testing_support::Listener;
 using testing_support::ListenersOf;
@@ -179,13 +182,17 @@ class HostileBytesOn : public testing::Test {
     EXPECT_NE(http.Receive(2000).find("200 OK"), std::string::npos);
   }
 
-  // Valid first messages: a client's hello whose session would be opened, and one with an address
-  // that no transport of this kind has.
-  std::vector<std::string> Openings(const table::TableLayout& layout) const {
+  net::WireConfig Wire() const {
     net::WireConfig wire;
     wire.kind = kind_;
     wire.ucx_net_devices = "lo";
-    const auto transport = net::MakeTransport(wire, nullptr, "", 0);
+    return wire;
+  }
+
+  // A client's hello, for which a session would be opened, and one with an address that no
+  // transport of this kind has.
+  std::vector<std::string> Hellos(const table::TableLayout& layout) const {
+    const auto transport = net::MakeTransport(Wire(), nullptr, "", 0);
     CHECK(transport.ok()) << transport.status().ToString();
     net::Hello hello;
     hello.identity = table::MakeProceduralIdentity(kSpec, layout);
@@ -196,6 +203,16 @@ class HostileBytesOn : public testing::Test {
     Rng rng(3);
     for (char& byte : hello.address) byte = static_cast<char>(rng.NextU64());
     return {valid, net::HelloFrame(hello)};
+  }
+
+  // How connections to the ports here begin, when all is well.
+  static std::vector<std::string> Openings() {
+    std::vector<std::string> openings = {"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"};
+    for (const auto purpose : {net::ChallengePurpose::kControl, net::ChallengePurpose::kData}) {
+      openings.push_back(
+          net::Challenge::Dial(purpose, "", "", net::RandomEndpointId(), {}).TakeOutput());
+    }
+    return openings;
   }
 
   const std::string kind_;
@@ -224,7 +241,7 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
   SCOPED_TRACE(names);
   VerifiedClient client(control_, kind_);
   ASSERT_TRUE(client.connected().ok()) << client.connected().ToString();
-  HostilePeer stranger(Openings(client.layout()), 17);
+  HostilePeer stranger(Openings(), 17);
   client.Start();
   const uint64_t before = PeakBytes(node_->pid());
 
@@ -237,15 +254,18 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
     ASSERT_TRUE(node_->Running()) << "ended by bytes at " << listener.text << "\n"
                                   << node_->Stderr();
   }
+  EXPECT_GT(stranger.ThrowHellos(ListenerAt(control_), Hellos(client.layout())), 50);
+  ASSERT_TRUE(node_->Running()) << node_->Stderr();
   const uint64_t lookups_during = client.lookups();
   EXPECT_GT(lookups_during, 0u);
 
   for (const Listener& listener : listeners_) {
     if (listener.kind == Listener::Kind::kUdp) continue;
-    stranger.HoldUnfinishedFrames(listener, 32);
+    const bool is_control = listener.text == "tcp " + control_;
+    stranger.HoldUnfinishedFrames(listener, is_control ? 32 : 2, is_control);
     stranger.StartDripping(listener);
     // More than the control socket (1024) and HTTP (256) take.
-    stranger.HoldIdle(listener, listener.text == "tcp " + control_ ? 1100 : 300);
+    stranger.HoldIdle(listener, is_control ? 1100 : 300);
   }
   const auto end = std::chrono::steady_clock::now() + kDripTime;
   while (std::chrono::steady_clock::now() < end) {
@@ -264,6 +284,32 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
   ExpectServes();
   node_->Signal(SIGTERM);
   EXPECT_EQ(node_->WaitExit(std::chrono::seconds(20)), 0) << node_->Stderr();
+}
+
+TEST_P(HostileBytes, FromAWelcomedClientDisturbNobodyElse) {
+  listeners_ = ListenersOf(node_->pid());
+  VerifiedClient client(control_, kind_);
+  ASSERT_TRUE(client.connected().ok()) << client.connected().ToString();
+  const table::TableIdentity identity = table::MakeProceduralIdentity(kSpec, client.layout());
+  HostileClient nonsense(control_, Wire(), identity, 23);
+  HostileClient deaf(control_, Wire(), identity, 24);
+  client.Start();
+  const uint64_t before = PeakBytes(node_->pid());
+
+  ASSERT_TRUE(deaf.Connect().ok());
+  EXPECT_TRUE(deaf.AskAndStopReading(64).ok());
+  for (int i = 0; i < 500; ++i) {
+    const Status status = nonsense.SpeakNonsense();
+    ASSERT_TRUE(status.ok()) << i << ": " << status.ToString() << node_->Stderr();
+  }
+  ASSERT_TRUE(node_->Running()) << node_->Stderr();
+  EXPECT_GT(nonsense.errors_received() + nonsense.times_dropped(), 100u);
+  client.Stop();
+  EXPECT_GT(client.lookups(), 0u);
+  EXPECT_EQ(client.errors(), 0u) << client.first_error();
+  EXPECT_EQ(client.wrong_rows(), 0u);
+  EXPECT_LE(PeakBytes(node_->pid()), before + kGrowthBytesMax);
+  ExpectServes();
 }
 
 // What Debian's UCX 1.13 does with 13 bytes at the port its worker listens on: it aborts. Nothing
@@ -297,7 +343,7 @@ TEST_F(HostileBytesUcx, EndANodeWhoseUcxPortTheyReachButNotItsClients) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, kLookupDeadline + std::chrono::seconds(2));
 }
 
-INSTANTIATE_TEST_SUITE_P(Wires, HostileBytes, testing::Values("ucx"),
+INSTANTIATE_TEST_SUITE_P(Wires, HostileBytes, testing::Values("tcp", "ucx"),
                          [](const auto& wire) { return wire.param; });
 
 }  // namespace

@@ -2,10 +2,13 @@
 
 #include <cstring>
 
+#include "common/net/challenge.h"
+
 namespace engram::testing_support {
 namespace {
 
 constexpr size_t kManyBytes = 64 * 1024;
+constexpr int kAnswerMs = 2000;
 constexpr int kQuietMs = 2;  // for an answer that is thrown away
 
 std::string LengthPrefix(uint32_t length) {
@@ -30,6 +33,18 @@ std::vector<std::string> HttpRequests() {
           pipelined};
 }
 
+// The challenge of a control connection, without a secret. False when the node hangs up.
+bool Introduce(RawConnection& connection) {
+  net::Challenge challenge =
+      net::Challenge::Dial(net::ChallengePurpose::kControl, "", "", net::RandomEndpointId(), {});
+  while (true) {
+    if (!connection.Send(challenge.TakeOutput())) return false;
+    if (challenge.done()) return true;
+    const std::string message = connection.ReceiveExactly(challenge.wanted_bytes(), kAnswerMs);
+    if (message.size() < challenge.wanted_bytes() || !challenge.Consume(message).ok()) return false;
+  }
+}
+
 }  // namespace
 
 std::string HostilePeer::RandomBytes(size_t count) {
@@ -46,7 +61,10 @@ std::string HostilePeer::Damaged(std::string bytes) {
 }
 
 void HostilePeer::Throw(const Listener& at, const std::string& bytes) {
-  RawConnection connection(at);
+  ThrowAt(RawConnection(at), bytes);
+}
+
+void HostilePeer::ThrowAt(RawConnection connection, const std::string& bytes) {
   if (!connection.connected()) return;
   ++connections_made_;
   connection.Send(bytes);
@@ -89,6 +107,32 @@ void HostilePeer::ThrowBytes(const Listener& at) {
   }
 }
 
+int HostilePeer::ThrowHellos(const Listener& at, const std::vector<std::string>& hello_frames) {
+  int introduced = 0;
+  const auto say = [&](const std::string& bytes) {
+    RawConnection connection(at);
+    if (!Introduce(connection)) return;
+    ++introduced;
+    ThrowAt(std::move(connection), bytes);
+  };
+  for (const std::string& hello : hello_frames) {
+    say(hello);
+    say(hello + hello);
+    for (int i = 0; i < 15; ++i) {
+      say(hello.substr(0, rng_.NextBelow(hello.size())));
+      say(Damaged(hello));
+      say(hello + RandomBytes(1 + rng_.NextBelow(kManyBytes)));
+    }
+  }
+  for (const uint32_t length : {0u, 1u, 0x100000u, 0x100001u, ~0u}) {
+    say(LengthPrefix(length) + std::string(300, '['));
+    say(LengthPrefix(length) + RandomBytes(kManyBytes));
+  }
+  // As deep as a parser may be made to go.
+  say(LengthPrefix(1 << 20) + std::string(1 << 20, '['));
+  return introduced;
+}
+
 void HostilePeer::ThrowDatagrams(const Listener& at) {
   RawConnection connection(at);
   for (const size_t size : {0ul, 1ul, 8ul, 64ul, 1400ul, 9000ul, 60000ul}) {
@@ -98,11 +142,12 @@ void HostilePeer::ThrowDatagrams(const Listener& at) {
   for (const std::string& opening : openings_) connection.Send(Damaged(opening));
 }
 
-void HostilePeer::HoldUnfinishedFrames(const Listener& at, int count) {
+void HostilePeer::HoldUnfinishedFrames(const Listener& at, int count, bool introduced) {
   constexpr uint32_t kLength = 1 << 20;
   const std::string bytes = LengthPrefix(kLength) + std::string(kLength - 1, '[');
   for (int i = 0; i < count; ++i) {
     held_.emplace_back(at);
+    if (introduced && !Introduce(held_.back())) continue;
     if (held_.back().Send(bytes)) ++connections_made_;
   }
 }

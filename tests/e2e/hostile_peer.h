@@ -20,10 +20,14 @@ class HostilePeer {
 
   // Garbage, other protocols, huge lengths, damaged and cut openings, resets: one connection each.
   void ThrowBytes(const Listener& at);
+  // To a control socket, by one who knows the secret (none): hellos damaged, cut, repeated and
+  // followed by garbage. Returns how many times the node let it in.
+  int ThrowHellos(const Listener& at, const std::vector<std::string>& hello_frames);
   // Datagrams of all sizes.
   void ThrowDatagrams(const Listener& at);
-  // Frames that announce 1 MiB and stop one byte before it; kept open.
-  void HoldUnfinishedFrames(const Listener& at, int count);
+  // Frames that announce 1 MiB and stop one byte before it, after a challenge passed or at once;
+  // kept open.
+  void HoldUnfinishedFrames(const Listener& at, int count, bool introduced);
   // Connections that say nothing; kept open. Returns how many were made.
   int HoldIdle(const Listener& at, int count);
   // Connections that will send an opening byte by byte, one a Drip(); kept open.
@@ -41,6 +45,7 @@ class HostilePeer {
     size_t sent = 0;
   };
   void Throw(const Listener& at, const std::string& bytes);
+  void ThrowAt(RawConnection connection, const std::string& bytes);
   std::string RandomBytes(size_t count);
   std::string Damaged(std::string bytes);
 

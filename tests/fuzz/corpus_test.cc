@@ -10,7 +10,9 @@
 #include <map>
 #include <string>
 
+#include "common/net/challenge.h"
 #include "common/net/control_messages.h"
+#include "common/net/tcp_link.h"
 #include "common/net/wire.h"
 #include "common/net/wire_encode.h"
 
@@ -127,6 +129,47 @@ Seeds ControlSeeds() {
   return seeds;
 }
 
+// As tests/fuzz/challenge_fuzz.cc reads it: mode 0 faces an acceptor, 1 a dialer, 2 is noise on
+// messages of the given sizes between two of ours.
+Seeds ChallengeSeeds() {
+  constexpr EndpointId kDialerId = {1, 2, 3};
+  constexpr EndpointId kAcceptorId = {4, 5, 6};
+  Challenge dialer = Challenge::Dial(ChallengePurpose::kData, "", "", kDialerId, kAcceptorId);
+  std::string opening = dialer.TakeOutput();
+  constexpr size_t kNonceAt = 8;
+  opening.replace(kNonceAt, 32, 32, 'n');  // no two are alike
+  const std::string prefix = opening.substr(0, kNonceAt);
+  Seeds seeds;
+  seeds["opening"] = std::string(1, '\0') + opening;
+  seeds["opening-and-proof"] = seeds["opening"] + std::string(32, 'p');
+  seeds["answer"] = "\1" + prefix + std::string(32, 'n') + std::string("\4\5\6", 3) +
+                    std::string(13, '\0') + prefix + std::string(32, 'p');
+  seeds["undisturbed"] = "\2";
+  seeds["last-proof-changed"] = "\2" + std::string(opening.size() + 56 + 32 + 39, '\0') + "\1";
+  return seeds;
+}
+
+// As tests/fuzz/tcp_link_fuzz.cc reads it: a byte that cuts the stream, then frames.
+std::string FrameOf(uint32_t magic, const std::string& header, const std::string& body) {
+  const FramePrefix prefix = {magic, static_cast<uint32_t>(header.size()),
+                              static_cast<uint32_t>(body.size())};
+  return TextOf(std::as_bytes(std::span(&prefix, 1))) + header + body;
+}
+
+Seeds TcpLinkSeeds() {
+  const std::string frame = FrameOf(kFrameMagic, "a header", "and a body");
+  const std::string empty = FrameOf(kFrameMagic, "", "");
+  Seeds seeds;
+  seeds["two-frames-at-once"] = "\xff" + frame + frame;
+  seeds["byte-by-byte"] = std::string(1, '\0') + frame + empty + frame;
+  seeds["frame-cut-short"] = "\1" + frame + frame.substr(0, frame.size() - 3);
+  seeds["other-magic"] = "\1" + frame + FrameOf(kFrameMagic + 1, "x", "y");
+  std::string long_frame = frame;
+  long_frame[7] = '\x7f';  // header_bytes in the 2^24s
+  seeds["frame-too-long"] = "\1" + frame + long_frame;
+  return seeds;
+}
+
 void CompareWithFiles(const std::string& target, const Seeds& seeds) {
   const std::filesystem::path folder =
       std::filesystem::path(ENGRAM_SOURCE_DIR) / "tests/fuzz/corpus" / target;
@@ -145,6 +188,14 @@ void CompareWithFiles(const std::string& target, const Seeds& seeds) {
 TEST(FuzzCorpus, WireSeedsAreWhatIsWrittenToday) { CompareWithFiles("wire", WireSeeds()); }
 
 TEST(FuzzCorpus, ControlSeedsAreWhatIsWrittenToday) { CompareWithFiles("control", ControlSeeds()); }
+
+TEST(FuzzCorpus, ChallengeSeedsAreWhatIsWrittenToday) {
+  CompareWithFiles("challenge", ChallengeSeeds());
+}
+
+TEST(FuzzCorpus, TcpLinkSeedsAreWhatIsWrittenToday) {
+  CompareWithFiles("tcp_link", TcpLinkSeeds());
+}
 
 TEST(FuzzCorpus, ValidSeedsAreAccepted) {
   for (const auto& [name, input] : WireSeeds()) {

@@ -17,6 +17,9 @@ json=(common/io/json.cc common/net/control_messages.cc common/table/identity.cc
 declare -A sources=(
   [wire]="common/net/wire.cc"
   [control]="${json[*]}"
+  [challenge]="common/net/challenge.cc"
+  [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
+    common/net/tcp_tls.cc"
 )
 
 mkdir -p "$build"
@@ -34,7 +37,7 @@ for target in "${!sources[@]}"; do
     $ccache "$clang" "${flags[@]}" -c "$source" -o "$object"
     objects+=("$object")
   done
-  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json
+  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -lssl -lcrypto
 done
 
 declare -A running=()

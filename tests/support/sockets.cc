@@ -165,6 +165,19 @@ std::string RawConnection::Receive(int quiet_ms) {
   return text;
 }
 
+std::string RawConnection::ReceiveExactly(size_t count, int quiet_ms) {
+  std::string text(count, '\0');
+  size_t size = 0;
+  pollfd poll_fd = {fd_, POLLIN, 0};
+  while (fd_ >= 0 && size < count && poll(&poll_fd, 1, quiet_ms) > 0) {
+    const ssize_t received = recv(fd_, text.data() + size, count - size, 0);
+    if (received <= 0) break;
+    size += static_cast<size_t>(received);
+  }
+  text.resize(size);
+  return text;
+}
+
 void RawConnection::EndSending() {
   if (fd_ >= 0) shutdown(fd_, SHUT_WR);
 }

@@ -37,6 +37,8 @@ class RawConnection {
   bool Send(std::string_view bytes);
   // What has arrived until nothing comes for `quiet_ms`, at most 64 KiB.
   std::string Receive(int quiet_ms);
+  // Fewer when the peer closes or nothing comes for `quiet_ms`.
+  std::string ReceiveExactly(size_t count, int quiet_ms);
   void EndSending();
   // Closes so that the peer sees a reset.
   void Reset();
