@@ -239,7 +239,8 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
   ASSERT_GE(listeners_.size(), 4u)
       << "control, HTTP, data and the socket of shared memory: " << names;
   SCOPED_TRACE(names);
-  VerifiedClient client(control_, kind_);
+  auto verified = std::make_unique<VerifiedClient>(control_, kind_);
+  VerifiedClient& client = *verified;
   ASSERT_TRUE(client.connected().ok()) << client.connected().ToString();
   HostilePeer stranger(Openings(), 17);
   client.Start();
@@ -282,8 +283,10 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
   EXPECT_EQ(client.wrong_rows(), 0u);
   EXPECT_LE(PeakBytes(node_->pid()), before + kGrowthBytesMax);
   ExpectServes();
+  verified.reset();
   node_->Signal(SIGTERM);
   EXPECT_EQ(node_->WaitExit(std::chrono::seconds(20)), 0) << node_->Stderr();
+  EXPECT_NE(node_->Stderr().find("sessions_left=0"), std::string::npos) << node_->Stderr();
 }
 
 TEST_P(HostileBytes, FromAWelcomedClientDisturbNobodyElse) {
