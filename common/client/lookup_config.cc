@@ -1,5 +1,8 @@
 #include "common/client/lookup_config.h"
 
+#include "common/client/cached_source.h"
+#include "common/obs/log.h"
+
 namespace engram::client {
 
 void LookupConfig::Describe(config::Fields& fields) {
@@ -11,6 +14,8 @@ void LookupConfig::Describe(config::Fields& fields) {
              "auto, local (mapped memory of the same host), gather or one_sided (RDMA reads)");
   fields.Add("lookup.spin_us", &spin_us, 0, 1'000'000,
              "how long a waiting thread polls before it sleeps");
+  fields.Add("lookup.cache_mib", &cache_mib, 0, INT64_MAX >> 20,
+             "memory of the n-gram cache; 0: none. Pays from 17 % hits on against remote rows");
   wire.Describe(fields);
 }
 
@@ -30,6 +35,20 @@ Result<LookupClientOptions> LookupConfig::Options() const {
     return net::MakeTransport(wire, security, "", 0);
   };
   return options;
+}
+
+Result<std::unique_ptr<RowSource>> LookupConfig::Connect(
+    const table::TableLayout& layout, const table::TableIdentity& identity) const {
+  RETURN_IF_ERROR(Validate());
+  ASSIGN_OR_RETURN(LookupClientOptions options, Options());
+  options.identity = identity;
+  ASSIGN_OR_RETURN(std::unique_ptr<LookupClient> client, LookupClient::Connect(options, layout));
+  for (const std::string& line : client->DescribePaths()) obs::LogInfo("paths to node " + line);
+  if (cache_mib == 0) return std::unique_ptr<RowSource>(std::move(client));
+  const NgramCacheOptions cache = {static_cast<uint64_t>(cache_mib) << 20};
+  ASSIGN_OR_RETURN(std::unique_ptr<CachedSource> cached,
+                   CachedSource::Make(std::move(client), layout, cache));
+  return std::unique_ptr<RowSource>(std::move(cached));
 }
 
 }  // namespace engram::client

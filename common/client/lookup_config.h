@@ -17,6 +17,7 @@ struct LookupConfig {
   int64_t connect_timeout_ms = 5000;
   std::string path = "auto";
   int64_t spin_us = 50;
+  int64_t cache_mib = 0;
   net::WireConfig wire;
 
   void Describe(config::Fields& fields);
@@ -24,6 +25,9 @@ struct LookupConfig {
   Status Validate() const;
   // Everything but the identity; loads the secret and certificates.
   Result<LookupClientOptions> Options() const;
+  // Connects to the memory nodes, behind a cache when cache_mib says so.
+  Result<std::unique_ptr<RowSource>> Connect(const table::TableLayout& layout,
+                                             const table::TableIdentity& identity) const;
 };
 
 }  // namespace engram::client

@@ -74,9 +74,11 @@ Result<Fetch*> Prefetcher::Start(const StepTokens& step) {
   std::vector<client::LayerLookup> lookups;
   for (uint32_t l = 0; l < layout_.layers.size(); ++l)
     lookups.push_back({l, fetch.rows_[l], fetch.bytes_[l]});
-  ASSIGN_OR_RETURN(
-      fetch.ticket_,
-      source_->Submit(lookups, clock_.Now() + std::chrono::milliseconds(options_.deadline_ms)));
+  // One token is wanted at once; a chunk's rows have the chunk before to hide behind.
+  const client::SubmitOptions options(
+      clock_.Now() + std::chrono::milliseconds(options_.deadline_ms),
+      step.tokens.size() > 1 ? client::Priority::kPrefill : client::Priority::kDecode);
+  ASSIGN_OR_RETURN(fetch.ticket_, source_->Submit(lookups, options));
   fetch.in_use_ = true;
   return &fetch;
 }

@@ -1,7 +1,6 @@
 #include "compute/tools/row_source.h"
 
 #include "common/client/local_table.h"
-#include "common/client/lookup_client.h"
 
 namespace engram::compute {
 
@@ -13,12 +12,7 @@ Result<std::unique_ptr<client::RowSource>> OpenRowSource(const ComputeConfig& co
                      client::LocalTable::Open(&checkpoint, tables.layout, tables.identity));
     return std::unique_ptr<client::RowSource>(std::move(local));
   }
-  RETURN_IF_ERROR(config.lookup.Validate());
-  ASSIGN_OR_RETURN(client::LookupClientOptions options, config.lookup.Options());
-  options.identity = tables.identity;
-  ASSIGN_OR_RETURN(std::unique_ptr<client::LookupClient> cluster,
-                   client::LookupClient::Connect(options, tables.layout));
-  return std::unique_ptr<client::RowSource>(std::move(cluster));
+  return config.lookup.Connect(tables.layout, tables.identity);
 }
 
 }  // namespace engram::compute

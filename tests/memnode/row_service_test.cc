@@ -8,6 +8,7 @@
 #include <map>
 
 #include "common/base/rng.h"
+#include "common/client/row_source.h"
 #include "common/net/loopback_transport.h"
 #include "common/net/wire_encode.h"
 
@@ -23,6 +24,7 @@ constexpr Nanos kPatience = std::chrono::seconds(20);
 struct Reply {
   std::vector<net::RowsHeader> chunks;
   std::map<std::pair<uint32_t, uint32_t>, std::vector<std::byte>> rows;  // (layer, position)
+  size_t chunks_before = 0;  // of other requests, before its first
   Status error;
   bool ended_by_error = false;
 };
@@ -58,7 +60,9 @@ class Client : public net::TransportHandler {
                               .second;
       EXPECT_TRUE(is_new) << "a row came twice";
     }
+    if (reply.chunks.empty()) reply.chunks_before = chunk_count_;
     reply.chunks.push_back(*chunk);
+    ++chunk_count_;
   }
   void OnPeerLost(net::PeerId, const Status&) override { node_lost = true; }
 
@@ -104,6 +108,16 @@ class Client : public net::TransportHandler {
         << request_id;
     return replies[request_id];
   }
+  // For requests too large to look at every row: counts those of the chunks.
+  uint64_t AwaitChunks(uint64_t request_id, uint64_t rows) {
+    const auto arrived = [&] {
+      uint64_t count = 0;
+      for (const net::RowsHeader& chunk : replies[request_id].chunks) count += chunk.row_count;
+      return count;
+    };
+    EXPECT_TRUE(Until([&] { return arrived() >= rows; }));
+    return arrived();
+  }
   std::string address() const { return transport_->address(); }
 
   std::map<uint64_t, Reply> replies;
@@ -113,6 +127,7 @@ class Client : public net::TransportHandler {
   std::unique_ptr<net::Transport> transport_;
   std::vector<std::unique_ptr<net::SendBuffer>> buffers_;
   net::PeerId node_ = 0;
+  size_t chunk_count_ = 0;
 };
 
 void FillRow(uint32_t layer, uint64_t row, std::byte* out) {
@@ -419,6 +434,45 @@ TEST_F(RowServiceTest, AClientThatTakesNoDataIsCutOffForTheOthers) {
   EXPECT_EQ(other.Await(2, 3).rows.size(), 3u);
   EXPECT_TRUE(client_->Until([&] { return client_->node_lost; }));
   EXPECT_EQ(metrics_->peers_given_up.Value(), 1);
+}
+
+TEST_F(RowServiceTest, ADecodeStepGoesBeforeAPrefillBurst) {
+  Start();
+  hub_.Stop(service_->address());
+  net::LookupHeader prefill = Header(1);
+  prefill.priority = static_cast<uint8_t>(client::Priority::kPrefill);
+  for (uint64_t id = 1; id <= 4; ++id) {
+    prefill.request_id = id;
+    client_->Ask(prefill, {std::vector<uint64_t>(20'000, 3)});
+  }
+  client_->Ask(Header(9), {{1, 2, 3}});
+  hub_.Resume(service_->address());
+  for (uint64_t id = 1; id <= 4; ++id) EXPECT_EQ(client_->AwaitChunks(id, 20'000), 20'000u);
+  EXPECT_LE(client_->replies[9].chunks_before, 1u) << "what was under way when it arrived";
+}
+
+TEST_F(RowServiceTest, RequestsOfOnePriorityTakeTurns) {
+  Start();
+  hub_.Stop(service_->address());
+  client_->Ask(Header(1), {std::vector<uint64_t>(60'000, 3)});
+  client_->Ask(Header(2), {{1, 2, 3}});
+  hub_.Resume(service_->address());
+  EXPECT_EQ(client_->AwaitChunks(1, 60'000), 60'000u);
+  EXPECT_LE(client_->replies[2].chunks_before, 8u) << "of 125";
+}
+
+TEST_F(RowServiceTest, ALayerPastItsOwnDeadlineIsLeftOut) {
+  const TickingClock clock;
+  Start(clock);
+  net::LookupHeader header = Header(1);
+  std::vector<std::byte> message, ids(4 * 500 + 4 * 2);
+  std::vector<net::LookupLayer> layers = {{0, 500, 500}, {1, 2, 0}};  // half a tick; none
+  net::EncodeLookup(header, layers, ids, message);
+  client_->Send(message, ids);
+  const Reply& reply = client_->Await(1, 2);
+  EXPECT_EQ(reply.rows.size(), 2u) << reply.error.message();
+  EXPECT_EQ(reply.rows.begin()->first.first, 1u) << "of the layer that was in time";
+  EXPECT_EQ(metrics_->layers_late.Value(), 1);
 }
 
 }  // namespace
