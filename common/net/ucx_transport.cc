@@ -1,4 +1,4 @@
-// The endpoints, and the messages over them. Endpoints are closed by force at the end of a Progress,
+// The endpoints and the messages over them. Endpoints are closed by force at the end of a Progress,
 // never inside a callback.
 #include "common/net/ucx_transport.h"
 
