@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+#include <list>
 #include <optional>
-#include <set>
 #include <thread>
 
 #include "common/net/listen.h"
@@ -30,7 +31,7 @@ using Response = http::response<http::string_body>;
 using Routes = std::map<std::string, HttpServer::Handler>;
 
 class Connection;
-using Connections = std::set<std::shared_ptr<Connection>>;
+using Connections = std::list<std::shared_ptr<Connection>>;  // the longest without a request first
 
 HttpResponse Route(const Routes& routes, const Request& request) {
   const std::string target(request.target());
@@ -63,7 +64,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void Close() {
     stream_.close();
-    all_->erase(shared_from_this());
+    all_->remove(shared_from_this());
   }
 
  private:
@@ -81,6 +82,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     if (error) return Close();
     const Request& request = parser_->get();
+    const auto self = std::find(all_->begin(), all_->end(), shared_from_this());
+    if (self == all_->end()) return;  // closed while this was on its way
+    all_->splice(all_->end(), *all_, self);
     Send(Route(*routes_, request), request.version(), request.keep_alive());
   }
 
@@ -155,11 +159,14 @@ class BeastHttpServer : public HttpServer {
     acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
       if (closing_) return;
       if (error) return RetryOnLoop();
-      if (connections_.size() < kConnectionsMax) {
-        auto connection = std::make_shared<Connection>(std::move(socket), &routes_, &connections_);
-        connections_.insert(connection);
-        connection->ReadRequest();
+      // Sockets that say nothing must not keep a health check out.
+      if (connections_.size() >= kConnectionsMax) {
+        const std::shared_ptr<Connection> silent = connections_.front();
+        silent->Close();
       }
+      connections_.push_back(
+          std::make_shared<Connection>(std::move(socket), &routes_, &connections_));
+      connections_.back()->ReadRequest();
       AcceptOnLoop();
     });
   }
