@@ -53,11 +53,12 @@ uint64_t PeakBytes(pid_t pid) {
 // Looks rows up and compares every byte, from a thread of its own, until it is told to stop.
 class VerifiedClient {
  public:
-  VerifiedClient(const std::string& memnode, const std::string& kind)
+  VerifiedClient(const std::string& memnode, const std::string& kind,
+                 const std::string& path = "gather")  // over the wire, not past it
       : layout_(*table::MakeProceduralLayout(kSpec)) {
     client::LookupConfig config;
     config.memnodes = {memnode};
-    config.path = "gather";  // over the wire, not past it
+    config.path = path;
     config.wire.kind = kind;
     config.wire.ucx_net_devices = "lo";
     client::LookupClientOptions options = *config.Options();
@@ -172,11 +173,13 @@ class HostileBytesOn : public testing::Test {
 
   // A node that works: a new client gets right rows, /health answers.
   void ExpectServes() {
-    VerifiedClient client(control_, kind_);
-    ASSERT_TRUE(client.connected().ok()) << client.connected().ToString();
-    client.LookUp(1);
-    EXPECT_EQ(client.lookups(), 1u) << client.first_error();
-    EXPECT_EQ(client.wrong_rows(), 0u);
+    for (const char* path : {"gather", "local"}) {
+      VerifiedClient client(control_, kind_, path);
+      ASSERT_TRUE(client.connected().ok()) << path << ": " << client.connected().ToString();
+      client.LookUp(1);
+      EXPECT_EQ(client.lookups(), 1u) << path << ": " << client.first_error();
+      EXPECT_EQ(client.wrong_rows(), 0u);
+    }
     RawConnection http(ListenerAt(http_));
     http.Send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     EXPECT_NE(http.Receive(2000).find("200 OK"), std::string::npos);
