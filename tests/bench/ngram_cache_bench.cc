@@ -1,6 +1,7 @@
-// Does the n-gram cache pay? ns a row with and without it, at several hit rates, over two sources:
-// one that costs a fixed time a step and a row (a cluster), one that reads memory (tables here).
-// Prints the hit rate from which on it pays.
+// Does the n-gram cache pay? ns a row with and without it, at several hit rates, over sources that
+// cost a fixed time a step and a row, read memory (tables in this process), or are memory nodes
+// (--memnodes: of engram-memnode --set procedural.layout=v41, with the same --rows-scale). Prints
+// the hit rate from which on it pays.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,8 @@
 
 #include "common/base/rng.h"
 #include "common/client/cached_source.h"
+#include "common/client/lookup_client.h"
+#include "common/client/lookup_config.h"
 #include "common/table/procedural.h"
 
 namespace {
@@ -30,6 +33,8 @@ struct Flags {
   double row_ns = 50;
   double step_us = 20;
   std::vector<int> hit_percent = {0, 30, 60, 90};
+  double rows_scale = 1;
+  client::LookupConfig lookup;
 };
 
 double NsSince(steady_clock::time_point begin) {
@@ -251,8 +256,14 @@ int main(int argc, char** argv) {
   app.add_option("--step-us", flags.step_us, "of the fixed-cost source")
       ->check(CLI::Range(0, 10000));
   app.add_option("--hit-percent", flags.hit_percent, "shares of hot tokens, ascending");
+  app.add_option("--rows-scale", flags.rows_scale, "of the rows, as the memory nodes' one");
+  app.add_option("--memnodes", flags.lookup.memnodes, "host:port,... ; none: not measured")
+      ->delimiter(',');
+  app.add_option("--wire", flags.lookup.wire.kind, "tcp or ucx");
+  app.add_option("--path", flags.lookup.path, "auto, local, gather or one_sided");
   CLI11_PARSE(app, argc, argv);
-  const auto layout = table::MakeProceduralLayout({"v41", 1, 1});
+  const table::ProceduralSpec spec = {"v41", flags.rows_scale, 1};
+  const auto layout = table::MakeProceduralLayout(spec);
   CHECK(layout.ok()) << layout.status().ToString();
   const size_t row_bytes = layout->row_format.row_bytes();
   fmt::print(
@@ -265,5 +276,15 @@ int main(int argc, char** argv) {
   CHECK(table.ok()) << table.status().ToString();
   Measure(fmt::format("a table of {} MiB in memory", flags.table_mib).c_str(),
           std::make_unique<MemorySource>(row_bytes, std::move(*table)), *layout, flags, false);
+  if (flags.lookup.memnodes.empty()) return 0;
+  auto options = flags.lookup.Options();
+  CHECK(options.ok()) << options.status().ToString();
+  options->identity = table::MakeProceduralIdentity(spec, *layout);
+  options->caller_driven = true;
+  auto nodes = client::LookupClient::Connect(*options, *layout);
+  CHECK(nodes.ok()) << nodes.status().ToString();
+  Measure(
+      fmt::format("memory nodes by {}, path {}", flags.lookup.wire.kind, flags.lookup.path).c_str(),
+      std::move(*nodes), *layout, flags, false);
   return 0;
 }

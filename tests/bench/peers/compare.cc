@@ -147,8 +147,9 @@ Status Compare(const CompareOptions& options) {
   RETURN_IF_ERROR(CheckMemoryFor(tables.row_count() * kBytesPerRowAll, "the comparison"));
   RETURN_IF_ERROR(PinThisThread(options.cores.client));
   const ScratchFolder work;
-  ASSIGN_OR_RETURN(std::vector<Contestant> contestants,
-                   StartContestants(tables, options.cores, options.only, work.path()));
+  ASSIGN_OR_RETURN(
+      std::vector<Contestant> contestants,
+      StartContestants(tables, options.cores, options.only, options.transport, work.path()));
   return Comparison(options, tables, std::move(contestants)).Run();
 }
 

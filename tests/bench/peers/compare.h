@@ -21,6 +21,7 @@ struct CompareOptions {
   RoundOptions rounds;
   Cores cores;
   std::vector<std::string> only;  // names of legs; empty: all
+  std::string transport = "tcp";  // of ours
   std::string json_file;
 };
 

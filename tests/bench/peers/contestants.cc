@@ -5,11 +5,28 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "tests/bench/peers/our_node.h"
 #include "tests/bench/peers/rocksdb_peer.h"
 #include "tests/bench/peers/servers.h"
 
 namespace engram::bench {
 namespace {
+
+Result<Contestant> StartOurs(const Tables& tables, const Cores& cores, const std::string& transport,
+                             const std::string& work_dir) {
+  ASSIGN_OR_RETURN(std::unique_ptr<OurNode> started,
+                   OurNode::Start(tables, cores, transport, work_dir));
+  const std::shared_ptr<OurNode> node = std::move(started);  // held by make_reader too
+  Contestant contestant;
+  contestant.name = kOurs;
+  contestant.version = "engram-memnode beside this program";
+  contestant.settings = node->settings();
+  contestant.bytes_per_row =
+      static_cast<double>(node->memory_bytes()) / static_cast<double>(tables.row_count());
+  contestant.make_reader = [node](size_t depth) { return Result(node->MakeReader(depth)); };
+  contestant.alive = node;
+  return contestant;
+}
 
 Result<Contestant> StartServer(const InstalledServer& server, const Tables& tables,
                                const Cores& cores, const std::string& work_dir) {
@@ -54,6 +71,7 @@ Result<Contestant> StartRocksdb(const Tables& tables, const std::string& work_di
 
 Result<std::vector<Contestant>> StartContestants(const Tables& tables, const Cores& cores,
                                                  const std::vector<std::string>& only,
+                                                 const std::string& transport,
                                                  const std::string& work_dir) {
   using Starter = std::function<Result<Contestant>()>;
   const auto server = [&](const InstalledServer& installed) {
@@ -61,6 +79,7 @@ Result<std::vector<Contestant>> StartContestants(const Tables& tables, const Cor
   };
   const uint64_t rows = tables.row_count();
   const std::vector<std::pair<std::string, Starter>> all = {
+      {kOurs, [&] { return StartOurs(tables, cores, transport, work_dir); }},
       {"redis", [&] { return server(RedisServer()); }},
       {"memcached", [&] { return server(MemcachedServer(rows, false)); }},
       {"memcached-meta", [&] { return server(MemcachedServer(rows, true)); }},

@@ -31,6 +31,7 @@ struct Contestant {
 // error; one that is not installed is skipped.
 Result<std::vector<Contestant>> StartContestants(const Tables& tables, const Cores& cores,
                                                  const std::vector<std::string>& only,
+                                                 const std::string& transport,
                                                  const std::string& work_dir);
 
 }  // namespace engram::bench

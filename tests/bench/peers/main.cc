@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "of rows and ids")->capture_default_str();
   app.add_option("--only", options.only, "engram,redis,memcached,memcached-meta,rocksdb")
       ->delimiter(',');
+  app.add_option("--transport", options.transport, "of engram: tcp or ucx")->capture_default_str();
   app.add_option("--server-cpu", options.cores.server, "core of the servers")
       ->capture_default_str();
   app.add_option("--client-cpu", options.cores.client, "core of the client")->capture_default_str();

@@ -85,7 +85,6 @@ Result<std::unique_ptr<SocketPeer>> SocketPeer::Start(const ServerSpec& spec, in
 }
 
 Status SocketPeer::Fill(const table::TableLayout& layout, uint64_t seed) {
-  const uint64_t before = ResidentBytes(process_->pid());
   std::vector<std::byte> value(layout.row_format.row_bytes());
   std::string request;
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
@@ -102,7 +101,7 @@ Status SocketPeer::Fill(const table::TableLayout& layout, uint64_t seed) {
       RETURN_IF_ERROR(socket_.Receive(stored));
     }
   }
-  memory_bytes_ = ResidentBytes(process_->pid()) - before;
+  memory_bytes_ = ResidentBytes(process_->pid());
   return OkStatus();
 }
 

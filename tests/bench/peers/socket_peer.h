@@ -27,7 +27,7 @@ class SocketPeer {
   // Starts the server on `cpu` and connects. UNAVAILABLE quotes what it said before it ended.
   static Result<std::unique_ptr<SocketPeer>> Start(const ServerSpec& spec, int cpu,
                                                    const std::string& work_dir);
-  // Stores every row of both layers; afterwards memory_bytes() is what they cost.
+  // Stores every row of both layers; afterwards memory_bytes() is that of the whole process.
   Status Fill(const table::TableLayout& layout, uint64_t seed);
   uint64_t memory_bytes() const { return memory_bytes_; }
 

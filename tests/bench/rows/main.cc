@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "common/obs/log.h"
 #include "tests/bench/rows/rows_bench.h"
 
 using namespace engram;
@@ -56,7 +57,8 @@ int main(int argc, char** argv) {
   }
   options.ucx_perftest = !no_ucx_perftest;
   bench::CatchInterrupts();
-  const Status status = bench::RunRowsBench(options);
+  Status status = obs::InitLog("rows_bench", "warn");
+  if (status.ok()) status = bench::RunRowsBench(options);
   if (!status.ok()) fmt::print(stderr, "rows_bench: {}\n", status.message());
   return status.ok() ? 0 : 1;
 }

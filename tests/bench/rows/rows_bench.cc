@@ -15,7 +15,6 @@
 #include "tests/bench/rows/ratios.h"
 #include "tests/bench/rows/service.h"
 #include "tests/bench/rows/sweep.h"
-#include "tests/bench/rows/transports.h"
 #include "tests/bench/rows/ucx_perftest.h"
 
 namespace engram::bench {
@@ -110,7 +109,7 @@ class RowsBench {
     legs_.push_back(maker_->Make(kInProcess, MakeArenaGather(memory_->filled.arena), step));
     ServiceOptions service;
     service.cores = options_.cores;
-    ASSIGN_OR_RETURN(service.make_transport, TransportNamed(options_.transport));
+    service.wire = LoopbackWire(options_.transport);
     RETURN_IF_ERROR(AddService(service, memory_->filled, kService, kServiceToken));
     service.path = client::Path::kLocal;
     RETURN_IF_ERROR(AddService(service, memory_->shareable(), kShared, kSharedToken));

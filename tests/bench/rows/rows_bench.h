@@ -21,7 +21,7 @@ struct RowsOptions {
   size_t verify_every = 1024;
   RoundOptions rounds;
   Cores cores;
-  std::string transport = "ucx";    // of the service
+  std::string transport = "tcp";    // of the service
   bool ucx_perftest = true;         // when it is installed
   std::vector<uint64_t> sweep_mib;  // table sizes to compare; empty: no sweep
   std::string json_file;

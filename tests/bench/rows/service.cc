@@ -2,60 +2,24 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <chrono>
-#include <string>
-#include <vector>
+#include "common/client/lookup_config.h"
+#include "tests/bench/harness/source_reader.h"
 
 namespace engram::bench {
-namespace {
-
-constexpr auto kDeadline = std::chrono::seconds(10);
-
-class SourceReader : public BatchReader {
- public:
-  SourceReader(client::RowSource& source, size_t depth) : source_(source), steps_(depth) {}
-
-  Status Begin(const Batch& batch, std::span<std::byte> out) override {
-    Step& step = steps_[begun_++ % steps_.size()];
-    const size_t layer_bytes = out.size() / kLayers;
-    for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      step.lookups[layer].layer_index = layer;
-      step.lookups[layer].rows = batch.rows[layer];
-      step.lookups[layer].out = out.subspan(layer * layer_bytes, layer_bytes);
-    }
-    auto ticket = source_.Submit(step.lookups, std::chrono::steady_clock::now() + kDeadline);
-    if (!ticket.ok()) return ticket.status();
-    step.ticket = std::move(*ticket);
-    return OkStatus();
-  }
-
-  Status End() override {
-    Step& step = steps_[ended_++ % steps_.size()];
-    for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      RETURN_IF_ERROR(step.ticket->Wait(layer));
-    }
-    step.ticket.reset();
-    return OkStatus();
-  }
-
- private:
-  struct Step {
-    std::array<client::LayerLookup, kLayers> lookups;
-    std::unique_ptr<client::Ticket> ticket;
-  };
-  client::RowSource& source_;
-  std::vector<Step> steps_;
-  size_t begun_ = 0;
-  size_t ended_ = 0;
-};
-
-}  // namespace
+net::WireConfig LoopbackWire(const std::string& kind) {
+  net::WireConfig wire;
+  wire.kind = kind;
+  wire.ucx_net_devices = "lo";
+  return wire;
+}
 
 Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const Tables& tables,
                                                 const ServiceOptions& options) {
+  RETURN_IF_ERROR(options.wire.Validate());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const net::Security> security, net::LoadSecurity({}));
   std::unique_ptr<Service> made(new Service(tables, filled.plan));
-  ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport, options.make_transport());
+  ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
+                   net::MakeTransport(options.wire, security, "127.0.0.1", 0));
   memnode::RowServiceOptions service_options;
   service_options.cpu = options.cores.server;
   service_options.gather = options.gather;
@@ -75,13 +39,14 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
           "127.0.0.1", 0,
           {.on_hello = [raw = made.get()](const net::Hello& hello) { return raw->Welcome(hello); },
            .on_gone = [raw = made.get()](uint64_t id) { raw->service_->CloseSession(id); }}));
-  client::LookupClientOptions client_options;
-  client_options.memnodes = {fmt::format("127.0.0.1:{}", made->control_->port())};
+  client::LookupConfig config;
+  config.memnodes = {fmt::format("127.0.0.1:{}", made->control_->port())};
+  config.wire = options.wire;
+  ASSIGN_OR_RETURN(client::LookupClientOptions client_options, config.Options());
   client_options.identity = made->welcome_.identity;
   client_options.caller_driven = true;
   client_options.path = options.path;
   client_options.check_rows = options.gather;
-  client_options.make_transport = options.make_transport;
   ASSIGN_OR_RETURN(made->client_, client::LookupClient::Connect(client_options, tables.layout));
   return made;
 }
@@ -102,10 +67,6 @@ Result<net::Welcome> Service::Welcome(const net::Hello& hello) {
 
 std::unique_ptr<BatchReader> Service::MakeReader(size_t depth) {
   return MakeSourceReader(*client_, depth);
-}
-
-std::unique_ptr<BatchReader> MakeSourceReader(client::RowSource& source, size_t depth) {
-  return std::make_unique<SourceReader>(source, depth);
 }
 
 }  // namespace engram::bench

@@ -3,14 +3,13 @@
 // knows how service and client are put together.
 #pragma once
 
-#include <functional>
 #include <memory>
 
 #include "common/base/status.h"
 #include "common/client/lookup_client.h"
 #include "common/net/control.h"
 #include "common/net/fd_passing.h"
-#include "common/net/transport.h"
+#include "common/net/wire_config.h"
 #include "common/obs/metrics.h"
 #include "memnode/row_service.h"
 #include "memnode/service_metrics.h"
@@ -21,11 +20,14 @@
 
 namespace engram::bench {
 
+// "tcp" or "ucx", the latter over TCP on lo.
+net::WireConfig LoopbackWire(const std::string& kind);
+
 struct ServiceOptions {
   // False: everything but the gather and the comparison of the rows' checks; bytes mean nothing.
   bool gather = true;
   client::Path path = client::Path::kGather;  // kLocal: `filled` must be shared
-  std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
+  net::WireConfig wire;
   Cores cores;
 };
 
@@ -52,8 +54,5 @@ class Service {
   std::unique_ptr<net::ControlServer> control_;
   std::unique_ptr<client::LookupClient> client_;
 };
-
-// Reads batches from any row source.
-std::unique_ptr<BatchReader> MakeSourceReader(client::RowSource& source, size_t depth);
 
 }  // namespace engram::bench

@@ -10,7 +10,6 @@
 #include "tests/bench/harness/report.h"
 #include "tests/bench/rows/gather_legs.h"
 #include "tests/bench/rows/service.h"
-#include "tests/bench/rows/transports.h"
 
 namespace engram::bench {
 namespace {
@@ -33,7 +32,7 @@ Result<std::unique_ptr<Sized>> MakeSized(uint64_t mib, const RowsOptions& option
   ASSIGN_OR_RETURN(sized->filled, FillArena(sized->tables, false));
   ServiceOptions service;
   service.cores = options.cores;
-  ASSIGN_OR_RETURN(service.make_transport, TransportNamed(options.transport));
+  service.wire = LoopbackWire(options.transport);
   ASSIGN_OR_RETURN(sized->service, Service::Start(sized->filled, sized->tables, service));
   sized->maker = std::make_unique<LegMaker>(sized->tables);
   return sized;
@@ -60,6 +59,7 @@ std::vector<double> NanosPerRow(const Series& series) {
 
 Result<json::array> RunSweep(const RowsOptions& options) {
   json::array sizes;
+  std::string skipped;
   std::vector<std::vector<std::string>> lines = {
       {"table", "gather ns/row", "x smallest", "service ns/row", "x smallest"}};
   ASSIGN_OR_RETURN(const std::unique_ptr<Sized> smallest,
@@ -69,7 +69,8 @@ Result<json::array> RunSweep(const RowsOptions& options) {
                options.sweep_mib.front());
     auto sized = MakeSized(mib, options);
     if (!sized.ok() && sized.status().code() == Code::kResourceExhausted) {
-      lines.push_back({fmt::format("{} MiB", mib), "SKIPPED: " + sized.status().message()});
+      lines.push_back({fmt::format("{} MiB", mib), "SKIPPED"});
+      skipped += fmt::format("  {} MiB: SKIPPED, {}\n", mib, sized.status().message());
       sizes.push_back({{"mib", mib}, {"skipped", sized.status().message()}});
       continue;
     }
@@ -91,8 +92,9 @@ Result<json::array> RunSweep(const RowsOptions& options) {
     lines.push_back(line);
     sizes.push_back(entry);
   }
-  fmt::print("\ncost of a row by table size, {} rows a step; bar: within 1.15 of the smallest\n{}",
-             options.step_rows, TableText(lines));
+  fmt::print(
+      "\ncost of a row by table size, {} rows a step; bar: within 1.15 of the smallest\n{}{}",
+      options.step_rows, TableText(lines), skipped);
   return sizes;
 }
 
