@@ -21,6 +21,7 @@
 #include <span>
 
 #include "common/base/status.h"
+#include "common/net/transport.h"
 
 namespace engram::net {
 
@@ -56,6 +57,7 @@ struct LookupLayer {
   uint32_t budget_us = 0;  // time left until this layer's own deadline; 0: it has none
 };
 static_assert(sizeof(LookupLayer) == 12);
+static_assert(sizeof(LookupHeader) + kLookupLayersMax * sizeof(LookupLayer) <= kHeaderBytesMax);
 
 struct RowsHeader {
   uint32_t magic = kWireMagic;
