@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "common/net/transport.h"
@@ -82,9 +83,10 @@ Status Step::RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan) {
   const auto count = static_cast<uint32_t>(lookup.rows.size());
   const uint64_t total_rows = context_->layout.layers[lookup.layer_index].total_rows;
   distinct_.Start(count);
-  plan.rows.clear();
-  plan.first_position.clear();
+  plan.rows.resize(count);
+  plan.first_position.resize(count);
   plan.next_position.resize(count);
+  uint32_t found = 0;
   for (uint32_t position = 0; position < count; ++position) {
     const uint64_t row = lookup.rows[position];
     if (row >= total_rows) {
@@ -93,33 +95,44 @@ Status Step::RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan) {
     }
     const auto [index, is_new] = distinct_.Insert(row);
     if (is_new) {
-      plan.rows.push_back(row);
-      plan.first_position.push_back(position);
+      plan.rows[found] = row;
+      plan.first_position[found++] = position;
       plan.next_position[position] = kNoPosition;
     } else {  // goes in front of the places known so far
       plan.next_position[position] = plan.first_position[index];
       plan.first_position[index] = position;
     }
   }
+  plan.rows.resize(found);
+  plan.first_position.resize(found);
   return OkStatus();
 }
 
 // A counting sort by owner; within a node rows keep their order.
 void Step::GroupByNode(uint32_t layer_index, LayerPlan& plan) {
-  const table::LayerPartitions& partitions = context_->partitions[layer_index];
-  const std::vector<uint16_t>& owners = context_->owners[layer_index];
   const size_t nodes = context_->node_labels.size();
+  const auto count = static_cast<uint32_t>(plan.rows.size());
+  plan.by_node.resize(count);
   plan.node_first.assign(nodes + 1, 0);
-  for (const uint64_t row : plan.rows) ++plan.node_first[owners[partitions.PartitionOf(row)] + 1u];
-  for (size_t node = 0; node < nodes; ++node) plan.node_first[node + 1] += plan.node_first[node];
-  plan.by_node.resize(plan.rows.size());
-  for (uint32_t i = 0; i < plan.rows.size(); ++i) {
-    plan.by_node[plan.node_first[owners[partitions.PartitionOf(plan.rows[i])]]++] = i;
+  if (nodes == 1) {
+    std::iota(plan.by_node.begin(), plan.by_node.end(), 0u);
+    plan.node_first[1] = count;
+    return;
   }
+  const table::LayerPartitions partitions = context_->partitions[layer_index];
+  const std::vector<uint16_t>& owners = context_->owners[layer_index];
+  owner_of_row_.resize(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint16_t owner = owners[partitions.PartitionOf(plan.rows[i])];
+    owner_of_row_[i] = owner;
+    ++plan.node_first[owner + 1u];
+  }
+  for (size_t node = 0; node < nodes; ++node) plan.node_first[node + 1] += plan.node_first[node];
+  for (uint32_t i = 0; i < count; ++i) plan.by_node[plan.node_first[owner_of_row_[i]]++] = i;
   // The fill moved every start to the next node's; move them back.
   std::rotate(plan.node_first.begin(), plan.node_first.end() - 1, plan.node_first.end());
   plan.node_first[0] = 0;
-  plan.node_first[nodes] = static_cast<uint32_t>(plan.rows.size());
+  plan.node_first[nodes] = count;
 }
 
 // One request a node, the earliest layer first, cut only where a message is full.

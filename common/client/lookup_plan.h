@@ -145,7 +145,8 @@ class Step {
   std::vector<LayerPlan> layers_;  // one for each layer of the layout; never resized
   std::vector<NodeRequest> requests_;
   std::vector<Section> sections_;
-  RowSet distinct_;  // scratch of RemoveDuplicates
+  RowSet distinct_;                     // scratch of RemoveDuplicates
+  std::vector<uint16_t> owner_of_row_;  // scratch of GroupByNode
 
   std::mutex mutex_;  // guards what of the layers changes after posting, and the caller's buffers
   std::condition_variable changed_;

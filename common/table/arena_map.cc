@@ -20,12 +20,6 @@ ArenaMap::ArenaMap(std::vector<Layer> layers, uint32_t row_bytes)
     Placed layer;
     layer.plan = std::move(plan);
     const LayerPartitions& cut = layer.plan.cut;
-    const uint64_t divisor = cut.rows_per_partition;
-    CHECK_GE(divisor, 1u);
-    // See PartitionOf: exact while row * divisor < 2^64, i.e. to 2^43 rows at 2^21 a partition.
-    CHECK_LT(cut.total_rows, UINT64_MAX / divisor);
-    layer.reciprocal = divisor == 1 ? 0 : UINT64_MAX / divisor + 1;
-    layer.offset = size_bytes_;
     layer.delta.assign(cut.partition_count, kNotOwned);
     for (const uint32_t partition : layer.plan.owned) {
       layer.delta[partition] = size_bytes_ - cut.FirstRow(partition) * stored_row_bytes_;
@@ -35,13 +29,6 @@ ArenaMap::ArenaMap(std::vector<Layer> layers, uint32_t row_bytes)
     size_bytes_ = (size_bytes_ + kLayerAlignment - 1) / kLayerAlignment * kLayerAlignment;
     layers_.push_back(std::move(layer));
   }
-}
-
-// row / rows_per_partition by one multiplication. With r = ceil(2^64 / d) the quotient
-// (row * r) >> 64 is exact while row * (r * d - 2^64) < 2^64, and r * d - 2^64 < d.
-uint32_t ArenaMap::Placed::PartitionOf(uint64_t row) const {
-  if (reciprocal == 0) return static_cast<uint32_t>(row);
-  return static_cast<uint32_t>((static_cast<unsigned __int128>(row) * reciprocal) >> 64);
 }
 
 uint64_t ArenaMap::PartitionOffset(uint32_t layer_index, uint32_t partition) const {
@@ -61,7 +48,7 @@ Status ArenaMap::WhyNot(const Placed& layer, uint64_t row) const {
                                   layer.plan.cut.total_rows));
   }
   return FailedPrecondition(fmt::format("row {} of layer {} (partition {}) is not on this node",
-                                        row, layer.plan.layer_id, layer.PartitionOf(row)));
+                                        row, layer.plan.layer_id, layer.plan.cut.PartitionOf(row)));
 }
 
 // place(i, offset) for each row.
@@ -72,13 +59,13 @@ Status ArenaMap::FindAll(uint32_t layer_index, std::span<const uint64_t> rows, P
         fmt::format("Engram layer index {}, the table set has {}", layer_index, layers_.size()));
   }
   const Placed& layer = layers_[layer_index];
-  const uint64_t total_rows = layer.plan.cut.total_rows;
+  const LayerPartitions cut = layer.plan.cut;  // a copy stays in registers
   const uint64_t* delta = layer.delta.data();
   const uint64_t stride = stored_row_bytes_;
   for (size_t i = 0; i < rows.size(); ++i) {
     const uint64_t row = rows[i];
-    if (row >= total_rows) return WhyNot(layer, row);
-    const uint64_t add = delta[layer.PartitionOf(row)];
+    if (row >= cut.total_rows) return WhyNot(layer, row);
+    const uint64_t add = delta[cut.PartitionOf(row)];
     if (add == kNotOwned) return WhyNot(layer, row);
     place(i, add + row * stride);
   }

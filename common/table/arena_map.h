@@ -44,12 +44,8 @@ class ArenaMap {
  private:
   struct Placed {
     Layer plan;
-    uint64_t reciprocal = 0;  // of rows_per_partition, see PartitionOf
-    uint64_t offset = 0;      // of the first owned partition
     // Per partition: what to add to row * stored_row_bytes, modulo 2^64; kNotOwned: not here.
     std::vector<uint64_t> delta;
-
-    uint32_t PartitionOf(uint64_t row) const;
   };
   static constexpr uint64_t kNotOwned = UINT64_MAX;
 

@@ -67,6 +67,10 @@ LayerPartitions CutLayer(uint64_t total_rows, uint32_t row_bytes) {
   const auto rows_at = [&](int k) { return uint64_t{cut.rows_per_page} << k; };
   while (log2 > 0 && CeilDivide(total_rows, rows_at(log2)) < kPartitionsMin) --log2;
   cut.rows_per_partition = rows_at(log2);
+  CHECK_LT(total_rows, std::numeric_limits<uint64_t>::max() / cut.rows_per_partition);
+  cut.reciprocal = cut.rows_per_partition == 1
+                       ? 0
+                       : std::numeric_limits<uint64_t>::max() / cut.rows_per_partition + 1;
   const uint64_t count = CeilDivide(total_rows, cut.rows_per_partition);
   CHECK_LE(count, uint64_t{std::numeric_limits<uint32_t>::max()});
   cut.partition_count = static_cast<uint32_t>(count);

@@ -25,8 +25,14 @@ struct LayerPartitions {
   uint64_t rows_per_partition = 0;
   uint32_t partition_count = 0;
 
+  uint64_t reciprocal = 0;  // ceil(2^64 / rows_per_partition), modulo 2^64
+
+  // row / rows_per_partition by one multiplication: with d rows a partition and r the reciprocal,
+  // (row * r) >> 64 is exact while row * (r * d - 2^64) < 2^64, and r * d - 2^64 < d. CutLayer
+  // checks that total_rows * d < 2^64.
   uint32_t PartitionOf(uint64_t row) const {
-    return static_cast<uint32_t>(row / rows_per_partition);
+    if (reciprocal == 0) return static_cast<uint32_t>(row);  // one row a partition
+    return static_cast<uint32_t>((static_cast<unsigned __int128>(row) * reciprocal) >> 64);
   }
   uint64_t FirstRow(uint32_t partition) const { return partition * rows_per_partition; }
   uint64_t RowCount(uint32_t partition) const;

@@ -135,6 +135,15 @@ void FillRow(uint32_t layer, uint64_t row, std::byte* out) {
   for (uint32_t i = 0; i < kRowBytes; ++i) out[i] = static_cast<std::byte>(rng.NextU64());
 }
 
+// Each look at it takes a millisecond.
+class TickingClock : public Clock {
+ public:
+  TimePoint Now() const override { return TimePoint(Nanos(now_ns_ += 1'000'000)); }
+
+ private:
+  mutable std::atomic<int64_t> now_ns_ = 1;
+};
+
 class RowServiceTest : public testing::Test {
  protected:
   RowServiceTest()
@@ -197,6 +206,7 @@ class RowServiceTest : public testing::Test {
     EXPECT_EQ(reply.rows.size(), 2u) << reply.error.message();
   }
 
+  const TickingClock ticking_;  // outlives the service
   net::LoopbackHub hub_;
   const TablePlan plan_;
   Arena arena_;
@@ -303,18 +313,8 @@ TEST_F(RowServiceTest, SpentBudgetIsRefused) {
   ExpectRefused(1, Code::kDeadlineExceeded, "no time left");
 }
 
-// Each look at it takes a millisecond.
-class TickingClock : public Clock {
- public:
-  TimePoint Now() const override { return TimePoint(Nanos(now_ns_ += 1'000'000)); }
-
- private:
-  mutable std::atomic<int64_t> now_ns_ = 1;
-};
-
 TEST_F(RowServiceTest, BudgetSpentWhileWaitingEndsTheLookup) {
-  const TickingClock clock;
-  Start(clock);
+  Start(ticking_);
   net::LookupHeader header = Header(1);
   header.budget_us = 500;
   client_->Ask(header, {{0}});
@@ -462,8 +462,7 @@ TEST_F(RowServiceTest, RequestsOfOnePriorityTakeTurns) {
 }
 
 TEST_F(RowServiceTest, ALayerPastItsOwnDeadlineIsLeftOut) {
-  const TickingClock clock;
-  Start(clock);
+  Start(ticking_);
   net::LookupHeader header = Header(1);
   std::vector<std::byte> message, ids(4 * 500 + 4 * 2);
   std::vector<net::LookupLayer> layers = {{0, 500, 500}, {1, 2, 0}};  // half a tick; none
