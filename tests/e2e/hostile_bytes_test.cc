@@ -59,6 +59,7 @@ class VerifiedClient {
     client::LookupConfig config;
     config.memnodes = {memnode};
     config.path = path;
+    config.connect_timeout_ms = 30'000;  // on a busy machine, under a sanitizer
     config.wire.kind = kind;
     config.wire.ucx_net_devices = "lo";
     client::LookupClientOptions options = *config.Options();
@@ -182,7 +183,7 @@ class HostileBytesOn : public testing::Test {
     }
     RawConnection http(ListenerAt(http_));
     http.Send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    EXPECT_NE(http.Receive(2000).find("200 OK"), std::string::npos);
+    EXPECT_NE(http.Receive(10'000).find("200 OK"), std::string::npos);
   }
 
   net::WireConfig Wire() const {
@@ -278,7 +279,7 @@ TEST_P(HostileBytes, AtEveryPortLeaveTheNodeServing) {
   }
   ASSERT_TRUE(node_->Running()) << node_->Stderr();
   EXPECT_GT(client.lookups(), lookups_during) << "the client stood still";
-  EXPECT_GT(stranger.connections_made(), 1000u);
+  EXPECT_GT(stranger.connections_made(), 500u);
   ExpectServes();  // although strangers fill every port
   stranger.LetGo();
 
