@@ -55,6 +55,10 @@ uint64_t RequestIdOf(std::span<const std::byte> header) {
   return lookup.request_id;
 }
 
+bool InTime(const Request& request, const net::LookupLayer& layer, TimePoint now) {
+  return layer.budget_us == 0 || now < request.arrived + std::chrono::microseconds(layer.budget_us);
+}
+
 // Ids of `bytes` each, unaligned, as 64-bit ones.
 template <typename Id>
 void Widen(const std::byte* ids, std::span<uint64_t> rows) {
@@ -301,17 +305,20 @@ void RowService::OnSent(SendRing::Slot* slot) {
 }
 
 Status RowService::Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
-                        size_t body_bytes) {
+                        size_t body_bytes, bool more) {
   ++session.sends_under_way;
-  const Status sent = transport_->Send(slot->peer, header, slot->buffer.get(), body_bytes,
-                                       [this, slot](const Status&) { OnSent(slot); });
+  const auto done = [this, slot](const Status&) { OnSent(slot); };
+  net::SendBuffer* buffer = slot->buffer.get();
+  const Status sent = more ? transport_->SendMore(slot->peer, header, buffer, body_bytes, done)
+                           : transport_->Send(slot->peer, header, buffer, body_bytes, done);
   if (!sent.ok()) OnSent(slot);
   return sent;
 }
 
-bool RowService::CanSend(size_t priority, const Session& session) const {
-  return ring_.free_count() > (priority == 0 ? 0 : kReservedBuffers) &&
-         session.sends_under_way < options_.peer_buffers_max;
+// Whether there are `count` buffers for this client.
+bool RowService::CanSend(size_t priority, const Session& session, size_t count) const {
+  return ring_.free_count() >= count + (priority == 0 ? 0 : kReservedBuffers) &&
+         session.sends_under_way + count <= options_.peer_buffers_max;
 }
 
 // One chunk of the first request, best priority first, whose client takes data.
@@ -356,32 +363,45 @@ void RowService::Pop(size_t priority) {
   queue_.Pop(priority);
 }
 
-// Sends the request's next chunk. A layer that is late already is left out: its client has given it
-// up.
+// Sends the request's next chunk; of a request of few rows all chunks, in one piece: a token's
+// layers each have a message, but a system call costs as much as their rows. A layer that is late
+// already is left out: its client has given it up.
 Status RowService::Advance(Request& request, Session& session) {
   const TimePoint now = clock_.Now();
+  const size_t total_rows = request.ids.size() / request.header.id_bytes;
   if (now >= request.deadline) {
-    return DeadlineExceeded(fmt::format("{} us were not enough for {} rows",
-                                        request.header.budget_us,
-                                        request.ids.size() / request.header.id_bytes));
+    return DeadlineExceeded(
+        fmt::format("{} us were not enough for {} rows", request.header.budget_us, total_rows));
   }
-  const net::LookupLayer& layer = request.layers[request.layer];
-  const TimePoint needed = request.arrived + std::chrono::microseconds(layer.budget_us);
-  if (layer.budget_us == 0 || now < needed) {
-    const uint32_t count = std::min(chunk_rows_, layer.row_count - request.first);
-    RETURN_IF_ERROR(SendChunk(request, session, layer, count, now));
-    request.first += count;
-    request.turn_rows += count;
-  } else {
-    metrics_.layers_late.Add();
-    request.first = layer.row_count;
-  }
-  if (request.first == layer.row_count) {
+  const bool together = total_rows <= chunk_rows_;
+  do {
+    const net::LookupLayer& layer = request.layers[request.layer];
+    if (InTime(request, layer, now)) {
+      const uint32_t count = std::min(chunk_rows_, layer.row_count - request.first);
+      const bool more = together && AnotherFollows(request, session, now);
+      RETURN_IF_ERROR(SendChunk(request, session, layer, count, now, more));
+      request.first += count;
+      request.turn_rows += count;
+    } else {
+      metrics_.layers_late.Add();
+      request.first = layer.row_count;
+    }
+    if (request.first < layer.row_count) continue;
     ++request.layer;
     request.first = 0;
     request.ids_before += layer.row_count;
-  }
+  } while (together && !request.done() && CanSend(request.header.priority, session));
   return OkStatus();
+}
+
+// Whether Advance will go on to another chunk after the next one.
+bool RowService::AnotherFollows(const Request& request, const Session& session,
+                                TimePoint now) const {
+  if (!CanSend(request.header.priority, session, 2)) return false;
+  const std::span<const net::LookupLayer> later =
+      std::span(request.layers).subspan(request.layer + 1);
+  return std::any_of(later.begin(), later.end(),
+                     [&](const net::LookupLayer& layer) { return InTime(request, layer, now); });
 }
 
 Status RowService::FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count) {
@@ -397,7 +417,8 @@ Status RowService::FindRows(const Request& request, const net::LookupLayer& laye
 }
 
 Status RowService::SendChunk(const Request& request, Session& session,
-                             const net::LookupLayer& layer, uint32_t count, TimePoint now) {
+                             const net::LookupLayer& layer, uint32_t count, TimePoint now,
+                             bool more) {
   RETURN_IF_ERROR(FindRows(request, layer, count));
   SendRing::Slot* slot = ring_.Take(request.peer, now);
   const size_t body_bytes = size_t{count} * arena_.stored_row_bytes();
@@ -412,7 +433,7 @@ Status RowService::SendChunk(const Request& request, Session& session,
   header.row_count = count;
   header.stored_row_bytes = arena_.stored_row_bytes();
   net::Seal(header);
-  RETURN_IF_ERROR(Send(session, net::HeaderBytes(header), slot, body_bytes));
+  RETURN_IF_ERROR(Send(session, net::HeaderBytes(header), slot, body_bytes, more));
   metrics_.rows[layer.layer_index]->Add(static_cast<double>(count));
   metrics_.bytes.Add(static_cast<double>(body_bytes));
   return OkStatus();

@@ -98,15 +98,16 @@ class RowService : public net::TransportHandler {
   void Refuse(net::PeerId peer, uint64_t request_id, Status why);
   void SendErrors();
   bool ServeChunk();
-  bool CanSend(size_t priority, const Session& session) const;
+  bool CanSend(size_t priority, const Session& session, size_t count = 1) const;
   Status Advance(Request& request, Session& session);
   Status SendChunk(const Request& request, Session& session, const net::LookupLayer& layer,
-                   uint32_t count, TimePoint now);
+                   uint32_t count, TimePoint now, bool more);
+  bool AnotherFollows(const Request& request, const Session& session, TimePoint now) const;
   Status FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count);
   void End(size_t priority, const Status& served);
   void Pop(size_t priority);
   Status Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
-              size_t body_bytes);
+              size_t body_bytes, bool more = false);
   void OnSent(SendRing::Slot* slot);
   void CutOffStuck();
   void Post(std::function<void()> task);

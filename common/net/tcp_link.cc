@@ -40,7 +40,7 @@ Result<std::unique_ptr<TcpLink>> TcpLink::Make(TcpStream stream) {
 }
 
 Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byte> body,
-                     std::function<void(Status)> done) {
+                     std::function<void(Status)> done, bool more) {
   if (!why_.ok()) return why_;
   if (waiting_ == ring_.size()) {
     return ResourceExhausted(
@@ -54,7 +54,7 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
         iovec{const_cast<FramePrefix*>(&prefix), sizeof(prefix)},
         iovec{const_cast<std::byte*>(header.data()), header.size()},
         iovec{const_cast<std::byte*>(body.data()), body.size()}};
-    const ssize_t bytes = stream_.Send(pieces);
+    const ssize_t bytes = stream_.Send(pieces, more);
     if (bytes < 0) return why_ = stream_.why();
     sent = static_cast<size_t>(bytes);
     if (sent == sizeof(prefix) + header.size() + body.size()) {

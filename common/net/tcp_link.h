@@ -36,7 +36,7 @@ class TcpLink {
   int fd() const { return stream_.fd(); }
   // As Transport::Send; an error when the ring is full or the connection over.
   Status Send(std::span<const std::byte> header, std::span<const std::byte> body,
-              std::function<void(Status)> done);
+              std::function<void(Status)> done, bool more = false);
   // Sends of what waits; the number completed.
   int Flush();
   bool wants_write() const { return waiting_ > 0; }

@@ -72,7 +72,7 @@ ssize_t TcpStream::Receive(std::span<std::byte> into) {
   return Ended(Unavailable(fmt::format("receiving: {}", std::strerror(errno))));
 }
 
-ssize_t TcpStream::Send(std::span<const iovec> pieces) {
+ssize_t TcpStream::Send(std::span<const iovec> pieces, bool more) {
   if (tls_ != nullptr) {
     const ssize_t bytes = tls_->Send(pieces);
     return bytes < 0 ? Ended(tls_->why()) : bytes;
@@ -80,7 +80,8 @@ ssize_t TcpStream::Send(std::span<const iovec> pieces) {
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(pieces.data());
   message.msg_iovlen = pieces.size();
-  const ssize_t bytes = ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+  const ssize_t bytes = ::sendmsg(fd_, &message, flags);
   if (bytes >= 0) return bytes;
   if (errno == EAGAIN || errno == EINTR) return 0;
   return Ended(Unavailable(fmt::format("sending: {}", std::strerror(errno))));

@@ -62,7 +62,13 @@ class TcpTransport : public Transport {
   Result<PeerId> Connect(const std::string& address) override;
   Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) override;
   Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
-              std::function<void(Status)> done) override;
+              std::function<void(Status)> done) override {
+    return SendFrame(to, header, body, body_bytes, std::move(done), false);
+  }
+  Status SendMore(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
+                  std::function<void(Status)> done) override {
+    return SendFrame(to, header, body, body_bytes, std::move(done), true);
+  }
   int Progress() override;
   void Wait(Nanos timeout) override;
   void WakeUp() override;
@@ -80,6 +86,8 @@ class TcpTransport : public Transport {
     Status lost;
   };
 
+  Status SendFrame(PeerId to, std::span<const std::byte> header, SendBuffer* body,
+                   size_t body_bytes, std::function<void(Status)> done, bool more);
   Peer* AddPeer(const EndpointId& remote);
   Status Attach(Peer& peer, TcpStream stream);
   Status Watch(int fd, uint64_t tag, uint32_t events, int operation) const;
@@ -223,8 +231,8 @@ Result<std::unique_ptr<SendBuffer>> TcpTransport::AllocateSendBuffer(size_t size
   return std::unique_ptr<SendBuffer>(std::make_unique<TcpBuffer>(std::move(memory)));
 }
 
-Status TcpTransport::Send(PeerId to, std::span<const std::byte> header, SendBuffer* body,
-                          size_t body_bytes, std::function<void(Status)> done) {
+Status TcpTransport::SendFrame(PeerId to, std::span<const std::byte> header, SendBuffer* body,
+                               size_t body_bytes, std::function<void(Status)> done, bool more) {
   if (header.size() > kHeaderBytesMax || body_bytes > kBodyBytesMax) {
     return ResourceExhausted(fmt::format("message of {} + {} bytes, limits are {} + {}",
                                          header.size(), body_bytes, kHeaderBytesMax,
@@ -240,7 +248,7 @@ Status TcpTransport::Send(PeerId to, std::span<const std::byte> header, SendBuff
     CHECK_LE(body_bytes, body->bytes().size());
     bytes = body->bytes().first(body_bytes);
   }
-  const Status sent = peer.link->Send(header, bytes, std::move(done));
+  const Status sent = peer.link->Send(header, bytes, std::move(done), more);
   if (!peer.link->why().ok()) EndSoon(peer, peer.link->why());
   return sent;
 }

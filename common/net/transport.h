@@ -74,6 +74,12 @@ class Transport {
   // any more. RESOURCE_EXHAUSTED over the limits above.
   virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                       size_t body_bytes, std::function<void(Status)> done) = 0;
+  // As Send, when another message to this peer follows at once: this one may be held back until
+  // then, to go out together.
+  virtual Status SendMore(PeerId to, std::span<const std::byte> header, SendBuffer* body,
+                          size_t body_bytes, std::function<void(Status)> done) {
+    return Send(to, header, body, body_bytes, std::move(done));
+  }
   // One-sided reads, without the owner's CPU: only of transports that have them in hardware.
   virtual bool one_sided() const { return false; }
   // Lets connected peers read `memory`; the key is opaque and reaches them by the control
