@@ -29,13 +29,18 @@ if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; 
   exit 77
 fi
 
+object_of() { echo "$build/${1//\//_}.o"; }
+
 ccache=$(command -v ccache || true)
+for target in "${!sources[@]}"; do
+  printf '%s\n' "tests/fuzz/${target}_fuzz.cc" "${common[@]}" ${sources[$target]}
+done | sort -u | while read -r source; do
+  printf '%s\0' "$ccache $clang ${flags[*]} -c $source -o $(object_of "$source")"
+done | xargs -0 -P "$(nproc)" -I '{}' bash -c '{}'
 for target in "${!sources[@]}"; do
   objects=()
   for source in "tests/fuzz/${target}_fuzz.cc" "${common[@]}" ${sources[$target]}; do
-    object=$build/${source//\//_}.o
-    $ccache "$clang" "${flags[@]}" -c "$source" -o "$object"
-    objects+=("$object")
+    objects+=("$(object_of "$source")")
   done
   "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -lssl -lcrypto
 done
