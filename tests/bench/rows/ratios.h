@@ -33,8 +33,8 @@ struct RatioRow {
   bool met() const { return at_least ? value.median >= bar : value.median <= bar; }
 };
 
-// Those whose legs ran.
-std::vector<RatioRow> JudgedRatios(std::span<const Series> all);
+// Those whose legs ran, with `depth` steps outstanding at the service.
+std::vector<RatioRow> JudgedRatios(std::span<const Series> all, size_t depth);
 
 void PrintRatios(std::span<const RatioRow> ratios);
 json::array RatiosJson(std::span<const RatioRow> ratios);

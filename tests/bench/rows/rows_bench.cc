@@ -35,7 +35,7 @@ class RowsBench {
     PrintSettings();
     RETURN_IF_ERROR(AddLegs());
     ASSIGN_OR_RETURN(const std::vector<Series> all, RunRounds(legs_, options_.rounds));
-    const std::vector<RatioRow> ratios = JudgedRatios(all);
+    const std::vector<RatioRow> ratios = JudgedRatios(all, options_.depth);
     PrintSeries(all);
     PrintRatios(ratios);
     legs_.clear();

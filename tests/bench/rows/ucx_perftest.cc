@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kStartAttempts = 50;  // its server takes a moment to listen, and says nothing
 constexpr auto kStartPoll = std::chrono::milliseconds(20);
-constexpr auto kRunLimit = std::chrono::seconds(60);
+constexpr auto kRunLimit = std::chrono::seconds(30);
 
 const std::vector<std::string>& UcxSettings() {
   static const std::vector<std::string> kSettings = {
@@ -76,6 +76,10 @@ Result<Round> UcxPerftest::Run(double seconds) {
                                     std::to_string(message_bytes_), "-n", std::to_string(messages),
                                     "-w", std::to_string(messages / 20), "-f"}),
         work_dir_, kRunLimit);
+    if (client.exit_code == -1) {
+      return DeadlineExceeded(fmt::format("ucx_perftest, {} messages of {} bytes: no end in 30 s",
+                                          messages, message_bytes_));
+    }
     if (client.exit_code != 0 && server.Running()) continue;  // not listening yet
     ASSIGN_OR_RETURN(messages_per_s_, MessagesPerSecond(client.out));
     Round round;
