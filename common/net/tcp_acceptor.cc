@@ -21,6 +21,11 @@ constexpr int kBacklog = 256;
 constexpr Nanos kAcceptRetry = std::chrono::milliseconds(50);
 constexpr int kAcceptsMax = 64;  // in one Progress
 
+// Trying again at once would keep epoll awake for nothing.
+bool NeedsRest(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 bool IsWildcard(const sockaddr* address) {
   if (address->sa_family == AF_INET) {
     return reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr == INADDR_ANY;
@@ -101,17 +106,18 @@ void TcpAcceptor::Accept() {
     if (Clock::Real().Now() < paused_until_) return;
     epoll_event event = {};
     event.events = EPOLLIN;
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event);
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) != 0) return;
     paused_ = false;
   }
   for (int i = 0; i < kAcceptsMax; ++i) {
     const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) return Pause();
+    if (fd < 0 && NeedsRest(errno)) return Pause();
     if (fd < 0) return;
     if (guests_.size() >= kGuestsMax) guests_.pop_front();
     Guest guest(TcpStream(fd),
                 Challenge::Accept(options_.purpose, "", "", options_.own_id, callbacks_.expects),
                 Clock::Real().Now() + options_.timeout);
+    guest.stream.SetNoDelay();
     if (guest.stream.StartTls(*options_.security, false).ok()) guests_.push_back(std::move(guest));
   }
 }

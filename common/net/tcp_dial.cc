@@ -32,6 +32,7 @@ Status PollUntil(int fd, short events, TimePoint deadline, std::string_view step
 Result<TcpStream> ConnectOne(const addrinfo& where, TimePoint deadline) {
   TcpStream stream(::socket(where.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (stream.fd() < 0) return SystemError("socket", errno);
+  stream.SetNoDelay();
   if (::connect(stream.fd(), where.ai_addr, where.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return SystemError("connect", errno);
     RETURN_IF_ERROR(PollUntil(stream.fd(), POLLOUT, deadline, "connect"));

@@ -76,7 +76,8 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
 
 int TcpLink::Flush() {
   int completed = 0;
-  while (waiting_ > 0 && why_.ok()) {
+  // Once around: what `done` sends in turn waits for the next call.
+  for (size_t left = waiting_; left > 0 && why_.ok(); --left) {
     Waiting& next = ring_[first_];
     const size_t head = std::min(next.sent, next.head.size());
     const size_t body = next.sent - head;
@@ -87,7 +88,7 @@ int TcpLink::Flush() {
     if (bytes < 0) why_ = stream_.why();
     if (bytes <= 0) break;
     next.sent += static_cast<size_t>(bytes);
-    if (next.sent < next.head.size() + next.body.size()) continue;
+    if (next.sent < next.head.size() + next.body.size()) break;  // the socket is full
     const auto done = std::move(next.done);
     next.done = {};
     first_ = (first_ + 1) % ring_.size();

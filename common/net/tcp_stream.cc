@@ -31,9 +31,11 @@ TcpStream::~TcpStream() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void TcpStream::SetNoDelay() { SetInt(fd_, IPPROTO_TCP, TCP_NODELAY, 1); }
+
 void TcpStream::SetOptions(Nanos peer_timeout) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(peer_timeout).count();
-  SetInt(fd_, IPPROTO_TCP, TCP_NODELAY, 1);
+  SetNoDelay();
   SetInt(fd_, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(ms));
   SetInt(fd_, SOL_SOCKET, SO_KEEPALIVE, 1);
   const int quarter = std::max(1, static_cast<int>(ms / 4000));  // s

@@ -26,6 +26,8 @@ class TcpStream {
   ~TcpStream();
 
   int fd() const { return fd_; }
+  // Small messages leave at once; SetOptions includes it.
+  void SetNoDelay();
   // No delay; a peer whose host vanished, or that takes no bytes, is given up after about
   // `peer_timeout`.
   void SetOptions(Nanos peer_timeout);

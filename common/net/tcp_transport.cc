@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -32,6 +33,8 @@ constexpr size_t kPolledPeersMax = 4;
 // Events of other descriptors, and new connections, are looked for every so many rounds then.
 constexpr uint32_t kEventsEvery = 32;
 constexpr int kEventsMax = 64;
+// While somebody's time may run out a Wait is no longer than this.
+constexpr Nanos kTimeCheck = std::chrono::milliseconds(50);
 constexpr int kReceivesMax = 8;  // of one peer in a round, so that a flood cannot hold the others
 
 class TcpBuffer : public SendBuffer {
@@ -86,6 +89,10 @@ class TcpTransport : public Transport {
     Status lost;
   };
 
+  // Bytes that were decrypted already, or a wish to write that epoll has not been told.
+  static bool HasUnannounced(const Peer* peer) {
+    return peer->link->may_have_more() || peer->link->wants_write() != peer->awaits_write;
+  }
   Status SendFrame(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                    size_t body_bytes, std::function<void(Status)> done, bool more);
   Peer* AddPeer(const EndpointId& remote);
@@ -304,6 +311,14 @@ int TcpTransport::Progress() {
       if (!peer->ending) events += Serve(*peer);
     }
   }
+  if (!polled) {
+    // Of what these have to do, epoll knows nothing.
+    served_.clear();
+    std::ranges::copy_if(linked_, std::back_inserter(served_), &HasUnannounced);
+    for (Peer* peer : served_) {
+      if (!peer->ending) events += Serve(*peer);
+    }
+  }
   if (!polled || rounds_++ % kEventsEvery == 0) {
     events += HandleEvents(0);
     if (acceptor_ != nullptr && acceptor_->needs_time()) events += acceptor_->Progress();
@@ -315,9 +330,9 @@ int TcpTransport::Progress() {
 
 void TcpTransport::Wait(Nanos timeout) {
   if (timeout <= Nanos::zero() || !ending_.empty()) return;
-  for (const Peer* peer : linked_) {
-    if (peer->link->may_have_more()) return;
-    if (peer->link->wants_write() && !peer->awaits_write) return;  // epoll does not know yet
+  if (std::ranges::any_of(linked_, &HasUnannounced)) return;
+  if (expected_ > 0 || (acceptor_ != nullptr && acceptor_->needs_time())) {
+    timeout = std::min(timeout, kTimeCheck);
   }
   rounds_ = 0;  // the next round looks at every event
   epoll_event one;
