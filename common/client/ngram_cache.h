@@ -17,10 +17,11 @@
 
 namespace engram::client {
 
-// Off by default: whether it helps depends on the stream. 264-byte rows of 3,072-row steps, 256 MiB
-// (tests/bench/ngram_cache_bench.cc): against a source of 20 us a step and 50 ns a row it pays from
-// a hit rate of 17 % on (7 % slower with no hit, 30 % faster at 60, 56 % at 90); against tables in
-// this process, 18 ns a row, only from 82 % on.
+// Off by default: whether it pays depends on the stream. Hit rate from which on it does, at
+// 264-byte rows, 3,072 a step, 256 MiB (tests/bench/ngram_cache_bench.cc): 16-23 % before a source
+// of 20 us a step and 50 ns a row (7 % slower without hits, 30 % faster at 60 %, 55 % at 90 %);
+// 12-26 % before a memory node over TCP loopback; 55 % before one whose memory is mapped; 80 %
+// before tables in this process.
 struct NgramCacheOptions {
   uint64_t bytes = 0;  // of memory, entries and index; 0 = no cache
 };
@@ -49,7 +50,7 @@ struct CacheStats {
 // entries, each with a clock of its own: an entry must be hit before it survives the hand. Once a
 // set is full, an n-gram is taken when it comes for the second time: most come once, and copying
 // one in costs more (20 ns a row) than fetching it from memory. That moved the hit rate from which
-// on the cache pays from 46 % to 17 %.
+// on the cache pays from 46 % to 17 % (fixed-cost source).
 //
 // Thread-safe: one lock, held for at most kBlock n-grams at a time.
 class NgramCache {
