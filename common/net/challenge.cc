@@ -85,6 +85,11 @@ size_t Challenge::wanted_bytes() const {
   return 0;
 }
 
+bool Challenge::Plausible(std::string_view begun) const {
+  return step_ != Step::kOpening ||
+         begun.substr(0, kMagic.size()) == kMagic.substr(0, begun.size());
+}
+
 Status Challenge::Consume(std::string_view message) {
   CHECK_EQ(message.size(), wanted_bytes());
   const Step step = std::exchange(step_, Step::kFailed);

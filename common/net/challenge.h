@@ -45,6 +45,8 @@ class Challenge {
   std::string TakeOutput() { return std::exchange(output_, {}); }
   // Size of the next message from the peer; 0 when there is none to come.
   size_t wanted_bytes() const;
+  // False when no message of ours begins with what has arrived of the next one.
+  bool Plausible(std::string_view begun) const;
   // Takes a message of wanted_bytes(). An error ends it: the peer is not one of ours.
   Status Consume(std::string_view message);
   // Both sides have proven themselves; what TakeOutput() still holds must be sent.

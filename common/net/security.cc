@@ -36,7 +36,7 @@ Result<std::string> ReadSecret(const std::string& path) {
   if (text.ends_with('\n')) text.pop_back();
   if (text.size() >= kSecretBytesMin && text.size() <= kSecretBytesMax) return text;
   return InvalidArgument(
-      fmt::format("cluster secret file {} holds {} bytes{}, must be {}..{}: make one with "
+      fmt::format("cluster secret file {} holds {}{} bytes, must be {}..{}: make one with "
                   "\"openssl rand -hex 32\"",
                   path, text.size() > kSecretBytesMax ? "over " : "",
                   std::min(text.size(), kSecretBytesMax), kSecretBytesMin, kSecretBytesMax));
@@ -44,10 +44,10 @@ Result<std::string> ReadSecret(const std::string& path) {
 
 // The first of OpenSSL's complaints; empties its list.
 Status TlsError(std::string_view what) {
-  char text[256] = "no reason given";
-  if (const unsigned long code = ERR_get_error(); code != 0) {
-    ERR_error_string_n(code, text, sizeof(text));
-  }
+  const unsigned long code = ERR_get_error();
+  const char* reason = ERR_reason_error_string(code);
+  const char* why = ERR_SYSTEM_ERROR(code) ? std::strerror(ERR_GET_REASON(code)) : reason;
+  const std::string text = why == nullptr ? "no reason given" : why;
   ERR_clear_error();
   return InvalidArgument(fmt::format("TLS: {}: {}", what, text));
 }
@@ -62,18 +62,20 @@ Result<std::shared_ptr<SSL_CTX>> MakeContext(const SecurityOptions& options) {
   SSL_CTX_set_mode(context.get(),
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   if (SSL_CTX_use_certificate_chain_file(context.get(), options.tls_certificate.c_str()) != 1) {
-    return TlsError(fmt::format("certificate file {}", options.tls_certificate));
+    return TlsError(
+        fmt::format("certificate file {}, which must be readable PEM", options.tls_certificate));
   }
+  // A key behind a passphrase is an error, not a question on the terminal.
+  SSL_CTX_set_default_passwd_cb(context.get(), [](char*, int, int, void*) { return -1; });
   if (SSL_CTX_use_PrivateKey_file(context.get(), options.tls_key.c_str(), SSL_FILETYPE_PEM) != 1) {
-    return TlsError(fmt::format("key file {}", options.tls_key));
-  }
-  if (SSL_CTX_check_private_key(context.get()) != 1) {
-    return TlsError(fmt::format("key file {} does not belong to certificate {}", options.tls_key,
-                                options.tls_certificate));
+    return TlsError(
+        fmt::format("key file {}, which must be readable PEM without a passphrase and "
+                    "belong to certificate {}",
+                    options.tls_key, options.tls_certificate));
   }
   if (options.tls_ca.empty()) return context;
   if (SSL_CTX_load_verify_locations(context.get(), options.tls_ca.c_str(), nullptr) != 1) {
-    return TlsError(fmt::format("CA file {}", options.tls_ca));
+    return TlsError(fmt::format("CA file {}, which must be readable PEM", options.tls_ca));
   }
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   return context;

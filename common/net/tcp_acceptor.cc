@@ -178,6 +178,10 @@ TcpAcceptor::Outcome TcpAcceptor::MoveChallenge(Guest& guest) {
       if (received < 0) return Outcome::kFailed;
       if (received == 0) return Await(guest, EPOLLIN) ? Outcome::kWaits : Outcome::kFailed;
       guest.read += static_cast<size_t>(received);
+      if (!guest.challenge.Plausible(std::string_view(guest.message).substr(0, guest.read))) {
+        obs::LogWarn("connection refused why=a stranger's bytes: not an Engram Mesh process");
+        return Outcome::kFailed;
+      }
     }
     guest.read = 0;
     const Status consumed = guest.challenge.Consume(guest.message);

@@ -17,6 +17,14 @@ Status SystemError(std::string_view step, int error) {
   return Unavailable(fmt::format("{}: {}", step, std::strerror(error)));
 }
 
+constexpr std::string_view kTlsAlert = "\x15\x03";  // how a TLS server says that it is one
+
+Status WantsTls() {
+  return FailedPrecondition(
+      "the other side wants TLS, which is off here: set security.tls_certificate and "
+      "security.tls_key");
+}
+
 // Waits for `events` on the socket until `deadline`.
 Status PollUntil(int fd, short events, TimePoint deadline, std::string_view step) {
   while (true) {
@@ -83,7 +91,12 @@ Result<TcpStream> DialTcp(const std::string& host, uint16_t port, TimePoint dead
 Status Introduce(TcpStream& stream, const Security& security, ChallengePurpose purpose,
                  const EndpointId& own, const EndpointId& wanted, TimePoint deadline) {
   RETURN_IF_ERROR(stream.StartTls(security, true));
-  RETURN_IF_ERROR(HandshakeTls(stream, deadline));
+  const Status handshaken = HandshakeTls(stream, deadline);
+  if (!handshaken.ok()) {
+    return handshaken.code() == Code::kFailedPrecondition
+               ? handshaken
+               : handshaken.WithContext("TLS is on here; is it on there as well?");
+  }
   Challenge challenge =
       Challenge::Dial(purpose, security.secret(), stream.TlsChannel(), own, wanted);
   std::string message;
@@ -91,7 +104,9 @@ Status Introduce(TcpStream& stream, const Security& security, ChallengePurpose p
     RETURN_IF_ERROR(WriteAll(stream, challenge.TakeOutput(), deadline, "challenge"));
     if (challenge.done()) return OkStatus();
     message.resize(challenge.wanted_bytes());
-    RETURN_IF_ERROR(ReadAll(stream, message, deadline, "challenge"));
+    const Status read = ReadAll(stream, message, deadline, "challenge");
+    if (!read.ok() && !security.tls() && message.starts_with(kTlsAlert)) return WantsTls();
+    RETURN_IF_ERROR(read);
     RETURN_IF_ERROR(challenge.Consume(message));
   }
 }

@@ -38,6 +38,23 @@ int BioRead(BIO* bio, char* data, int size) {
   return static_cast<int>(received);
 }
 
+// Alerts by which a peer says that it does not trust the certificate it was shown.
+bool RefusesCertificate(unsigned long code) {
+  switch (ERR_GET_REASON(code)) {
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+    case SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+    case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
+      return true;
+    default:
+      return false;
+  }
+}
+
 long BioControl(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
 
 const BIO_METHOD* SocketMethod() {
@@ -111,6 +128,11 @@ ssize_t TlsSession::Outcome(int returned, std::string_view what) {
     why_ = Unavailable("the peer closed the connection");
   } else if (code == 0) {
     why_ = Unavailable(fmt::format("TLS {}: {}", what, std::strerror(error_number)));
+  } else if (RefusesCertificate(code)) {
+    why_ = FailedPrecondition(
+        fmt::format("TLS {}: the other side refuses this process' certificate ({}): have both "
+                    "signed by the authority in security.tls_ca",
+                    what, ERR_reason_error_string(code)));
   } else {
     const char* reason = ERR_reason_error_string(code);
     why_ =
@@ -136,6 +158,18 @@ ssize_t TlsSession::Receive(std::span<std::byte> into) {
   }
   if (received == into.size()) may_have_more_ = true;
   return static_cast<ssize_t>(received);
+}
+
+// A peer that closed may have said why, which tells more than that it cannot be written to.
+void TlsSession::HearLastWord() {
+  std::byte byte{};
+  size_t bytes = 0;
+  ERR_clear_error();
+  errno = 0;
+  const int returned = SSL_read_ex(tls_, &byte, sizeof(byte), &bytes);
+  if (returned != 1 && SSL_get_error(tls_, returned) == SSL_ERROR_SSL) {
+    Outcome(returned, "receiving");
+  }
 }
 
 // The stream's next bytes, at most a record: in place when a piece holds enough, else joined.
@@ -171,7 +205,11 @@ ssize_t TlsSession::Send(std::span<const iovec> pieces) {
     errno = 0;
     size_t written = 0;
     const int returned = SSL_write_ex(tls_, record.data(), record.size(), &written);
-    if (returned != 1) return Outcome(returned, "sending") < 0 ? -1 : sent;
+    if (returned != 1) {
+      if (Outcome(returned, "sending") == 0) return sent;
+      HearLastWord();
+      return -1;
+    }
     if (++records_ % kRecordsPerKey == 0) SSL_key_update(tls_, SSL_KEY_UPDATE_NOT_REQUESTED);
     sent += static_cast<ssize_t>(written);
     while (written > 0) {

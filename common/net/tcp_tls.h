@@ -38,6 +38,7 @@ class TlsSession {
 
  private:
   TlsSession() = default;
+  void HearLastWord();
   ssize_t Outcome(int returned, std::string_view what);
   std::span<const std::byte> NextRecord(std::span<const iovec> pieces);
 
