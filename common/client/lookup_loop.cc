@@ -36,6 +36,7 @@ LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transpor
   for (uint32_t slot = options.requests_max; slot > 0; --slot) free_slots_.push_back(slot - 1);
   for (uint32_t node = 0; node < nodes_.size(); ++node) {
     node_of_peer_[nodes_[node].peer] = node;
+    local_nodes_.push_back({&nodes_[node].paths, &counters_[node]});
     const uint32_t window = nodes_[node].control->welcome().window;
     queues_[node].window = window == 0 ? options.requests_max : window;
     for (IdRing& ring : queues_[node].waiting) ring = IdRing(options.requests_max);
@@ -101,6 +102,35 @@ Status LookupLoop::Post(const StepRef& step) {
     if (!served.ok()) step->Fail(request, served);
   }
   return OkStatus();
+}
+
+bool LookupLoop::AllLocal(size_t rows) const {
+  const auto rows_of_one = static_cast<uint32_t>(rows / nodes_.size() + 1);
+  return std::all_of(nodes_.begin(), nodes_.end(), [&](const NodeLink& node) {
+    return node.paths.Choose(rows_of_one) == Path::kLocal;
+  });
+}
+
+Status LookupLoop::GatherHere(const PlanContext& context, std::span<const LayerLookup> layers) {
+  if (options_.caller_driven) {
+    const TimePoint now = clock_.Now();
+    if (now >= next_control_check_) CheckControls(now);
+  }
+  if (any_gone_.load()) {
+    for (uint32_t node = 0; node < nodes_.size(); ++node) RETURN_IF_ERROR(WhyGone(node));
+  }
+  for (const LayerLookup& layer : layers) {
+    RETURN_IF_ERROR(GatherLocally(context, local_nodes_, layer));
+  }
+  return OkStatus();
+}
+
+// Ok while the node is there.
+Status LookupLoop::WhyGone(uint32_t node) {
+  const std::lock_guard lock(mutex_);
+  if (gone_[node].ok()) return OkStatus();
+  return Status(gone_[node].code(),
+                fmt::format("memory node {}: {}", nodes_[node].label, gone_[node].message()));
 }
 
 void LookupLoop::ResetCounters() {
@@ -298,6 +328,7 @@ void LookupLoop::LoseNode(uint32_t node, const Status& why) {
     const std::lock_guard lock(mutex_);
     if (!gone_[node].ok()) return;
     gone_[node] = gone;
+    any_gone_.store(true);
   }
   transport_->Disconnect(nodes_[node].peer);
   for (Request& request : slots_) {

@@ -16,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/client/id_ring.h"
+#include "common/client/local_gather.h"
 #include "common/client/lookup_plan.h"
 #include "common/client/node_paths.h"
 #include "common/client/step_pool.h"
@@ -50,6 +51,10 @@ class LookupLoop : private net::TransportHandler {
   // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone;
   // then nothing is sent.
   Status Post(const StepRef& step);
+  // Whether a step of so many rows would take the local path at every node.
+  bool AllLocal(size_t rows) const;
+  // The rows of such a step, in the caller's thread; any thread. UNAVAILABLE when a node is gone.
+  Status GatherHere(const PlanContext& context, std::span<const LayerLookup> layers);
   // Caller-driven only: one round without blocking.
   int Drive() { return RunOnce(clock_.Now()); }
   // Caller-driven: rounds until the layer is done or late. Else nothing.
@@ -118,6 +123,7 @@ class LookupLoop : private net::TransportHandler {
   void Expire(TimePoint now);
   void CheckControls(TimePoint now);
   void LoseNode(uint32_t node, const Status& why);
+  Status WhyGone(uint32_t node);
   Request* FindRequest(uint64_t id);
   void End(Request& request, const Status& why);  // ok: answered in full
   void Sleep(TimePoint now, TimePoint until);
@@ -128,12 +134,14 @@ class LookupLoop : private net::TransportHandler {
   std::vector<NodeLink> nodes_;
   std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
   std::vector<NodeCounters> counters_;
+  std::vector<LocalNode> local_nodes_;
   std::atomic<uint64_t> messages_dropped_ = 0;
   std::atomic<uint32_t> requests_under_way_ = 0;  // posted and not ended
 
   std::mutex mutex_;            // guards the next two
   std::vector<StepRef> posts_;  // bounded by requests_under_way_
   std::vector<Status> gone_;    // per node: why it is gone, or ok
+  std::atomic<bool> any_gone_ = false;
   std::atomic<bool> has_posts_ = false;
   std::atomic<bool> sleeping_ = false;
   std::atomic<bool> stopping_ = false;

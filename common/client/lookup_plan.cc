@@ -50,14 +50,30 @@ Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& opti
   return OkStatus();
 }
 
-Status Step::PlanLayer(const LayerLookup& lookup) {
+Status Step::FinishAtOnce(std::span<const LayerLookup> layers) {
+  rows_asked_ = 0;
+  requests_.clear();
+  for (LayerPlan& plan : layers_) plan.asked = false;
+  for (const LayerLookup& lookup : layers) {
+    RETURN_IF_ERROR(CheckLookup(lookup));
+    LayerPlan& plan = layers_[lookup.layer_index];
+    plan.asked = true;
+    plan.deadline = TimePoint::max();
+    plan.status = OkStatus();
+    plan.done.store(true, std::memory_order_release);
+    rows_asked_ += lookup.rows.size();
+  }
+  rows_distinct_ = rows_asked_;
+  return OkStatus();
+}
+
+Status Step::CheckLookup(const LayerLookup& lookup) const {
   if (lookup.layer_index >= layers_.size()) {
     return InvalidArgument(
         fmt::format("lookup in Engram layer {} of {}", lookup.layer_index, layers_.size()));
   }
-  LayerPlan& plan = layers_[lookup.layer_index];
   const size_t row_bytes = context_->layout.row_format.row_bytes();
-  if (plan.asked) {
+  if (layers_[lookup.layer_index].asked) {
     return InvalidArgument(fmt::format("Engram layer {} twice in a lookup", lookup.layer_index));
   }
   if (lookup.rows.size() >= kNoPosition || lookup.out.size() != lookup.rows.size() * row_bytes) {
@@ -65,6 +81,12 @@ Status Step::PlanLayer(const LayerLookup& lookup) {
                                        lookup.out.size(), lookup.rows.size(), row_bytes,
                                        lookup.layer_index));
   }
+  return OkStatus();
+}
+
+Status Step::PlanLayer(const LayerLookup& lookup) {
+  RETURN_IF_ERROR(CheckLookup(lookup));
+  LayerPlan& plan = layers_[lookup.layer_index];
   plan.asked = true;
   plan.out = lookup.out;
   plan.deadline = std::min(deadline_, lookup.deadline);

@@ -96,6 +96,10 @@ class Step {
   // value; then nothing must be sent.
   Status Plan(std::span<const LayerLookup> layers, const SubmitOptions& options);
 
+  // Instead of Plan: the caller puts all rows in place before anybody can wait. Errors as Plan, but
+  // for the rows' range.
+  Status FinishAtOnce(std::span<const LayerLookup> layers);
+
   const PlanContext& context() const { return *context_; }
   TimePoint deadline() const { return deadline_; }
   TimePoint LayerDeadline(uint32_t layer_index) const { return layers_[layer_index].deadline; }
@@ -129,6 +133,7 @@ class Step {
   void Detach();
 
  private:
+  Status CheckLookup(const LayerLookup& lookup) const;
   Status PlanLayer(const LayerLookup& lookup);
   Status RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan);
   void GroupByNode(uint32_t layer_index, LayerPlan& plan);

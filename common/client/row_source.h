@@ -48,7 +48,7 @@ struct LayerLookup {
 // Exact counts since the source was made; every field only grows.
 struct SourceStats {
   uint64_t rows_asked = 0;     // before duplicates are removed
-  uint64_t rows_distinct = 0;  // after, per (step, layer)
+  uint64_t rows_distinct = 0;  // after, per (step, layer); mapped memory is read with duplicates
   struct Node {
     std::string name;
     uint64_t rows_fetched = 0;

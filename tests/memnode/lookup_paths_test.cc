@@ -191,7 +191,7 @@ TEST_F(LookupPathsTest, AStoppedOwnerIsNoMatterWhereItIsNotAsked) {
 TEST_F(LookupPathsTest, ADeadOwnerEndsEveryPathWithItsName) {
   StartNodes(true);
   for (const Path path : {Path::kLocal, Path::kGather, Path::kOneSided}) {
-    auto client = Connect(path, path == Path::kOneSided);
+    auto client = Connect(path, path != Path::kGather);
     ASSERT_TRUE(client.ok());
     ASSERT_TRUE(Run(**client, MakeLookup(1, 100)).ok());
     nodes_.clear();
