@@ -1,27 +1,19 @@
-// One run of engram-load: connect, load, report.
+// engram-load's work from options to exit code: a single run, a search for the knee, or a sweep;
+// then the reports.
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include "common/base/status.h"
-#include "memnode/load/closed_loop.h"
+#include "memnode/load/load_options.h"
 
 namespace engram::memnode::load {
 
-struct RunOptions {
-  std::string model_dir;   // config.json, token map, and for verifying the table shards
-  std::string model_name;  // default: the folder's name
-  std::string model_version = "1";
-  std::vector<std::string>
-      memnodes;  // "host:port"; empty = the tables in this process, as the ceiling
-  std::string net_devices = "all";
-  std::string json_file;  // empty = none
-  ClosedLoopOptions loop;
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitFailed = 1,   // bad options, nothing reached, every step failed, no knee
+  kExitWrong = 2,    // a row came back wrong
+  kExitRefused = 3,  // the tester could not keep its own schedule
 };
 
-// DATA_LOSS when a row came back wrong, UNAVAILABLE or the like when a step failed; the report is
-// printed all the same.
-Status Run(const RunOptions& options);
+// Prints what it finds; messages of failures go to stderr.
+int RunProgram(const LoadOptions& options);
 
 }  // namespace engram::memnode::load
