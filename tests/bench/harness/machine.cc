@@ -87,6 +87,11 @@ uint64_t ResidentBytes(pid_t pid) {
   return Kilobytes(fmt::format("/proc/{}/status", pid), "VmRSS");
 }
 
+uint64_t HugePageBytes() {
+  return Kilobytes("/proc/self/smaps_rollup", "AnonHugePages") +
+         Kilobytes("/proc/self/smaps_rollup", "ShmemPmdMapped");
+}
+
 std::string LoadAverage() { return FirstLine("/proc/loadavg"); }
 
 json::object Environment() {

@@ -31,6 +31,8 @@ bool Interrupted();
 Status CheckMemoryFor(uint64_t bytes, const std::string& what);
 // Resident bytes of a process, 0 when it is gone.
 uint64_t ResidentBytes(pid_t pid);
+// Bytes of this process that the kernel really put into transparent huge pages.
+uint64_t HugePageBytes();
 
 // CPU, kernel, compiler, page settings, load average, commit: printed with every table.
 json::object Environment();

@@ -29,29 +29,31 @@ void Prefetch(const std::byte* row) {
 
 class BareGather : public InstantReader {
  public:
-  explicit BareGather(const DenseTable& table) : table_(table) {}
+  BareGather(const std::array<const std::byte*, kLayers>& bases, size_t stride)
+      : bases_(bases), stride_(stride) {}
 
   Status Begin(const Batch& batch, std::span<std::byte> out) override {
     std::byte* to = out.data();
     for (size_t layer = 0; layer < kLayers; ++layer) {
-      const std::byte* const base = table_.layer(layer);
+      const std::byte* const base = bases_[layer];
       const std::span<const uint64_t> rows = batch.rows[layer];
       const size_t count = rows.size();
       const size_t ahead = std::min(kAhead, count);
-      for (size_t i = 0; i < ahead; ++i) Prefetch(base + rows[i] * kRowBytes);
+      for (size_t i = 0; i < ahead; ++i) Prefetch(base + rows[i] * stride_);
       for (size_t i = 0; i < count - ahead; ++i, to += kRowBytes) {
-        Prefetch(base + rows[i + kAhead] * kRowBytes);
-        std::memcpy(to, base + rows[i] * kRowBytes, kRowBytes);
+        Prefetch(base + rows[i + kAhead] * stride_);
+        std::memcpy(to, base + rows[i] * stride_, kRowBytes);
       }
       for (size_t i = count - ahead; i < count; ++i, to += kRowBytes) {
-        std::memcpy(to, base + rows[i] * kRowBytes, kRowBytes);
+        std::memcpy(to, base + rows[i] * stride_, kRowBytes);
       }
     }
     return OkStatus();
   }
 
  private:
-  const DenseTable& table_;
+  const std::array<const std::byte*, kLayers> bases_;
+  const size_t stride_;
 };
 
 class MemoryCopy : public InstantReader {
@@ -107,7 +109,16 @@ Result<DenseTable> DenseTable::Make(const Tables& tables) {
 }
 
 std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table) {
-  return std::make_unique<BareGather>(table);
+  return std::make_unique<BareGather>(std::array{table.layer(0), table.layer(1)}, kRowBytes);
+}
+
+std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena) {
+  std::array<const std::byte*, kLayers> bases = {};
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    const uint64_t first = 0;
+    CHECK(arena.Find(layer, {&first, 1}, {&bases[layer], 1}).ok());
+  }
+  return std::make_unique<BareGather>(bases, arena.stored_row_bytes());
 }
 
 std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table) {

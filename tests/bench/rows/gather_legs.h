@@ -28,6 +28,8 @@ class DenseTable {
 
 // Address by one multiplication, 24 rows asked for ahead, each copied by an inlined memcpy.
 std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table);
+// The same over an arena that holds every row: what a table of that size allows.
+std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena);
 // As many bytes as a batch, from one place behind the other.
 std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table);
 

@@ -22,7 +22,7 @@ struct Sized {
   std::unique_ptr<LegMaker> maker;
 };
 
-constexpr const char* kKinds[] = {"in-process gather", "service"};
+constexpr const char* kKinds[] = {"bare gather", "in-process gather", "service"};
 
 Result<std::unique_ptr<Sized>> MakeSized(uint64_t mib, const RowsOptions& options) {
   auto sized = std::make_unique<Sized>();
@@ -42,10 +42,11 @@ void AddLegs(const Sized& sized, const std::string& suffix, const RowsOptions& o
              std::vector<Leg>* legs) {
   LoopOptions gather{options.step_rows, 1, options.verify_every};
   LoopOptions service{options.step_rows, options.depth, options.verify_every};
+  const memnode::Arena& arena = sized.filled.arena;
+  legs->push_back(sized.maker->Make(kKinds[0] + suffix, MakeBareGather(arena), gather));
+  legs->push_back(sized.maker->Make(kKinds[1] + suffix, MakeArenaGather(arena), gather));
   legs->push_back(
-      sized.maker->Make(kKinds[0] + suffix, MakeArenaGather(sized.filled.arena), gather));
-  legs->push_back(
-      sized.maker->Make(kKinds[1] + suffix, sized.service->MakeReader(options.depth), service));
+      sized.maker->Make(kKinds[2] + suffix, sized.service->MakeReader(options.depth), service));
 }
 
 // ns a row in each round.
@@ -60,8 +61,9 @@ std::vector<double> NanosPerRow(const Series& series) {
 Result<json::array> RunSweep(const RowsOptions& options) {
   json::array sizes;
   std::string skipped;
-  std::vector<std::vector<std::string>> lines = {
-      {"table", "gather ns/row", "x smallest", "service ns/row", "x smallest"}};
+  std::vector<std::vector<std::string>> lines = {{"table", "bare ns/row", "x smallest",
+                                                  "gather ns/row", "x smallest", "service ns/row",
+                                                  "x smallest", "in huge pages"}};
   ASSIGN_OR_RETURN(const std::unique_ptr<Sized> smallest,
                    MakeSized(options.sweep_mib.front(), options));
   for (const uint64_t mib : options.sweep_mib) {
@@ -89,6 +91,9 @@ Result<json::array> RunSweep(const RowsOptions& options) {
       line.push_back(SpreadText(ratio, 1, 2));
       entry[kind] = {{"ns_per_row", SpreadJson(SpreadOf(nanos))}, {"ratio", SpreadJson(ratio)}};
     }
+    const uint64_t huge_mib = HugePageBytes() >> 20;
+    line.push_back(fmt::format("{} MiB", huge_mib));
+    entry["huge_pages_mib"] = huge_mib;
     lines.push_back(line);
     sizes.push_back(entry);
   }
