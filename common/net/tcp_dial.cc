@@ -17,14 +17,6 @@ Status SystemError(std::string_view step, int error) {
   return Unavailable(fmt::format("{}: {}", step, std::strerror(error)));
 }
 
-constexpr std::string_view kTlsAlert = "\x15\x03";  // how a TLS server says that it is one
-
-Status WantsTls() {
-  return FailedPrecondition(
-      "the other side wants TLS, which is off here: set security.tls_certificate and "
-      "security.tls_key");
-}
-
 // Waits for `events` on the socket until `deadline`.
 Status PollUntil(int fd, short events, TimePoint deadline, std::string_view step) {
   while (true) {
@@ -100,13 +92,19 @@ Status Introduce(TcpStream& stream, const Security& security, ChallengePurpose p
   Challenge challenge =
       Challenge::Dial(purpose, security.secret(), stream.TlsChannel(), own, wanted);
   std::string message;
+  bool answered = false;
   while (true) {
     RETURN_IF_ERROR(WriteAll(stream, challenge.TakeOutput(), deadline, "challenge"));
     if (challenge.done()) return OkStatus();
     message.resize(challenge.wanted_bytes());
     const Status read = ReadAll(stream, message, deadline, "challenge");
-    if (!read.ok() && !security.tls() && message.starts_with(kTlsAlert)) return WantsTls();
+    // A TLS server ends such a connection without a word.
+    if (read.code() == Code::kUnavailable && !answered && !security.tls()) {
+      return read.WithContext(
+          "TLS is off here; is it off there as well (security.tls_certificate)?");
+    }
     RETURN_IF_ERROR(read);
+    answered = true;
     RETURN_IF_ERROR(challenge.Consume(message));
   }
 }

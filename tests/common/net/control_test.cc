@@ -12,7 +12,9 @@
 #include "common/base/rng.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_dial.h"
+#include "tests/common/net/few_descriptors.h"
 #include "tests/common/net/raw_socket.h"
+#include "tests/common/net/tcp_harness.h"
 
 namespace engram::net {
 namespace {
@@ -258,6 +260,58 @@ TEST(Control, OnlyWhoKnowsTheSecretGetsAWelcome) {
   }
   EXPECT_TRUE(
       ControlClient::Connect("127.0.0.1", node.port(), MakeHello(), kTimeout, secret.get()).ok());
+}
+
+TEST(Control, WelcomeAndTheSignOfLifeWorkOverTls) {
+  const auto security = TlsSecurity(true);
+  Node node(security);
+  std::vector<std::unique_ptr<ControlClient>> clients;
+  for (int i = 0; i < 10; ++i) {
+    auto client =
+        ControlClient::Connect("127.0.0.1", node.port(), MakeHello(), kTimeout, security.get());
+    ASSERT_TRUE(client.ok()) << client.status().ToString();
+    EXPECT_EQ((*client)->welcome().member, "m0");
+    clients.push_back(std::move(*client));
+    // Whatever TLS itself has to say after a welcome has come by the next client's.
+    for (const auto& one : clients) ASSERT_FALSE(one->Lost()) << "although the node lives";
+  }
+  clients.pop_back();
+  EXPECT_TRUE(node.WaitGone(1));
+  node.started = Unavailable("closed");
+  for (const auto& one : clients) EXPECT_TRUE(LostInTime(*one));
+  EXPECT_TRUE(node.WaitGone(10));
+}
+
+TEST(Control, TlsThatDoesNotFitIsRefusedNamingTheNode) {
+  const auto ours = TlsSecurity(true);
+  const auto stranger =
+      TlsSecurity(true, Certificates::Get().stranger, Certificates::Get().ours.certificate);
+  Node node(ours), plain;
+  const auto connect = [](Node& to, const Security* security) {
+    const Status status =
+        ControlClient::Connect("127.0.0.1", to.port(), MakeHello(), kTimeout, security).status();
+    EXPECT_THAT(status.message(), HasSubstr("127.0.0.1:" + std::to_string(to.port())));
+    return status.message();
+  };
+  EXPECT_THAT(connect(node, stranger.get()), HasSubstr("refuses this process' certificate"));
+  EXPECT_THAT(connect(node, nullptr), HasSubstr("is it off there as well"));
+  EXPECT_THAT(connect(plain, ours.get()), HasSubstr("is it on there as well"));
+}
+
+TEST(Control, AServerThatRanOutOfDescriptorsServesAgain) {
+  Node node;
+  const auto before = node.Connect();
+  ASSERT_TRUE(before.ok());
+  {
+    FewDescriptors few;
+    few.TakeAll();
+    few.Release(1);
+    RawSocket stranger(node.port());  // takes the last
+    ASSERT_TRUE(stranger.connected());
+    EXPECT_FALSE((*before)->Lost());
+  }
+  EXPECT_TRUE(node.Connect().ok());
+  EXPECT_FALSE((*before)->Lost());
 }
 
 TEST(Control, ManyConnectionsThatOnlyConnectDoNotStopAHello) {

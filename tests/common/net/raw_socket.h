@@ -44,6 +44,11 @@ class RawSocket {
     }
     return text;
   }
+  // Fills `bytes`; false when the peer closes first.
+  bool ReadExactly(std::string* bytes) {
+    return ::recv(fd_, bytes->data(), bytes->size(), MSG_WAITALL) ==
+           static_cast<ssize_t>(bytes->size());
+  }
   // True when the peer closes or resets; false when bytes come or nothing does.
   bool Closed() {
     char byte = 0;
