@@ -15,7 +15,7 @@ packages=(
   libicu-dev libpcre2-dev                   # tokenizer: normalisation, split patterns
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
-  curl jq                                   # demo and end-to-end scripts
+  curl jq openssl                           # demo, end-to-end scripts, certificates of tests
 )
 
 # Ubuntu 24.04 (untested): the same packages under other names.

@@ -36,10 +36,13 @@ struct ServerContext {
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(asio::io_context& loop, TcpStream stream, ServerContext* context)
-      : stream_(std::move(stream)), ready_(loop, stream_.fd()), timer_(loop), context_(context) {}
+      : stream_(std::move(stream)), ready_(loop), timer_(loop), context_(context) {}
 
   void Start() {
     stream_.SetOptions(kPeerTimeout);
+    error_code unwatched;
+    ready_.assign(stream_.fd(), unwatched);
+    if (unwatched) return Close();
     timer_.expires_after(kHelloTimeout);
     timer_.async_wait([self = shared_from_this()](const error_code& error) {
       if (!error) self->Close();
@@ -176,7 +179,9 @@ class AsioControlServer : public ControlServer {
       ArrivedOnLoop(std::move(stream));
     };
     ASSIGN_OR_RETURN(acceptor_, TcpAcceptor::Open(std::move(options), std::move(callbacks)));
-    arrivals_.assign(acceptor_->fd());
+    error_code unwatched;
+    arrivals_.assign(acceptor_->fd(), unwatched);
+    if (unwatched) return Unavailable("control server: epoll: " + unwatched.message());
     AcceptOnLoop();
     CheckGuestsOnLoop();
     thread_ = std::thread([this] { loop_.run(); });

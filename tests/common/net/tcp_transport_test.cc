@@ -57,6 +57,31 @@ TEST_P(TcpTransport, MessagesOfEverySizeArriveUnchangedBothWays) {
   }
 }
 
+TEST_P(TcpTransport, MessagesHeldBackForTheNextArriveBeforeItAndAlone) {
+  Pair pair(Secure());
+  auto buffer = *pair.acceptor->AllocateSendBuffer(50'000);
+  uint64_t sent = 0, done = 0;
+  const auto count = [&](const Status& status) { done += status.ok(); };
+  for (const size_t body_bytes : {0u, 1u, 1400u, 50'000u}) {
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(
+          pair.acceptor
+              ->SendMore(pair.to_dialer, NumberedHeader(sent++), buffer.get(), body_bytes, count)
+              .ok());
+    }
+    ASSERT_TRUE(
+        pair.acceptor->Send(pair.to_dialer, NumberedHeader(sent++), buffer.get(), 10, count).ok());
+    ASSERT_TRUE(pair.Run([&] { return pair.dialer.told.messages.size() == sent && done == sent; }));
+  }
+  // Without a next one it is late, not lost.
+  ASSERT_TRUE(
+      pair.acceptor->SendMore(pair.to_dialer, NumberedHeader(sent++), nullptr, 0, count).ok());
+  ASSERT_TRUE(pair.Run([&] { return pair.dialer.told.messages.size() == sent && done == sent; }));
+  for (uint64_t i = 0; i < sent; ++i) {
+    EXPECT_EQ(NumberOf(pair.dialer.told.messages[i].header), i);
+  }
+}
+
 // Both sockets are full at once, so that writes stop in the middle of frames and TLS records.
 TEST_P(TcpTransport, AFloodInBothDirectionsArrivesWholeAndInOrder) {
   constexpr uint64_t kMessages = 400;
