@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -16,7 +17,7 @@
 namespace engram::net {
 namespace {
 
-constexpr size_t kGuestsMax = 128;  // the oldest gives way
+constexpr size_t kGuestsMax = 128;
 constexpr int kBacklog = 256;
 constexpr Nanos kAcceptRetry = std::chrono::milliseconds(50);
 constexpr int kAcceptsMax = 64;  // in one Progress
@@ -101,6 +102,13 @@ void TcpAcceptor::Pause() {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), &none);
 }
 
+// The oldest that has not said a true opening gives way, else the oldest.
+void TcpAcceptor::MakeRoom() {
+  const auto silent =
+      std::ranges::find_if(guests_, [](const Guest& guest) { return !guest.opened; });
+  guests_.erase(silent == guests_.end() ? guests_.begin() : silent);
+}
+
 void TcpAcceptor::Accept() {
   if (paused_) {
     if (Clock::Real().Now() < paused_until_) return;
@@ -113,7 +121,7 @@ void TcpAcceptor::Accept() {
     const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && NeedsRest(errno)) return Pause();
     if (fd < 0) return;
-    if (guests_.size() >= kGuestsMax) guests_.pop_front();
+    if (guests_.size() >= kGuestsMax) MakeRoom();
     Guest guest(TcpStream(fd),
                 Challenge::Accept(options_.purpose, "", "", options_.own_id, callbacks_.expects),
                 Clock::Real().Now() + options_.timeout);
@@ -185,6 +193,7 @@ TcpAcceptor::Outcome TcpAcceptor::MoveChallenge(Guest& guest) {
     }
     guest.read = 0;
     const Status consumed = guest.challenge.Consume(guest.message);
+    guest.opened = consumed.ok();
     if (consumed.ok()) continue;
     obs::LogWarn(fmt::format("connection refused why={}", consumed.message()));
     guest.output = guest.challenge.TakeOutput();  // tells the peer why

@@ -53,6 +53,7 @@ class TcpAcceptor {
     Challenge challenge;
     TimePoint until;
     bool tls_done = false;
+    bool opened = false;  // the challenge has begun well
     std::string message;  // being read
     size_t read = 0;
     std::string output;   // being written
@@ -65,6 +66,7 @@ class TcpAcceptor {
   Status Listen();
   void Accept();
   void Pause();
+  void MakeRoom();
   enum class Outcome { kWaits, kArrived, kFailed };
   Outcome Move(Guest& guest);
   Outcome MoveChallenge(Guest& guest);

@@ -193,6 +193,31 @@ TEST_P(TcpStrangers, RunningOutOfDescriptorsIsSurvived) {
   ExpectNewPeerGetsIn();
 }
 
+TEST(TcpGuests, OneInTheMiddleOfItsChallengeDoesNotGiveWayToIdleOnes) {
+  End acceptor(MakeAcceptor());
+  TcpAddress own;
+  own.id = RandomEndpointId();
+  const TcpAddress to = *ParseTcpAddress(acceptor->address());
+  const PeerId peer = *acceptor->Connect(FormatTcpAddress(own));
+  RawSocket socket(to.port);
+  Challenge challenge = Challenge::Dial(ChallengePurpose::kData, "", "", own.id, to.id);
+  std::string answer(challenge.wanted_bytes(), '\0');
+  {
+    const Driving driving(*acceptor.transport);
+    socket.Send(challenge.TakeOutput());
+    ASSERT_TRUE(socket.ReadExactly(&answer));
+  }
+  std::vector<std::unique_ptr<RawSocket>> idle;
+  for (int i = 0; i < 300; ++i) {
+    idle.push_back(std::make_unique<RawSocket>(to.port));
+    for (int round = 0; round < 40; ++round) acceptor->Progress();
+  }
+  ASSERT_TRUE(challenge.Consume(answer).ok());
+  ASSERT_TRUE(socket.Send(challenge.TakeOutput()));
+  EXPECT_TRUE(
+      RunUntil({acceptor.get()}, [&] { return acceptor->Send(peer, {}, nullptr, 0, {}).ok(); }));
+}
+
 TEST(TcpReplay, RecordedBytesOfAPeerAreRefused) {
   const std::string secret = "a secret of the cluster";
   End acceptor(MakeAcceptor(SecretSecurity(secret)));
