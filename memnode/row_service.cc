@@ -284,7 +284,7 @@ void RowService::SendErrors() {
       metrics_.errors_dropped.Add();  // gone, or taking no data: its deadline will tell it
       continue;
     }
-    SendRing::Slot* slot = ring_.Take(error.peer, Clock::Real().Now());
+    SendRing::Slot* slot = ring_.Take(error.peer, clock_.Now());
     const size_t text_bytes = std::min(error.why.message().size(), kErrorTextMax);
     const std::span<std::byte> text = slot->buffer->bytes().first(text_bytes);
     std::memcpy(text.data(), error.why.message().data(), text_bytes);
@@ -441,9 +441,8 @@ Status RowService::SendChunk(const Request& request, Session& session,
 
 // A client that takes no data does not harm the others, but holds buffers and requests.
 void RowService::CutOffStuck() {
-  const TimePoint now = Clock::Real().Now();
-  next_stall_check_ = now + kStallCheckEvery;
-  const net::PeerId stuck = ring_.StuckPeer(now - options_.send_stall_max);
+  next_stall_check_ = Clock::Real().Now() + kStallCheckEvery;
+  const net::PeerId stuck = ring_.StuckPeer(clock_.Now() - options_.send_stall_max);
   if (!sessions_.contains(stuck)) return;
   obs::LogWarn(fmt::format("client takes no data and is cut off peer={}", stuck));
   metrics_.peers_given_up.Add();
