@@ -12,6 +12,7 @@
 #include "common/net/wire_encode.h"
 #include "common/obs/log.h"
 #include "common/table/arena_map.h"
+#include "common/table/row_copy.h"
 
 namespace engram::memnode {
 namespace {
@@ -374,6 +375,7 @@ Status RowService::Advance(Request& request, Session& session) {
         fmt::format("{} us were not enough for {} rows", request.header.budget_us, total_rows));
   }
   const bool together = total_rows <= chunk_rows_;
+  if (together) PrefetchLater(request);
   do {
     const net::LookupLayer& layer = request.layers[request.layer];
     if (InTime(request, layer, now)) {
@@ -394,6 +396,20 @@ Status RowService::Advance(Request& request, Session& session) {
   return OkStatus();
 }
 
+// The rows of all layers but the first, whose chunk comes next: they arrive in the cache while that
+// is packed.
+void RowService::PrefetchLater(const Request& request) {
+  size_t before = 0;
+  for (const net::LookupLayer& layer : request.layers) {
+    if (before > 0 && FindRows(request, layer, before, layer.row_count).ok()) {
+      for (uint32_t i = 0; i < layer.row_count; ++i) {
+        table::PrefetchRow(addresses_[i], arena_.stored_row_bytes());
+      }
+    }
+    before += layer.row_count;
+  }
+}
+
 // Whether Advance will go on to another chunk after the next one.
 bool RowService::AnotherFollows(const Request& request, const Session& session,
                                 TimePoint now) const {
@@ -404,9 +420,11 @@ bool RowService::AnotherFollows(const Request& request, const Session& session,
                      [&](const net::LookupLayer& layer) { return InTime(request, layer, now); });
 }
 
-Status RowService::FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count) {
+// `count` rows of the layer, from the request's id number `first` on.
+Status RowService::FindRows(const Request& request, const net::LookupLayer& layer, size_t first,
+                            uint32_t count) {
   const size_t id_bytes = request.header.id_bytes;
-  const std::byte* ids = request.ids.data() + (request.ids_before + request.first) * id_bytes;
+  const std::byte* ids = request.ids.data() + first * id_bytes;
   const std::span<uint64_t> rows = std::span(rows_).first(count);
   if (id_bytes == sizeof(uint32_t)) {
     Widen<uint32_t>(ids, rows);
@@ -419,7 +437,7 @@ Status RowService::FindRows(const Request& request, const net::LookupLayer& laye
 Status RowService::SendChunk(const Request& request, Session& session,
                              const net::LookupLayer& layer, uint32_t count, TimePoint now,
                              bool more) {
-  RETURN_IF_ERROR(FindRows(request, layer, count));
+  RETURN_IF_ERROR(FindRows(request, layer, request.ids_before + request.first, count));
   SendRing::Slot* slot = ring_.Take(request.peer, now);
   const size_t body_bytes = size_t{count} * arena_.stored_row_bytes();
   if (options_.gather) {

@@ -103,7 +103,9 @@ class RowService : public net::TransportHandler {
   Status SendChunk(const Request& request, Session& session, const net::LookupLayer& layer,
                    uint32_t count, TimePoint now, bool more);
   bool AnotherFollows(const Request& request, const Session& session, TimePoint now) const;
-  Status FindRows(const Request& request, const net::LookupLayer& layer, uint32_t count);
+  void PrefetchLater(const Request& request);
+  Status FindRows(const Request& request, const net::LookupLayer& layer, size_t first,
+                  uint32_t count);
   void End(size_t priority, const Status& served);
   void Pop(size_t priority);
   Status Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,

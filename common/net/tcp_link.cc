@@ -17,6 +17,7 @@ constexpr size_t kFrameBytesMax = kBufferBytes / 2;
 // At once: what a socket usually holds, and little enough to stay in the second-level cache.
 constexpr size_t kReceiveBytes = 256 * 1024;
 constexpr size_t kWaitingMax = 256;
+constexpr size_t kFramesTogether = 4;  // in one sendmsg
 
 }  // namespace
 
@@ -49,18 +50,19 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
   const FramePrefix prefix = {kFrameMagic, static_cast<uint32_t>(header.size()),
                               static_cast<uint32_t>(body.size())};
   size_t sent = 0;
-  if (waiting_ == 0) {
+  if (waiting_ == 0 && !more) {
     const std::array<iovec, 3> pieces = {
         iovec{const_cast<FramePrefix*>(&prefix), sizeof(prefix)},
         iovec{const_cast<std::byte*>(header.data()), header.size()},
         iovec{const_cast<std::byte*>(body.data()), body.size()}};
-    const ssize_t bytes = stream_.Send(pieces, more);
+    const ssize_t bytes = stream_.Send(pieces);
     if (bytes < 0) return why_ = stream_.why();
     sent = static_cast<size_t>(bytes);
     if (sent == sizeof(prefix) + header.size() + body.size()) {
       if (done) done(OkStatus());
       return OkStatus();
     }
+    socket_full_ = true;
   }
   Waiting& last = ring_[(first_ + waiting_++) % ring_.size()];
   last.head.resize(sizeof(prefix) + header.size());
@@ -71,30 +73,60 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
   last.body = body;
   last.sent = sent;
   last.done = std::move(done);
+  // It is queued: should the connection be over, Abandon ends it.
+  if (!more && !socket_full_) Flush();
   return OkStatus();
 }
 
-int TcpLink::Flush() {
-  int completed = 0;
-  // Once around: what `done` sends in turn waits for the next call.
-  for (size_t left = waiting_; left > 0 && why_.ok(); --left) {
-    Waiting& next = ring_[first_];
+// What is left of the first waiting frames, as pieces of one sendmsg.
+size_t TcpLink::CollectPieces(std::span<iovec> pieces) {
+  size_t count = 0;
+  for (size_t i = 0; i < waiting_ && count + 2 <= pieces.size(); ++i) {
+    Waiting& next = ring_[(first_ + i) % ring_.size()];
     const size_t head = std::min(next.sent, next.head.size());
     const size_t body = next.sent - head;
-    const std::array<iovec, 2> pieces = {
-        iovec{next.head.data() + head, next.head.size() - head},
-        iovec{const_cast<std::byte*>(next.body.data()) + body, next.body.size() - body}};
-    const ssize_t bytes = stream_.Send(pieces);
-    if (bytes < 0) why_ = stream_.why();
-    if (bytes <= 0) break;
-    next.sent += static_cast<size_t>(bytes);
-    if (next.sent < next.head.size() + next.body.size()) break;  // the socket is full
+    pieces[count++] = {next.head.data() + head, next.head.size() - head};
+    pieces[count++] = {const_cast<std::byte*>(next.body.data()) + body, next.body.size() - body};
+  }
+  return count;
+}
+
+// Counts `bytes` as sent, and ends the frames that are; the number of them.
+int TcpLink::Advance(size_t bytes) {
+  int completed = 0;
+  while (waiting_ > 0) {
+    Waiting& next = ring_[first_];
+    const size_t left = next.head.size() + next.body.size() - next.sent;
+    const size_t part = std::min(bytes, left);
+    next.sent += part;
+    bytes -= part;
+    if (part < left) break;
     const auto done = std::move(next.done);
     next.done = {};
     first_ = (first_ + 1) % ring_.size();
     --waiting_;
     ++completed;
     if (done) done(OkStatus());
+    if (bytes == 0) break;
+  }
+  return completed;
+}
+
+int TcpLink::Flush() {
+  int completed = 0;
+  // What `done` sends in turn waits for the next call.
+  for (size_t left = waiting_; left > 0 && waiting_ > 0 && why_.ok();) {
+    std::array<iovec, 2 * kFramesTogether> pieces;
+    const size_t count =
+        CollectPieces(std::span(pieces).first(2 * std::min(left, kFramesTogether)));
+    size_t wanted = 0;
+    for (size_t i = 0; i < count; ++i) wanted += pieces[i].iov_len;
+    const ssize_t bytes = stream_.Send(std::span(pieces).first(count));
+    if (bytes < 0) why_ = stream_.why();
+    socket_full_ = bytes >= 0 && static_cast<size_t>(bytes) < wanted;
+    if (bytes > 0) completed += Advance(static_cast<size_t>(bytes));
+    if (bytes < 0 || socket_full_) break;
+    left -= count / 2;
   }
   return completed;
 }

@@ -58,6 +58,8 @@ class TcpLink {
     std::function<void(Status)> done;
   };
   explicit TcpLink(TcpStream stream);
+  size_t CollectPieces(std::span<iovec> pieces);
+  int Advance(size_t bytes);
   bool ReceiveBytes();
   void MakeRoom();
 
@@ -68,6 +70,7 @@ class TcpLink {
   bool full_read_ = false;      // the last receive left bytes in the socket
   std::vector<Waiting> ring_;
   size_t first_ = 0, waiting_ = 0;
+  bool socket_full_ = false;  // it did not take all of the last send
 };
 
 template <typename Deliver>

@@ -74,7 +74,7 @@ ssize_t TcpStream::Receive(std::span<std::byte> into) {
   return Ended(Unavailable(fmt::format("receiving: {}", std::strerror(errno))));
 }
 
-ssize_t TcpStream::Send(std::span<const iovec> pieces, bool more) {
+ssize_t TcpStream::Send(std::span<const iovec> pieces) {
   if (tls_ != nullptr) {
     const ssize_t bytes = tls_->Send(pieces);
     return bytes < 0 ? Ended(tls_->why()) : bytes;
@@ -82,8 +82,7 @@ ssize_t TcpStream::Send(std::span<const iovec> pieces, bool more) {
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(pieces.data());
   message.msg_iovlen = pieces.size();
-  const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
-  const ssize_t bytes = ::sendmsg(fd_, &message, flags);
+  const ssize_t bytes = ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (bytes >= 0) return bytes;
   if (errno == EAGAIN || errno == EINTR) return 0;
   return Ended(Unavailable(fmt::format("sending: {}", std::strerror(errno))));

@@ -40,8 +40,7 @@ class TcpStream {
 
   // Bytes moved; 0: none for now; -1: the connection is over, why() says how.
   ssize_t Receive(std::span<std::byte> into);
-  // `more`: bytes follow at once, these may wait for them.
-  ssize_t Send(std::span<const iovec> pieces, bool more = false);
+  ssize_t Send(std::span<const iovec> pieces);
   const Status& why() const { return why_; }
   // There may be decrypted bytes to Receive that no event will announce.
   bool may_have_more() const { return tls_ != nullptr && tls_->may_have_more(); }

@@ -31,7 +31,7 @@ namespace {
 // With this few peers each is asked for bytes directly, which costs one system call instead of two.
 constexpr size_t kPolledPeersMax = 4;
 // Events of other descriptors, and new connections, are looked for every so many rounds then.
-constexpr uint32_t kEventsEvery = 32;
+constexpr uint32_t kEventsEvery = 256;
 constexpr int kEventsMax = 64;
 // While somebody's time may run out a Wait is no longer than this.
 constexpr Nanos kTimeCheck = std::chrono::milliseconds(50);

@@ -75,7 +75,7 @@ class Transport {
   virtual Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                       size_t body_bytes, std::function<void(Status)> done) = 0;
   // As Send, when another message to this peer follows at once: this one may be held back until
-  // then, to go out together.
+  // then, or until the next Progress, to go out together; `done` may run inside that Send.
   virtual Status SendMore(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                           size_t body_bytes, std::function<void(Status)> done) {
     return Send(to, header, body, body_bytes, std::move(done));
