@@ -319,9 +319,10 @@ int TcpTransport::Progress() {
       if (!peer->ending) events += Serve(*peer);
     }
   }
-  if (!polled || rounds_++ % kEventsEvery == 0) {
+  const bool guests = acceptor_ != nullptr && acceptor_->needs_time();
+  if (!polled || linked_.empty() || guests || rounds_++ % kEventsEvery == 0) {
     events += HandleEvents(0);
-    if (acceptor_ != nullptr && acceptor_->needs_time()) events += acceptor_->Progress();
+    if (guests) events += acceptor_->Progress();
   }
   if (expected_ > 0) CheckArrivals();
   if (!ending_.empty()) events += EndPeers();
