@@ -183,7 +183,6 @@ class AsioControlServer : public ControlServer {
     arrivals_.assign(acceptor_->fd(), unwatched);
     if (unwatched) return Unavailable("control server: epoll: " + unwatched.message());
     AcceptOnLoop();
-    CheckGuestsOnLoop();
     thread_ = std::thread([this] { loop_.run(); });
     return OkStatus();
   }
@@ -195,15 +194,20 @@ class AsioControlServer : public ControlServer {
     arrivals_.async_wait(stream_descriptor::wait_read, [this](const error_code&) {
       if (closing_) return;
       acceptor_->Progress();
+      CheckGuestsOnLoop();
       AcceptOnLoop();
     });
   }
 
+  // While time alone gives the acceptor something to do.
   void CheckGuestsOnLoop() {
+    if (checking_ || !acceptor_->needs_time()) return;
+    checking_ = true;
     check_.expires_after(kGuestCheck);
     check_.async_wait([this](const error_code&) {
+      checking_ = false;
       if (closing_) return;
-      if (acceptor_->needs_time()) acceptor_->Progress();
+      acceptor_->Progress();
       CheckGuestsOnLoop();
     });
   }
@@ -230,6 +234,7 @@ class AsioControlServer : public ControlServer {
   asio::steady_timer check_;
   ServerContext context_;
   bool closing_ = false;
+  bool checking_ = false;  // check_ is under way
   std::thread thread_;
 };
 

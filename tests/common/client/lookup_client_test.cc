@@ -17,7 +17,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 TimePoint Soon() { return Clock::Real().Now() + std::chrono::seconds(20); }
-TimePoint Shortly() { return Clock::Real().Now() + std::chrono::milliseconds(30); }
+TimePoint Shortly() { return Clock::Real().Now() + std::chrono::milliseconds(300); }
 
 // A row of layer 0 that `member` owns.
 uint64_t RowOwnedBy(const table::ClusterMap& map, uint32_t member) {
