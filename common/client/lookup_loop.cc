@@ -217,10 +217,12 @@ void LookupLoop::Queue(const StepRef& step, uint32_t index) {
   request.index = index;
   request.rows_missing = request.plan().rows;
   request.sent = false;
+  request.counted = true;
   request.section = 0;
   request.first = 0;
   next_deadline_ = std::min(next_deadline_, step->deadline());
   if (request.plan().path == Path::kLocal) {
+    Uncount(request);
     End(request, ServeLocal(*step, request.plan()));
     return;
   }
@@ -285,12 +287,13 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
                     "for",
                     rows.first, rows.row_count, rows.stored_row_bytes, rows.layer_index));
   }
+  if (rows.row_count > request.rows_missing) return DataLoss("it sent more rows than asked for");
+  if (rows.row_count == request.rows_missing) Uncount(request);
   std::array<const std::byte*, net::kChunkRowsMax> addresses;
   for (uint32_t i = 0; i < rows.row_count; ++i) addresses[i] = body.data() + size_t{i} * stride;
   RETURN_IF_ERROR(
       request.step->PlaceRows({*section, rows.first, std::span(addresses).first(rows.row_count)},
                               Path::kGather, counters_[plan.node]));
-  if (rows.row_count > request.rows_missing) return DataLoss("it sent more rows than asked for");
   request.rows_missing -= rows.row_count;
   return OkStatus();
 }
@@ -348,11 +351,15 @@ void LookupLoop::Expire(TimePoint now) {
   }
 }
 
+// Before the caller is woken: its next Submit must find the room this request took.
+void LookupLoop::Uncount(Request& request) {
+  if (std::exchange(request.counted, false)) requests_under_way_.fetch_sub(1);
+}
+
 // What still waits in a queue, or is being read, finds its id gone.
 void LookupLoop::End(Request& request, const Status& why) {
   if (request.sent) --queues_[request.plan().node].under_way;
-  // Before the caller is woken: its next Submit must find the room this request took.
-  requests_under_way_.fetch_sub(1);
+  Uncount(request);
   if (!why.ok()) request.step->Fail(request.plan(), why);
   request.id = 0;
   request.step = StepRef();

@@ -79,6 +79,7 @@ class LookupLoop : private net::TransportHandler {
     uint32_t index = 0;         // into step->requests()
     uint32_t rows_missing = 0;  // of this request
     bool sent = false;          // counts in its node's window
+    bool counted = true;        // in requests_under_way_
     // One-sided: the next rows to read.
     uint32_t section = 0;
     uint32_t first = 0;
@@ -125,6 +126,7 @@ class LookupLoop : private net::TransportHandler {
   void LoseNode(uint32_t node, const Status& why);
   Status WhyGone(uint32_t node);
   Request* FindRequest(uint64_t id);
+  void Uncount(Request& request);
   void End(Request& request, const Status& why);  // ok: answered in full
   void Sleep(TimePoint now, TimePoint until);
   void Shutdown();

@@ -169,6 +169,7 @@ void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
   if (request != nullptr) {
     Status placed = status;
     if (placed.ok()) {
+      if (operation->count == request->rows_missing) Uncount(*request);
       const uint32_t stride = nodes_[request->plan().node].paths.arena.stored_row_bytes();
       std::array<const std::byte*, kPlacedRowsMax> addresses;
       for (uint32_t i = 0; i < operation->count; ++i) {

@@ -2,10 +2,14 @@
 
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
+#include <prometheus/metric_family.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -33,13 +37,42 @@ class PromGauge : public Gauge {
   prometheus::Gauge& metric_;
 };
 
-class PromHistogram : public Histogram {
+// prometheus::Histogram takes a lock for each value; this one is observed for every request.
+class AtomicHistogram : public Histogram {
  public:
-  explicit PromHistogram(prometheus::Histogram& metric) : metric_(metric) {}
-  void Observe(double value) override { metric_.Observe(value); }
+  explicit AtomicHistogram(std::vector<double> bounds)
+      : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+
+  void Observe(double value) override {
+    const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), value) - bounds_.begin();
+    counts_[static_cast<size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
+    sum_.fetch_add(value, std::memory_order_relaxed);
+  }
+
+  prometheus::ClientMetric Collect(const Labels& labels) const {
+    prometheus::ClientMetric metric;
+    for (const auto& [name, value] : labels) metric.label.push_back({name, value});
+    uint64_t below = 0;
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      below += counts_[i].load(std::memory_order_relaxed);
+      const double bound =
+          i < bounds_.size() ? bounds_[i] : std::numeric_limits<double>::infinity();
+      metric.histogram.bucket.push_back({below, bound});
+    }
+    metric.histogram.sample_count = below;
+    metric.histogram.sample_sum = sum_.load(std::memory_order_relaxed);
+    return metric;
+  }
 
  private:
-  prometheus::Histogram& metric_;
+  const std::vector<double> bounds_;
+  std::vector<std::atomic<uint64_t>> counts_;  // by bucket; the last is beyond all bounds
+  std::atomic<double> sum_ = 0;
+};
+
+struct HistogramFamily {
+  std::string help;
+  std::map<Labels, AtomicHistogram> members;  // node-based, so references stay valid
 };
 
 }  // namespace
@@ -50,7 +83,7 @@ struct Metrics::State {
   // Wrappers by (name, labels); node-based, so references stay valid.
   std::map<std::pair<std::string, Labels>, PromCounter> counters;
   std::map<std::pair<std::string, Labels>, PromGauge> gauges;
-  std::map<std::pair<std::string, Labels>, PromHistogram> histograms;
+  std::map<std::string, HistogramFamily> histograms;  // by name
 };
 
 Metrics::Metrics() : state_(std::make_unique<State>()) {}
@@ -72,12 +105,25 @@ Gauge& Metrics::GetGauge(const std::string& name, const std::string& help, const
 Histogram& Metrics::GetHistogram(const std::string& name, const std::string& help,
                                  const std::vector<double>& bounds, const Labels& labels) {
   const std::lock_guard lock(state_->mutex);
-  auto& family = prometheus::BuildHistogram().Name(name).Help(help).Register(state_->registry);
-  return state_->histograms.try_emplace({name, labels}, family.Add(labels, bounds)).first->second;
+  HistogramFamily& family = state_->histograms[name];
+  family.help = help;
+  return family.members.try_emplace(labels, bounds).first->second;
 }
 
 std::string Metrics::Text() const {
-  return prometheus::TextSerializer().Serialize(state_->registry.Collect());
+  std::vector<prometheus::MetricFamily> families = state_->registry.Collect();
+  const std::lock_guard lock(state_->mutex);
+  for (const auto& [name, histograms] : state_->histograms) {
+    prometheus::MetricFamily family;
+    family.name = name;
+    family.help = histograms.help;
+    family.type = prometheus::MetricType::Histogram;
+    for (const auto& [labels, histogram] : histograms.members) {
+      family.metric.push_back(histogram.Collect(labels));
+    }
+    families.push_back(std::move(family));
+  }
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace engram::obs
