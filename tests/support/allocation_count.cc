@@ -7,9 +7,11 @@
 namespace {
 
 std::atomic<uint64_t> allocations = 0;
+thread_local uint64_t own_allocations = 0;
 
 void* Counted(void* memory) {
   allocations.fetch_add(1, std::memory_order_relaxed);
+  ++own_allocations;
   if (memory == nullptr) std::abort();
   return memory;
 }
@@ -19,6 +21,7 @@ void* Counted(void* memory) {
 namespace engram::testing_support {
 
 uint64_t AllocationCount() { return allocations.load(std::memory_order_relaxed); }
+uint64_t ThreadAllocationCount() { return own_allocations; }
 
 }  // namespace engram::testing_support
 

@@ -6,6 +6,7 @@
 
 namespace engram::testing_support {
 
-uint64_t AllocationCount();  // since the program began
+uint64_t AllocationCount();        // since the program began
+uint64_t ThreadAllocationCount();  // of the calling thread
 
 }  // namespace engram::testing_support
