@@ -31,7 +31,7 @@ Status PutPartition(std::span<const std::byte> rows, uint32_t layer_index, uint3
 }
 
 // Digests all partitions of a layer and stores the owned ones.
-Result<Manifest::Layer> ImportLayer(const client::CheckpointTables& tables, uint32_t layer_index,
+Result<Manifest::Layer> ImportLayer(const client::TableSource& source, uint32_t layer_index,
                                     const LayerPlan& plan, uint32_t row_bytes, PageWriter& writer) {
   Manifest::Layer layer;
   layer.held = plan.owned;
@@ -41,7 +41,8 @@ Result<Manifest::Layer> ImportLayer(const client::CheckpointTables& tables, uint
   for (uint32_t partition = 0; partition < plan.cut.partition_count; ++partition) {
     const uint64_t row_count = plan.cut.RowCount(partition);
     const std::span<std::byte> rows = std::span(buffer).first(row_count * row_bytes);
-    tables.CopyRows(layer_index, plan.cut.FirstRow(partition), row_count, rows.data());
+    RETURN_IF_ERROR(
+        source.ReadRows(layer_index, plan.cut.FirstRow(partition), row_count, rows.data()));
     if (next_owned == plan.owned.end() || *next_owned != partition) {
       layer.digests.push_back(DigestOf(rows));
       continue;
@@ -57,20 +58,26 @@ Result<Manifest::Layer> ImportLayer(const client::CheckpointTables& tables, uint
 
 }  // namespace
 
-Result<Manifest> ImportTables(const client::CheckpointTables& tables,
+Result<Manifest> ImportTables(const client::TableSource& source,
                               const table::TableIdentity& identity, const table::ClusterMap& map,
-                              const TablePlan& plan, RowStore& store) {
+                              const TablePlan& plan, RowStore& store,
+                              const ImportOptions& options) {
   const TableSetId table_set = TableSetIdOf(identity.model, identity.version);
-  RETURN_IF_ERROR(store.Drop(table_set));
-  ASSIGN_OR_RETURN(const std::unique_ptr<PageWriter> writer, store.BeginImport(table_set));
-  Manifest manifest{.identity = identity, .map = map, .layers = {}};
+  RETURN_IF_ERROR(DropTableSet(store, identity.model, identity.version));
+  ASSIGN_OR_RETURN(std::unique_ptr<PageWriter> writer, store.NewFile(table_set));
+  Manifest manifest{
+      .identity = identity, .map = map, .layers = {}, .base_version = {}, .source = options.source};
   for (uint32_t i = 0; i < plan.layers.size(); ++i) {
-    ASSIGN_OR_RETURN(auto layer, ImportLayer(tables, i, plan.layers[i], plan.row_bytes, *writer));
+    ASSIGN_OR_RETURN(auto layer, ImportLayer(source, i, plan.layers[i], plan.row_bytes, *writer));
     manifest.layers.push_back(std::move(layer));
   }
   RETURN_IF_ERROR(writer->Finish());
+  std::vector<std::unique_ptr<PageWriter>> files;
+  files.push_back(std::move(writer));
+  RETURN_IF_ERROR(store.Ingest(std::move(files)));
   manifest.identity.content_digest = ContentDigest(manifest.layers);
-  RETURN_IF_ERROR(store.PutManifest(table_set, ManifestToText(manifest)));
+  const RecordChange record = ManifestRecord(manifest);
+  RETURN_IF_ERROR(store.WriteRecords({&record, 1}));
   return manifest;
 }
 

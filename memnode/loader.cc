@@ -12,7 +12,7 @@
 #include "common/obs/log.h"
 #include "memnode/importer.h"
 #include "memnode/manifest.h"
-#include "memnode/page.h"
+#include "memnode/table_reader.h"
 
 namespace engram::memnode {
 namespace {
@@ -22,33 +22,20 @@ constexpr char kImportAgain[] =
 
 Result<Manifest> Import(const LoadOptions& options, const client::ModelTables& model,
                         RowStore& store) {
-  ASSIGN_OR_RETURN(const io::Checkpoint checkpoint, io::Checkpoint::Open(options.model_path));
-  ASSIGN_OR_RETURN(const client::CheckpointTables tables,
-                   client::CheckpointTables::Open(&checkpoint, model.config));
-  RETURN_IF_ERROR(tables.CheckLayout(model.layout));
+  ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(options.model_path, model));
   ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, options.map, options.member));
   obs::LogInfo(fmt::format("importing model={} version={} rows={} owned_rows={} from={}",
                            options.model_name, options.model_version, plan.TotalRows(),
                            plan.OwnedRows(), options.model_path));
-  return ImportTables(tables, model.identity, options.map, plan, store);
-}
-
-// The manifest of a complete import of this model and version, if the store has one.
-Result<std::optional<Manifest>> FindManifest(const LoadOptions& options, RowStore& store) {
-  ASSIGN_OR_RETURN(const auto manifests, store.Manifests());
-  const auto found = manifests.find(TableSetIdOf(options.model_name, options.model_version));
-  if (found == manifests.end()) return std::optional<Manifest>();
-  auto manifest = ParseManifest(found->second);
-  if (!manifest.ok()) {
-    return manifest.status().WithContext(fmt::format("table set {} version {} in the store",
-                                                     options.model_name, options.model_version));
-  }
-  return std::optional<Manifest>(std::move(*manifest));
+  ImportOptions import;
+  import.source = options.model_path;
+  return ImportTables(*source, model.identity, options.map, plan, store, import);
 }
 
 // The manifest to load by, after an import where one is needed.
 Result<Manifest> FindOrImport(const LoadOptions& options, RowStore& store, bool* imported) {
-  ASSIGN_OR_RETURN(std::optional<Manifest> found, FindManifest(options, store));
+  ASSIGN_OR_RETURN(std::optional<Manifest> found,
+                   FindManifest(store, options.model_name, options.model_version));
   std::error_code error;
   const bool has_folder = std::filesystem::is_directory(options.model_path, error);
   *imported = false;
@@ -78,36 +65,6 @@ Result<Manifest> FindOrImport(const LoadOptions& options, RowStore& store, bool*
   return Import(options, model, store);
 }
 
-// Fills one partition of the arena and compares it with its digest.
-Status LoadPartition(const Manifest& manifest, const TablePlan& plan, uint32_t layer_index,
-                     uint32_t partition, RowStore& store, Arena& arena) {
-  const LayerPlan& layer = plan.layers[layer_index];
-  const uint64_t row_count = layer.cut.RowCount(partition);
-  const uint32_t rows_per_page = layer.cut.rows_per_page;
-  const uint64_t first = partition * layer.PagesPerPartition();
-  const uint64_t page_count = (row_count + rows_per_page - 1) / rows_per_page;
-  const TableSetId table_set = TableSetIdOf(manifest.identity.model, manifest.identity.version);
-  Sha256 hash;
-  RETURN_IF_ERROR(store.ReadPages(
-      table_set, layer_index, first, page_count,
-      [&](uint64_t page, std::span<const std::byte> bytes) -> Status {
-        const uint64_t row = (page - first) * rows_per_page;
-        const uint64_t expected = std::min<uint64_t>(rows_per_page, row_count - row);
-        const auto page_rows = DecodePage(bytes, plan.row_bytes, expected);
-        if (!page_rows.ok()) {
-          return DataLoss(fmt::format("page {} of layer {} in the store is damaged: {}; {}", page,
-                                      layer.layer_id, page_rows.status().message(), kImportAgain));
-        }
-        hash.Update(*page_rows);
-        arena.PutRows(layer_index, partition, row, *page_rows);
-        return OkStatus();
-      }));
-  if (hash.Finish() == manifest.layers[layer_index].digests[partition]) return OkStatus();
-  return DataLoss(
-      fmt::format("partition {} of layer {} in the store does not match its SHA-256; {}", partition,
-                  layer.layer_id, kImportAgain));
-}
-
 }  // namespace
 
 Result<LoadedTables> LoadTables(const LoadOptions& options, RowStore& store) {
@@ -116,9 +73,14 @@ Result<LoadedTables> LoadTables(const LoadOptions& options, RowStore& store) {
   loaded.identity = manifest.identity;
   ASSIGN_OR_RETURN(loaded.plan, MakePlan(manifest.identity, options.map, options.member));
   ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, options.arena));
+  ASSIGN_OR_RETURN(const auto reader, TableReader::Open(store, manifest));
   for (uint32_t i = 0; i < loaded.plan.layers.size(); ++i) {
     for (const uint32_t partition : loaded.plan.layers[i].owned) {
-      RETURN_IF_ERROR(LoadPartition(manifest, loaded.plan, i, partition, store, loaded.arena));
+      const Status read =
+          reader->ReadPartition(i, partition, [&](uint64_t first, std::span<const std::byte> rows) {
+            loaded.arena.PutRows(i, partition, first, rows);
+          });
+      if (!read.ok()) return Status(read.code(), read.message() + "; " + kImportAgain);
     }
   }
   return loaded;

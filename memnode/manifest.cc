@@ -9,7 +9,8 @@
 namespace engram::memnode {
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
+constexpr char kManifests[] = "manifest/";
 
 int HexValue(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -102,7 +103,9 @@ std::string ManifestToText(const Manifest& manifest) {
                                       {"identity", table::ToJson(manifest.identity)},
                                       {"epoch", manifest.map.epoch},
                                       {"members", json::value_from(manifest.map.members)},
-                                      {"layers", std::move(layers)}});
+                                      {"layers", std::move(layers)},
+                                      {"base_version", manifest.base_version},
+                                      {"source", manifest.source}});
 }
 
 Result<Manifest> ParseManifest(std::string_view text) {
@@ -120,6 +123,8 @@ Result<Manifest> ParseManifest(std::string_view text) {
   if (identity == nullptr || !identity->is_object()) return Damaged("no identity");
   ASSIGN_OR_RETURN(manifest.identity, table::IdentityFromJson(identity->get_object()));
   ASSIGN_OR_RETURN(manifest.map, ParseMap(*object));
+  ASSIGN_OR_RETURN(manifest.base_version, io::GetString(*object, "base_version", "manifest"));
+  ASSIGN_OR_RETURN(manifest.source, io::GetString(*object, "source", "manifest"));
   const json::array* layers = ArrayOf(*object, "layers");
   if (layers == nullptr || layers->size() != manifest.identity.layers.size()) {
     return Damaged("its layers are not those of the identity");
@@ -131,6 +136,47 @@ Result<Manifest> ParseManifest(std::string_view text) {
     return Damaged("partition digests do not add up to the content digest");
   }
   return manifest;
+}
+
+Result<std::optional<Manifest>> FindManifest(RowStore& store, const std::string& model,
+                                             const std::string& version) {
+  const std::string key = fmt::format("{}{:016x}", kManifests, TableSetIdOf(model, version));
+  ASSIGN_OR_RETURN(const auto records, store.ReadRecords(key));
+  if (records.empty()) return std::optional<Manifest>();
+  auto manifest = ParseManifest(records.begin()->second);
+  if (!manifest.ok()) {
+    return manifest.status().WithContext(
+        fmt::format("table set {} version {} in the store", model, version));
+  }
+  return std::optional<Manifest>(std::move(*manifest));
+}
+
+Result<std::vector<Manifest>> AllManifests(RowStore& store) {
+  ASSIGN_OR_RETURN(const auto records, store.ReadRecords(kManifests));
+  std::vector<Manifest> manifests;
+  for (const auto& [key, text] : records) {
+    auto manifest = ParseManifest(text);
+    if (!manifest.ok()) return manifest.status().WithContext(key + " in the store");
+    manifests.push_back(std::move(*manifest));
+  }
+  return manifests;
+}
+
+RecordChange ManifestRecord(const Manifest& manifest) {
+  const table::TableIdentity& identity = manifest.identity;
+  return {fmt::format("{}{:016x}", kManifests, TableSetIdOf(identity.model, identity.version)),
+          ManifestToText(manifest)};
+}
+
+Status DropTableSet(RowStore& store, const std::string& model, const std::string& version) {
+  const TableSetId id = TableSetIdOf(model, version);
+  std::vector<RecordChange> gone;
+  for (const std::string_view kind : {"manifest", "changed", "import", "scrub"}) {
+    ASSIGN_OR_RETURN(const auto records, store.ReadRecords(fmt::format("{}/{:016x}", kind, id)));
+    for (const auto& [key, value] : records) gone.push_back({key, std::nullopt});
+  }
+  RETURN_IF_ERROR(store.WriteRecords(gone));
+  return store.DropPages(id);
 }
 
 bool Covers(const Manifest& manifest, const TablePlan& plan) {

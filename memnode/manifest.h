@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,8 @@ struct Manifest {
     std::vector<Sha256Digest> digests;  // of the row bytes of every partition, held or not
   };
   std::vector<Layer> layers;
+  std::string base_version;  // of the same model; empty: a full version, else a delta on that one
+  std::string source;        // the folder it was imported from, for repairs; may be gone
 };
 
 // The store's key of a model and version.
@@ -35,6 +38,16 @@ std::string ContentDigest(const std::vector<Manifest::Layer>& layers);
 std::string ManifestToText(const Manifest& manifest);
 // DATA_LOSS says what is wrong; also checks digests against the content digest.
 Result<Manifest> ParseManifest(std::string_view text);
+
+// Complete table sets of a store. ParseManifest's errors, with the table set's key.
+Result<std::optional<Manifest>> FindManifest(RowStore& store, const std::string& model,
+                                             const std::string& version);
+Result<std::vector<Manifest>> AllManifests(RowStore& store);
+// The record that completes a table set: without it the table set does not exist.
+RecordChange ManifestRecord(const Manifest& manifest);
+// Removes manifest, changed pages and import progress in one step, then the pages; also what an
+// interrupted import left. No error when there is nothing.
+Status DropTableSet(RowStore& store, const std::string& model, const std::string& version);
 
 // True when every partition of the plan is held.
 bool Covers(const Manifest& manifest, const TablePlan& plan);

@@ -1,5 +1,5 @@
-// Keys: 'M' + table set -> manifest; 'P' + table set + layer + page -> page; integers big-endian,
-// so that iteration is in order.
+// Keys: 'R' + text -> record; 'P' + table set + layer + page -> page; integers big-endian, so that
+// iteration is in order.
 #include "memnode/rocks_store.h"
 
 #include <fmt/format.h>
@@ -9,6 +9,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <atomic>
 #include <filesystem>
 
 namespace engram::memnode {
@@ -16,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One sorted file of an import; bounds what a crash leaves behind and what one ingestion moves.
-constexpr uint64_t kSstBytesMax = 256ull << 20;
 constexpr int kOpenFilesMax = 512;
 constexpr size_t kBlockBytes = 4096;  // one page a block: a cold read fetches what it needs
 constexpr size_t kReadAheadBytes = 4 << 20;
@@ -29,17 +28,7 @@ void AppendBigEndian(uint64_t value, int bytes, std::string* key) {
   }
 }
 
-uint64_t ReadBigEndian(std::string_view bytes) {
-  uint64_t value = 0;
-  for (const char c : bytes) value = (value << 8) | static_cast<uint8_t>(c);
-  return value;
-}
-
-std::string ManifestKey(TableSetId table_set) {
-  std::string key = "M";
-  AppendBigEndian(table_set, 8, &key);
-  return key;
-}
+std::string RecordKey(std::string_view key) { return "R" + std::string(key); }
 
 std::string PageKey(TableSetId table_set, uint32_t layer_index, uint64_t page) {
   std::string key = "P";
@@ -83,53 +72,31 @@ rocksdb::Options StoreOptions() {
 
 class RocksPageWriter : public PageWriter {
  public:
-  RocksPageWriter(rocksdb::DB* db, std::string folder, TableSetId table_set)
-      : db_(db),
-        folder_(std::move(folder)),
+  RocksPageWriter(std::string path, TableSetId table_set)
+      : path_(std::move(path)),
         table_set_(table_set),
         options_(StoreOptions()),
         writer_(rocksdb::EnvOptions(), options_) {}
 
+  // Ingestion moves the file away; otherwise it goes with its writer.
   ~RocksPageWriter() override {
-    if (file_open_) fs::remove(file_path_, ignored_);
+    std::error_code ignored;
+    fs::remove(path_, ignored);
   }
 
+  Status Open() { return FromRocks(writer_.Open(path_), "creating", path_); }
   Status Put(uint32_t layer_index, uint64_t page, std::span<const std::byte> bytes) override {
-    if (!file_open_) RETURN_IF_ERROR(OpenFile());
-    RETURN_IF_ERROR(FromRocks(writer_.Put(PageKey(table_set_, layer_index, page), AsSlice(bytes)),
-                              "writing", file_path_));
-    return writer_.FileSize() >= kSstBytesMax ? IngestFile() : OkStatus();
+    return FromRocks(writer_.Put(PageKey(table_set_, layer_index, page), AsSlice(bytes)), "writing",
+                     path_);
   }
-
-  Status Finish() override { return file_open_ ? IngestFile() : OkStatus(); }
+  Status Finish() override { return FromRocks(writer_.Finish(), "finishing", path_); }
+  const std::string& path() const { return path_; }
 
  private:
-  Status OpenFile() {
-    file_path_ = fmt::format("{}/{:016x}-{:06}.sst", folder_, table_set_, file_count_++);
-    RETURN_IF_ERROR(FromRocks(writer_.Open(file_path_), "creating", file_path_));
-    file_open_ = true;
-    return OkStatus();
-  }
-
-  Status IngestFile() {
-    RETURN_IF_ERROR(FromRocks(writer_.Finish(), "finishing", file_path_));
-    rocksdb::IngestExternalFileOptions ingest;
-    ingest.move_files = true;
-    RETURN_IF_ERROR(
-        FromRocks(db_->IngestExternalFile({file_path_}, ingest), "ingesting", file_path_));
-    file_open_ = false;
-    return OkStatus();
-  }
-
-  rocksdb::DB* const db_;
-  const std::string folder_;
+  const std::string path_;
   const TableSetId table_set_;
   const rocksdb::Options options_;
   rocksdb::SstFileWriter writer_;
-  std::string file_path_;
-  std::error_code ignored_;
-  bool file_open_ = false;
-  int file_count_ = 0;
 };
 
 class RocksStore : public RowStore {
@@ -154,42 +121,59 @@ class RocksStore : public RowStore {
     return OkStatus();
   }
 
-  Result<std::map<TableSetId, std::string>> Manifests() override {
-    std::map<TableSetId, std::string> manifests;
+  Result<std::map<std::string, std::string>> ReadRecords(std::string_view prefix) override {
+    std::map<std::string, std::string> records;
+    const std::string first = RecordKey(prefix);
     const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
-    for (it->Seek("M"); it->Valid() && it->key().starts_with("M"); it->Next()) {
-      const std::string_view key(it->key().data(), it->key().size());
-      manifests[ReadBigEndian(key.substr(1))] = it->value().ToString();
+    for (it->Seek(first); it->Valid() && it->key().starts_with(first); it->Next()) {
+      records[it->key().ToString().substr(1)] = it->value().ToString();
     }
-    RETURN_IF_ERROR(FromRocks(it->status(), "reading the manifests of", path_));
-    return manifests;
+    RETURN_IF_ERROR(FromRocks(it->status(), "reading the records of", path_));
+    return records;
   }
 
-  Status PutManifest(TableSetId table_set, const std::string& manifest) override {
+  Status WriteRecords(std::span<const RecordChange> changes) override {
+    rocksdb::WriteBatch batch;
+    for (const RecordChange& change : changes) {
+      if (change.value) {
+        batch.Put(RecordKey(change.key), *change.value);
+      } else {
+        batch.Delete(RecordKey(change.key));
+      }
+    }
     rocksdb::WriteOptions synced;
     synced.sync = true;
-    return FromRocks(db_->Put(synced, ManifestKey(table_set), manifest), "writing a manifest to",
-                     path_);
+    return FromRocks(db_->Write(synced, &batch), "writing records to", path_);
   }
 
-  Status Drop(TableSetId table_set) override {
-    rocksdb::WriteOptions synced;
-    synced.sync = true;
-    RETURN_IF_ERROR(
-        FromRocks(db_->Delete(synced, ManifestKey(table_set)), "dropping a table set of", path_));
+  Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) override {
+    auto file = std::make_unique<RocksPageWriter>(
+        fmt::format("{}/{}/{:06}.sst", path_, kImportFolder, file_count_++), table_set);
+    RETURN_IF_ERROR(file->Open());
+    return std::unique_ptr<PageWriter>(std::move(file));
+  }
+
+  Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) override {
+    std::vector<std::string> paths;
+    for (const auto& file : files) {
+      paths.push_back(static_cast<const RocksPageWriter&>(*file).path());
+    }
+    rocksdb::IngestExternalFileOptions ingest;
+    ingest.move_files = true;
+    return FromRocks(db_->IngestExternalFile(paths, ingest), "ingesting into", path_);
+  }
+
+  Status DropPages(TableSetId table_set) override {
     const std::string first = PageKey(table_set, 0, 0);
     const std::string last = PageKey(table_set, UINT32_MAX, UINT64_MAX);
     const rocksdb::Slice begin(first), end(last);
+    rocksdb::WriteOptions synced;
+    synced.sync = true;
     rocksdb::ColumnFamilyHandle* family = db_->DefaultColumnFamily();
     RETURN_IF_ERROR(FromRocks(rocksdb::DeleteFilesInRange(db_.get(), family, &begin, &end),
                               "dropping a table set of", path_));
     return FromRocks(db_->DeleteRange(synced, family, begin, end), "dropping a table set of",
                      path_);
-  }
-
-  Result<std::unique_ptr<PageWriter>> BeginImport(TableSetId table_set) override {
-    return std::unique_ptr<PageWriter>(
-        std::make_unique<RocksPageWriter>(db_.get(), path_ + "/" + kImportFolder, table_set));
   }
 
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
@@ -211,8 +195,20 @@ class RocksStore : public RowStore {
     return OkStatus();
   }
 
+  Status ReadPage(TableSetId table_set, uint32_t layer_index, uint64_t page,
+                  std::string* bytes) override {
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    const rocksdb::Status got = db_->Get(options, PageKey(table_set, layer_index, page), bytes);
+    if (got.ok()) return OkStatus();
+    return DataLoss(fmt::format("page {} of Engram layer index {} is {} in the store {}: {}", page,
+                                layer_index, got.IsNotFound() ? "missing" : "unreadable", path_,
+                                got.ToString()));
+  }
+
  private:
   const std::string path_;
+  std::atomic<uint64_t> file_count_ = 0;
   std::unique_ptr<rocksdb::DB> db_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 namespace engram::memnode {
+
 Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
   for (const auto encoding : {table::RowEncoding::kBf16, table::RowEncoding::kFp8Scaled}) {
     if (table::RowEncodingName(encoding) == identity.row_encoding) {
@@ -15,6 +16,12 @@ Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
       fmt::format("table set {} has rows encoded as '{}', which this build does "
                   "not know",
                   identity.model, identity.row_encoding));
+}
+
+uint32_t PartitionsPerFile(const table::LayerPartitions& cut, uint32_t row_bytes) {
+  constexpr uint64_t kFileBytes = 16 << 20;
+  const uint64_t partition_bytes = cut.rows_per_partition * row_bytes;
+  return static_cast<uint32_t>(std::clamp<uint64_t>(kFileBytes / partition_bytes, 1, 1 << 16));
 }
 
 uint64_t TablePlan::OwnedRows() const {

@@ -29,6 +29,10 @@ struct TablePlan {
   table::ArenaMap Map() const;
 };
 
+// Pages are stored in files of whole partitions: partition p of a layer lies in file p /
+// PartitionsPerFile, so that a damaged file can be rebuilt by itself. About 16 MiB of rows a file.
+uint32_t PartitionsPerFile(const table::LayerPartitions& cut, uint32_t row_bytes);
+
 // INVALID_ARGUMENT for a row encoding this build does not know.
 Result<table::RowFormat> FormatOf(const table::TableIdentity& identity);
 

@@ -105,7 +105,7 @@ TEST_F(LoaderTest, SecondStartDoesNotImportAndNeedsNoCheckpoint) {
 
 TEST_F(LoaderTest, ImportKilledBeforeItsManifestIsRedone) {
   Write({});
-  store_.FailNextManifest(Unavailable("killed"));
+  store_.FailNextRecord("manifest/", Unavailable("killed"));
   EXPECT_FALSE(Load().ok());
   EXPECT_GT(store_.page_count(), 0u) << "pages were there, and must not be believed";
   Write({.seed = 9});
@@ -175,10 +175,12 @@ TEST_F(LoaderTest, StoreHoldingOtherTablesIsRefusedNamingTheField) {
 TEST_F(LoaderTest, DamagedManifestIsRefused) {
   Write({});
   ASSERT_TRUE(Load().ok());
-  std::string text = store_.Manifests()->at(table_set());
+  RecordChange record = {store_.ReadRecords("manifest/")->begin()->first,
+                         store_.ReadRecords("manifest/")->begin()->second};
+  std::string& text = *record.value;
   const size_t at = text.rfind("\"digests\":\"") + 20;
   text[at] = text[at] == '0' ? '1' : '0';
-  ASSERT_TRUE(store_.PutManifest(table_set(), text).ok());
+  ASSERT_TRUE(store_.WriteRecords({&record, 1}).ok());
   EXPECT_EQ(Load().code(), Code::kDataLoss);
 }
 

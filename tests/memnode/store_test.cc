@@ -23,14 +23,22 @@ constexpr TableSetId kSet = 0x0102030405060708;
 std::string PageText(uint32_t layer, uint64_t page) { return fmt::format("{}:{}", layer, page); }
 
 Status Import(RowStore& store, TableSetId table_set, uint64_t pages_per_layer) {
-  ASSIGN_OR_RETURN(const auto writer, store.BeginImport(table_set));
+  ASSIGN_OR_RETURN(std::unique_ptr<PageWriter> writer, store.NewFile(table_set));
   for (uint32_t layer = 0; layer < 2; ++layer) {
     for (uint64_t page = 0; page < pages_per_layer; ++page) {
       const std::string text = PageText(layer, page);
       RETURN_IF_ERROR(writer->Put(layer, page, std::as_bytes(std::span(text))));
     }
   }
-  return writer->Finish();
+  RETURN_IF_ERROR(writer->Finish());
+  std::vector<std::unique_ptr<PageWriter>> files;
+  files.push_back(std::move(writer));
+  return store.Ingest(std::move(files));
+}
+
+Status PutRecord(RowStore& store, const std::string& key, const std::string& value) {
+  const RecordChange change = {key, value};
+  return store.WriteRecords({&change, 1});
 }
 
 Result<std::vector<std::string>> Read(RowStore& store, TableSetId table_set, uint32_t layer,
@@ -83,7 +91,7 @@ TEST_P(StoreTest, PagesComeBackInOrderAlsoPastByteBoundaries) {
 TEST_P(StoreTest, TableSetsDoNotMix) {
   ASSERT_TRUE(Import(*store_, kSet, 2).ok());
   ASSERT_TRUE(Import(*store_, kSet + 1, 3).ok());
-  ASSERT_TRUE(store_->Drop(kSet).ok());
+  ASSERT_TRUE(store_->DropPages(kSet).ok());
   EXPECT_TRUE(Read(*store_, kSet + 1, 1, 0, 3).ok());
   const auto dropped = Read(*store_, kSet, 1, 0, 1);
   ASSERT_FALSE(dropped.ok());
@@ -98,17 +106,19 @@ TEST_P(StoreTest, MissingPageIsNamed) {
   EXPECT_THAT(past.status().message(), HasSubstr("page 3 of Engram layer index 0 is missing"));
 }
 
-TEST_P(StoreTest, ManifestsAreListedByTableSet) {
-  EXPECT_TRUE(store_->Manifests()->empty());
-  ASSERT_TRUE(store_->PutManifest(kSet, "one").ok());
-  ASSERT_TRUE(store_->PutManifest(kSet + 1, "two").ok());
-  ASSERT_TRUE(store_->Drop(kSet).ok());
-  EXPECT_THAT(*store_->Manifests(), ElementsAre(testing::Pair(kSet + 1, "two")));
+TEST_P(StoreTest, RecordsAreListedByPrefixAndChangedTogether) {
+  EXPECT_TRUE(store_->ReadRecords("")->empty());
+  ASSERT_TRUE(PutRecord(*store_, "a/1", "one").ok());
+  ASSERT_TRUE(PutRecord(*store_, "b/1", "two").ok());
+  const std::vector<RecordChange> changes = {{"a/2", "three"}, {"a/1", std::nullopt}};
+  ASSERT_TRUE(store_->WriteRecords(changes).ok());
+  EXPECT_THAT(*store_->ReadRecords("a/"), ElementsAre(testing::Pair("a/2", "three")));
+  EXPECT_EQ(store_->ReadRecords("")->size(), 2u);
 }
 
 TEST_P(StoreTest, AnImportMayBeRepeated) {
   ASSERT_TRUE(Import(*store_, kSet, 5).ok());
-  ASSERT_TRUE(store_->Drop(kSet).ok());
+  ASSERT_TRUE(store_->DropPages(kSet).ok());
   ASSERT_TRUE(Import(*store_, kSet, 2).ok());
   EXPECT_TRUE(Read(*store_, kSet, 1, 0, 2).ok());
   EXPECT_FALSE(Read(*store_, kSet, 1, 2, 1).ok()) << "a page of the import before";
@@ -119,9 +129,9 @@ INSTANTIATE_TEST_SUITE_P(, RocksStoreTest, testing::Values(true));
 
 TEST_P(RocksStoreTest, SurvivesReopening) {
   ASSERT_TRUE(Import(*store_, kSet, 3).ok());
-  ASSERT_TRUE(store_->PutManifest(kSet, "manifest").ok());
+  ASSERT_TRUE(PutRecord(*store_, "manifest/1", "text").ok());
   Open();
-  EXPECT_THAT(*store_->Manifests(), ElementsAre(testing::Pair(kSet, "manifest")));
+  EXPECT_THAT(*store_->ReadRecords("m"), ElementsAre(testing::Pair("manifest/1", "text")));
   EXPECT_THAT(*Read(*store_, kSet, 0, 0, 3), ElementsAre("0:0", "0:1", "0:2"));
 }
 
