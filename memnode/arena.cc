@@ -14,6 +14,17 @@ constexpr size_t kGatherRows = 512;  // addresses computed at a time, on the sta
 
 }  // namespace
 
+void SealRows(uint32_t layer_index, uint64_t first_row, std::span<const std::byte> rows,
+              uint32_t row_bytes, std::byte* stored) {
+  const size_t count = rows.size() / row_bytes;
+  CHECK_EQ(rows.size(), count * row_bytes);
+  const size_t stride = table::StoredRowBytes(row_bytes);
+  for (size_t i = 0; i < count; ++i, stored += stride) {
+    std::memcpy(stored, rows.data() + i * row_bytes, row_bytes);
+    table::SealRow(layer_index, first_row + i, {stored, stride});
+  }
+}
+
 Result<Arena> Arena::Allocate(const TablePlan& plan, const ArenaOptions& options) {
   Arena arena;
   arena.map_ = plan.Map();
@@ -29,17 +40,9 @@ Result<Arena> Arena::Allocate(const TablePlan& plan, const ArenaOptions& options
 void Arena::PutRows(uint32_t layer_index, uint32_t partition, uint64_t first,
                     std::span<const std::byte> rows) {
   const table::LayerPartitions& cut = map_.layer(layer_index).cut;
-  const size_t count = rows.size() / row_bytes();
-  CHECK_EQ(rows.size(), count * row_bytes());
-  CHECK_LE(first + count, cut.RowCount(partition));
-  const size_t stride = stored_row_bytes();
-  const std::span<std::byte> stored = memory_.bytes().subspan(
-      map_.PartitionOffset(layer_index, partition) + first * stride, count * stride);
-  for (size_t i = 0; i < count; ++i) {
-    const std::span<std::byte> row = stored.subspan(i * stride, stride);
-    std::memcpy(row.data(), rows.data() + i * row_bytes(), row_bytes());
-    table::SealRow(layer_index, cut.FirstRow(partition) + first + i, row);
-  }
+  CHECK_LE(first + rows.size() / row_bytes(), cut.RowCount(partition));
+  SealRows(layer_index, cut.FirstRow(partition) + first, rows, row_bytes(),
+           PartitionRows(layer_index, partition) + first * stored_row_bytes());
 }
 
 Status Arena::GatherRows(uint32_t layer_index, std::span<const uint64_t> rows,

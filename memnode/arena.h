@@ -21,6 +21,10 @@ struct ArenaOptions {
   int numa_node = -1;   // -1: where the kernel puts it
 };
 
+// Writes rows, numbered from first_row on in their layer, as stored rows to `stored`.
+void SealRows(uint32_t layer_index, uint64_t first_row, std::span<const std::byte> rows,
+              uint32_t row_bytes, std::byte* stored);
+
 class Arena {
  public:
   // RESOURCE_EXHAUSTED: memory; FAILED_PRECONDITION: the NUMA node.
@@ -29,6 +33,11 @@ class Arena {
   // Rows of an owned partition, from its `first` row on, to be filled by the loader: seals them.
   void PutRows(uint32_t layer_index, uint32_t partition, uint64_t first,
                std::span<const std::byte> rows);
+
+  // An owned partition's stored rows, for a loader that seals them by itself (SealRows).
+  std::byte* PartitionRows(uint32_t layer_index, uint32_t partition) {
+    return memory_.data() + map_.PartitionOffset(layer_index, partition);
+  }
 
   // Where each stored row lies: addresses.size() == rows.size(). Errors as ArenaMap::Find.
   Status Find(uint32_t layer_index, std::span<const uint64_t> rows,

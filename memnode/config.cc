@@ -29,7 +29,14 @@ void NodeConfig::Describe(config::Fields& f) {
         "folder of the checkpoint; needed to import, not to restart from a complete store");
   f.Add("model.name", &model_name, "name of the table set; empty: the folder's name");
   f.Add("model.version", &model_version, "version of the table set");
+  f.Add("model.import_threads", &model_import_threads, 0, 1024, "0: one a CPU");
+  f.Add("model.import_memory_mib", &model_import_memory_mib, 32, 1 << 20, "buffers of an import");
   f.Add("store.path", &store_path, "folder of this node's RocksDB store");
+  f.Add("store.serve_while_loading", &store_serve_while_loading,
+        "ready as soon as the store is open; rows not in memory yet are read from it");
+  f.Add("store.load_threads", &store_load_threads, 0, 1024, "0: one a CPU");
+  f.Add("store.scrub_mib_s", &store_scrub_mib_s, 0, 1 << 20,
+        "how fast the store is read through for damage, in the background; 0: not at all");
   f.Add("procedural.layout", &procedural_layout,
         "v41 or paper: serve computed rows instead of a model's, for load tests; empty: a model");
   f.Add("procedural.rows_scale", &procedural_rows_scale, "share of that layout's rows, 0..1");
@@ -41,6 +48,17 @@ void NodeConfig::Describe(config::Fields& f) {
       "whether clients of this host may map the rows: on, off, or auto: on when shared memory has "
       "huge pages too");
   f.Add("arena.numa_node", &arena_numa_node, -1, 1023, "of the rows; -1: where the kernel puts it");
+  f.Add(
+      "arena.budget_mib", &arena_budget_mib, 0, 1LL << 30,
+      "memory for rows, of all versions together; what does not fit is read from the store; 0: as "
+      "much as they need");
+  f.Add("tiers.cache_mib", &tiers_cache_mib, 0, 1LL << 30,
+        "of that memory, for single rows read from the store, when not everything fits");
+  f.Add("tiers.hot_set", &tiers_hot_set,
+        "file of engramctl hotset: rows to keep in memory, when not everything fits");
+  f.Add("tiers.readers", &tiers_readers, 1, 1024, "threads that read rows from the store");
+  f.Add("tiers.balance_s", &tiers_balance_s, 1, 86400,
+        "seconds after which busy partitions take the place of idle ones");
   f.Add("control.listen", &control_listen, "host:port of the control socket; port 0 picks one");
   f.Add("http.listen", &http_listen, "host:port of /health, /ready and /metrics");
   f.Add("transport.listen", &transport_listen,

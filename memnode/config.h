@@ -21,13 +21,23 @@ struct NodeConfig {
   std::string model_path;
   std::string model_name;  // empty: the folder's name
   std::string model_version = "1";
+  int64_t model_import_threads = 0;
+  int64_t model_import_memory_mib = 512;
   std::string store_path;
+  bool store_serve_while_loading = false;
+  int64_t store_load_threads = 0;
+  int64_t store_scrub_mib_s = 8;
   std::string procedural_layout;  // empty: a model
   double procedural_rows_scale = 1;
   int64_t procedural_seed = 1;
   std::string arena_pages = "auto";
   std::string arena_share = "auto";
   int64_t arena_numa_node = -1;
+  int64_t arena_budget_mib = 0;
+  int64_t tiers_cache_mib = 64;
+  std::string tiers_hot_set;
+  int64_t tiers_readers = 32;
+  int64_t tiers_balance_s = 10;
   std::string control_listen = "127.0.0.1:7400";
   std::string http_listen = "127.0.0.1:7410";
   net::WireConfig wire;

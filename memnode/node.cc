@@ -6,27 +6,13 @@
 #include <algorithm>
 #include <thread>
 
-#include "common/base/rng.h"
-#include "common/base/sha256.h"
 #include "common/net/wire_config.h"
 #include "common/obs/log.h"
-#include "memnode/procedural_loader.h"
-#include "memnode/rocks_store.h"
 
 namespace engram::memnode {
 namespace {
 
-constexpr uint64_t kKnownAnswerSeed = 20261123;
 constexpr Nanos kDrainPoll = std::chrono::milliseconds(2);
-
-// The first owned row and one anywhere in the owned partitions; none when nothing is owned.
-std::vector<uint64_t> RowsToTell(const LayerPlan& layer, uint64_t seed) {
-  if (layer.owned.empty()) return {};
-  Rng rng(seed);
-  const uint32_t partition = layer.owned[rng.NextBelow(layer.owned.size())];
-  const uint64_t row = rng.NextBelow(layer.cut.RowCount(partition));
-  return {layer.cut.FirstRow(layer.owned.front()), layer.cut.FirstRow(partition) + row};
-}
 
 }  // namespace
 
@@ -34,9 +20,8 @@ Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
                                           TransportFactory make_transport) {
   auto node = std::unique_ptr<Node>(new Node(config));
   RETURN_IF_ERROR(node->OpenSockets());
-  RETURN_IF_ERROR(node->OpenTables());
+  ASSIGN_OR_RETURN(node->tables_, NodeTables::Open(node->config_, node->metrics_));
   RETURN_IF_ERROR(node->OpenServices(make_transport));
-  RETURN_IF_ERROR(node->ChooseKnownAnswers());
   node->ready_ = true;
   return node;
 }
@@ -45,7 +30,6 @@ Node::~Node() {
   // The sockets' threads call into the service, so they end first.
   control_.reset();
   http_.reset();
-  local_.reset();
   services_.clear();
 }
 
@@ -74,41 +58,7 @@ Status Node::OpenSockets() {
   return OkStatus();
 }
 
-Status Node::OpenTables() {
-  const TimePoint begin = Clock::Real().Now();
-  LoadOptions options;
-  options.model_path = config_.model_path;
-  options.model_name = config_.ModelName();
-  options.model_version = config_.model_version;
-  options.map = config_.Map();
-  options.member = config_.node_name;
-  options.arena.pages = config_.ArenaBacking();
-  options.arena.shared = config_.SharesArena();
-  options.arena.numa_node = static_cast<int>(config_.arena_numa_node);
-  if (config_.procedural()) {
-    ASSIGN_OR_RETURN(
-        tables_, LoadProcedural(config_.Procedural(), options.map, options.member, options.arena));
-  } else {
-    ASSIGN_OR_RETURN(const std::unique_ptr<RowStore> store, OpenRocksStore(config_.store_path));
-    ASSIGN_OR_RETURN(tables_, LoadTables(options, *store));
-  }
-  metrics_.GetGauge("engram_memnode_arena_bytes", "Memory of the rows")
-      .Set(static_cast<double>(tables_.arena.size_bytes()));
-  metrics_.GetGauge("engram_memnode_owned_rows", "Rows this node serves")
-      .Set(static_cast<double>(tables_.plan.OwnedRows()));
-  const std::chrono::duration<double> took = Clock::Real().Now() - begin;
-  obs::LogInfo(fmt::format(
-      "tables in memory model={} version={} imported={} owned_rows={} of={} bytes={} pages={} "
-      "shared={} seconds={:.2f} digest={}",
-      tables_.identity.model, tables_.identity.version, tables_.imported, tables_.plan.OwnedRows(),
-      tables_.plan.TotalRows(), tables_.arena.size_bytes(),
-      PageBackingName(tables_.arena.backing()), tables_.arena.shared_fd() >= 0, took.count(),
-      tables_.identity.content_digest));
-  return OkStatus();
-}
-
 Status Node::OpenServices(const TransportFactory& make_transport) {
-  service_metrics_ = std::make_unique<ServiceMetrics>(metrics_, tables_.plan);
   RowServiceOptions options;
   options.epoch = static_cast<uint32_t>(config_.cluster_epoch);
   options.sessions_max = static_cast<size_t>(config_.limits_sessions_max);
@@ -119,18 +69,16 @@ Status Node::OpenServices(const TransportFactory& make_transport) {
     ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                      make_transport ? make_transport() : MakeTransport(worker));
     std::string key;
-    if (transport->one_sided()) {
-      ASSIGN_OR_RETURN(key, transport->ShareMemory(tables_.arena.bytes()));
+    if (const Arena* arena = tables_->main()->arena(); transport->one_sided() && arena != nullptr) {
+      ASSIGN_OR_RETURN(key, transport->ShareMemory(arena->bytes()));
     }
     if (config_.transport_cpu >= 0) {
       options.cpu = static_cast<int>(config_.transport_cpu + worker);
     }
-    ASSIGN_OR_RETURN(auto service, RowService::Start(tables_.arena, std::move(transport), options,
-                                                     *service_metrics_));
+    ASSIGN_OR_RETURN(auto service,
+                     RowService::Start(std::move(transport), options, service_metrics_));
     services_.push_back({std::move(service), std::move(key)});
   }
-  if (tables_.arena.shared_fd() < 0) return OkStatus();
-  ASSIGN_OR_RETURN(local_, net::FdServer::Start(tables_.arena.shared_fd()));
   return OkStatus();
 }
 
@@ -170,24 +118,14 @@ void Node::TellCpuSeconds() {
   cpu_seconds_.Set(seconds(usage.ru_utime) + seconds(usage.ru_stime));
 }
 
-Status Node::ChooseKnownAnswers() {
-  std::vector<std::byte> bytes(tables_.arena.row_bytes());
-  for (uint32_t i = 0; i < tables_.plan.layers.size(); ++i) {
-    for (const uint64_t row : RowsToTell(tables_.plan.layers[i], kKnownAnswerSeed + i)) {
-      RETURN_IF_ERROR(tables_.arena.GatherRows(i, {&row, 1}, bytes));
-      Sha256 hash;
-      hash.Update(bytes);
-      known_answers_.push_back({.layer_index = i, .row = row, .sha256_hex = ToHex(hash.Finish())});
-    }
-  }
-  return OkStatus();
-}
-
 Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
   if (draining_) return Unavailable("this memory node is shutting down");
   const std::string us = fmt::format("memory node {}", config_.node_name);
-  RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables_.identity, us));
+  ASSIGN_OR_RETURN(const NodeTables::Found found,
+                   tables_->Find(hello.identity.model, hello.identity.version));
+  const ServedTables& tables = *found.tables;
+  RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables.identity(), us));
   const Worker& worker = LeastBusy();
   const RowService& service = *worker.service;
   if (hello.transport != service.transport_name()) {
@@ -200,19 +138,19 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
                     hello.settings, service.settings(), us));
   }
   net::Welcome welcome;
-  ASSIGN_OR_RETURN(welcome.session, worker.service->OpenSession(hello.address));
+  ASSIGN_OR_RETURN(welcome.session, worker.service->OpenSession(hello.address, found.tables));
   welcome.member = config_.node_name;
   welcome.map = config_.Map();
-  welcome.identity = tables_.identity;
+  welcome.identity = tables.identity();
   welcome.settings = service.settings();
   welcome.transport = service.transport_name();
   welcome.address = service.address();
-  welcome.known_answers = known_answers_;
+  welcome.known_answers = tables.known_answers();
   welcome.window = static_cast<uint32_t>(config_.limits_window);
-  welcome.one_sided_key = worker.one_sided_key;
-  if (local_ != nullptr) {
-    ASSIGN_OR_RETURN(welcome.local_token, local_->NewToken());
-    welcome.local_socket = local_->socket_name();
+  if (found.tables == tables_->main()) welcome.one_sided_key = worker.one_sided_key;
+  if (net::FdServer* local = tables.local(); local != nullptr) {
+    ASSIGN_OR_RETURN(welcome.local_token, local->NewToken());
+    welcome.local_socket = local->socket_name();
   }
   return welcome;
 }

@@ -1,7 +1,7 @@
 // One memory node: sockets, tables, row services, in that order; stopped in reverse.
 //
 // The sockets open first, so that a port in use is told before a long import; until the tables are
-// in memory /ready answers 503 and clients are refused.
+// open /ready answers 503 and clients are refused.
 #pragma once
 
 #include <atomic>
@@ -13,13 +13,12 @@
 
 #include "common/base/status.h"
 #include "common/net/control.h"
-#include "common/net/fd_passing.h"
 #include "common/net/http_server.h"
 #include "common/net/security.h"
 #include "common/net/transport.h"
 #include "common/obs/metrics.h"
 #include "memnode/config.h"
-#include "memnode/loader.h"
+#include "memnode/node_tables.h"
 #include "memnode/row_service.h"
 #include "memnode/service_metrics.h"
 
@@ -42,8 +41,8 @@ class Node {
   // host:port, with the ports chosen.
   std::string control_address() const;
   std::string http_address() const;
-  const table::TableIdentity& identity() const { return tables_.identity; }
-  const TablePlan& plan() const { return tables_.plan; }
+  const table::TableIdentity& identity() const { return tables_->main()->identity(); }
+  const TablePlan& plan() const { return tables_->main()->plan(); }
   size_t session_count() const;
 
  private:
@@ -54,12 +53,10 @@ class Node {
 
   explicit Node(const NodeConfig& config) : config_(config) {}
   Status OpenSockets();
-  Status OpenTables();
   Status OpenServices(const TransportFactory& make_transport);
   Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
   const Worker& LeastBusy() const;
   void CloseSession(uint64_t session);
-  Status ChooseKnownAnswers();
   Result<net::Welcome> Welcome(const net::Hello& hello);
   net::HttpResponse Ready() const;
   void TellCpuSeconds();
@@ -68,11 +65,9 @@ class Node {
   obs::Metrics metrics_;
   obs::Gauge& cpu_seconds_ =
       metrics_.GetGauge("process_cpu_seconds_total", "CPU time of this process, user and system");
-  LoadedTables tables_;
-  std::vector<net::KnownAnswer> known_answers_;
-  std::unique_ptr<ServiceMetrics> service_metrics_;
+  std::unique_ptr<NodeTables> tables_;
+  ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
-  std::unique_ptr<net::FdServer> local_;  // null: the arena is not shared
   std::vector<Worker> services_;
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;

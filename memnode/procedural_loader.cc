@@ -27,10 +27,10 @@ void FillPartition(const table::RowFormat& format, uint64_t seed, uint32_t layer
 
 }  // namespace
 
-Result<LoadedTables> LoadProcedural(const table::ProceduralSpec& spec, const table::ClusterMap& map,
+Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec, const table::ClusterMap& map,
                                     const std::string& member, const ArenaOptions& arena) {
   ASSIGN_OR_RETURN(const table::TableLayout layout, table::MakeProceduralLayout(spec));
-  LoadedTables loaded;
+  ProceduralTables loaded;
   loaded.identity = table::MakeProceduralIdentity(spec, layout);
   ASSIGN_OR_RETURN(loaded.plan, MakePlan(loaded.identity, map, member));
   ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, arena));

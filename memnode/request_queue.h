@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "common/base/clock.h"
 #include "common/net/transport.h"
 #include "common/net/wire.h"
+#include "memnode/cold_reader.h"
 
 namespace engram::memnode {
 
@@ -25,8 +27,9 @@ struct Request {
   // What has been answered: `layer` of layers is under way, its rows before `first` are sent.
   uint32_t layer = 0;
   uint32_t first = 0;
-  size_t ids_before = 0;   // of the layers before
-  uint32_t turn_rows = 0;  // sent in this turn
+  size_t ids_before = 0;            // of the layers before
+  uint32_t turn_rows = 0;           // sent in this turn
+  std::shared_ptr<ColdBatch> cold;  // its rows that were not in memory; null: not looked yet
 
   bool done() const { return layer == layers.size(); }
 };
@@ -54,7 +57,11 @@ class RequestQueue {
   }
   // Stays valid while others are pushed, until it is popped. The line is not empty.
   Request& Front(size_t priority) { return *lines_[priority].Front(); }
-  void Pop(size_t priority) { free_.push_back(lines_[priority].PopFront()); }
+  void Pop(size_t priority) {
+    Request* slot = lines_[priority].PopFront();
+    slot->cold.reset();
+    free_.push_back(slot);
+  }
   // The first of the line becomes its last.
   void Rotate(size_t priority) { lines_[priority].PushBack(lines_[priority].PopFront()); }
 

@@ -13,6 +13,7 @@
 #include "common/obs/log.h"
 #include "common/table/arena_map.h"
 #include "common/table/row_copy.h"
+#include "memnode/cold_staging.h"
 
 namespace engram::memnode {
 namespace {
@@ -60,49 +61,30 @@ bool InTime(const Request& request, const net::LookupLayer& layer, TimePoint now
   return layer.budget_us == 0 || now < request.arrived + std::chrono::microseconds(layer.budget_us);
 }
 
-// Ids of `bytes` each, unaligned, as 64-bit ones.
-template <typename Id>
-void Widen(const std::byte* ids, std::span<uint64_t> rows) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    Id id;
-    std::memcpy(&id, ids + i * sizeof(id), sizeof(id));
-    rows[i] = id;
-  }
-}
-
 }  // namespace
 
-RowService::RowService(const Arena& arena, std::unique_ptr<net::Transport> transport,
-                       const RowServiceOptions& options, ServiceMetrics& metrics,
-                       const Clock& clock)
-    : arena_(arena),
-      options_(options),
+RowService::RowService(std::unique_ptr<net::Transport> transport, const RowServiceOptions& options,
+                       ServiceMetrics& metrics, const Clock& clock)
+    : options_(options),
       metrics_(metrics),
       clock_(clock),
-      chunk_rows_(ChunkRows(arena.stored_row_bytes())),
       transport_(std::move(transport)),
       name_(transport_->name()),
       address_(transport_->address()),
       settings_(transport_->settings()),
       queue_(options.sessions_max * options.window),
-      rows_(chunk_rows_),
-      addresses_(chunk_rows_) {}
+      rows_(net::kChunkRowsMax),
+      addresses_(net::kChunkRowsMax),
+      waker_(std::make_shared<Waker>(transport_.get())) {}
 
-Result<std::unique_ptr<RowService>> RowService::Start(const Arena& arena,
-                                                      std::unique_ptr<net::Transport> transport,
+Result<std::unique_ptr<RowService>> RowService::Start(std::unique_ptr<net::Transport> transport,
                                                       const RowServiceOptions& options,
                                                       ServiceMetrics& metrics, const Clock& clock) {
-  auto service = std::unique_ptr<RowService>(
-      new RowService(arena, std::move(transport), options, metrics, clock));
+  auto service =
+      std::unique_ptr<RowService>(new RowService(std::move(transport), options, metrics, clock));
   service->transport_->SetHandler(service.get());
-  const size_t buffer_bytes =
-      std::max<size_t>(size_t{service->chunk_rows_} * arena.stored_row_bytes(), kErrorTextMax);
-  if (buffer_bytes > net::kBodyBytesMax) {
-    return InvalidArgument(fmt::format("rows of {} bytes, a message holds at most {}",
-                                       arena.stored_row_bytes(), net::kBodyBytesMax));
-  }
   RETURN_IF_ERROR(
-      service->ring_.Allocate(*service->transport_, options.send_buffers, buffer_bytes));
+      service->ring_.Allocate(*service->transport_, options.send_buffers, kChunkBytesMax));
   service->thread_ = std::thread([raw = service.get()] { raw->Run(); });
   return service;
 }
@@ -113,6 +95,7 @@ RowService::~RowService() {
     transport_->WakeUp();
     thread_.join();
   }
+  waker_->Retire();
   // The data thread is gone: this thread owns the transport now.
   for (const auto& [peer, session] : sessions_) transport_->Disconnect(peer);
   const TimePoint deadline = Clock::Real().Now() + kCloseTimeout;
@@ -134,7 +117,7 @@ void RowService::Run() {
     if (events > 0) {
       busy = now;
     } else if (now - busy >= options_.spin) {
-      transport_->Wait(ring_.idle() ? kSleepMax : kStallCheckEvery);
+      transport_->Wait(ring_.idle() && queue_.empty() ? kSleepMax : kStallCheckEvery);
     }
   }
 }
@@ -159,7 +142,12 @@ void RowService::RunPosted() {
   for (const auto& task : tasks) task();
 }
 
-Result<uint64_t> RowService::OpenSession(const std::string& address) {
+Result<uint64_t> RowService::OpenSession(const std::string& address,
+                                         std::shared_ptr<const ServedTables> tables) {
+  if (tables->stored_row_bytes() > kChunkBytesMax) {
+    return InvalidArgument(fmt::format("rows of {} bytes, a message holds at most {}",
+                                       tables->stored_row_bytes(), kChunkBytesMax));
+  }
   uint64_t session = 0;
   if (::getrandom(&session, sizeof(session), 0) != sizeof(session)) {
     return InternalError("getrandom gave no session id");
@@ -167,8 +155,9 @@ Result<uint64_t> RowService::OpenSession(const std::string& address) {
   // Shared: the answer may come after we stopped waiting for it.
   const auto answer = std::make_shared<std::promise<Status>>();
   std::future<Status> opened = answer->get_future();
-  Post(
-      [this, session, address, answer] { answer->set_value(OpenSessionOnLoop(session, address)); });
+  Post([this, session, address, answer, tables = std::move(tables)] {
+    answer->set_value(OpenSessionOnLoop(session, address, tables));
+  });
   if (opened.wait_for(kSessionTimeout) != std::future_status::ready) {
     CloseSession(session);
     return Unavailable("the data thread did not open the session in 5 s");
@@ -181,14 +170,16 @@ void RowService::CloseSession(uint64_t session) {
   Post([this, session] { CloseSessionOnLoop(session); });
 }
 
-Status RowService::OpenSessionOnLoop(uint64_t session, const std::string& address) {
+Status RowService::OpenSessionOnLoop(uint64_t session, const std::string& address,
+                                     std::shared_ptr<const ServedTables> tables) {
   if (draining_) return Cancelled("this memory node is shutting down");
   if (sessions_.size() >= options_.sessions_max) {
     return ResourceExhausted(fmt::format("this memory node has limits.sessions_max = {} clients",
                                          options_.sessions_max));
   }
   ASSIGN_OR_RETURN(const net::PeerId peer, transport_->Connect(address));
-  sessions_[peer] = {session, 0, 0};
+  const uint32_t chunk_rows = ChunkRows(tables->stored_row_bytes());
+  sessions_[peer] = {session, 0, 0, std::move(tables), chunk_rows};
   peer_of_session_[session] = peer;
   CountSessions();
   return OkStatus();
@@ -234,9 +225,10 @@ Status RowService::Admit(const net::LookupView& lookup, net::PeerId from) const 
                     header.epoch, options_.epoch));
   }
   const uint32_t last_layer = lookup.layers().back().layer_index;  // they ascend
-  if (last_layer >= arena_.layer_count()) {
-    return OutOfRange(fmt::format("Engram layer index {}, the table set has {}", last_layer,
-                                  arena_.layer_count()));
+  const uint32_t layer_count = session->second.tables->layer_count();
+  if (last_layer >= layer_count) {
+    return OutOfRange(
+        fmt::format("Engram layer index {}, the table set has {}", last_layer, layer_count));
   }
   if (draining_) return Cancelled("this memory node is shutting down");
   if (header.budget_us == 0)
@@ -322,7 +314,8 @@ bool RowService::CanSend(size_t priority, const Session& session, size_t count) 
          session.sends_under_way + count <= options_.peer_buffers_max;
 }
 
-// One chunk of the first request, best priority first, whose client takes data.
+// One chunk of the first request, best priority first, whose client takes data and whose rows are
+// there.
 bool RowService::ServeChunk() {
   for (size_t priority = 0; priority < net::kPriorityCount; ++priority) {
     for (size_t left = queue_.size(priority); left > 0; --left) {
@@ -330,21 +323,44 @@ bool RowService::ServeChunk() {
       const auto session = sessions_.find(request.peer);
       if (session == sessions_.end()) {
         Pop(priority);  // the client is gone
-      } else if (CanSend(priority, session->second)) {
-        const Status served = Advance(request, session->second);
-        if (!served.ok() || request.done()) {
-          End(priority, served);
-        } else if (request.turn_rows >= kTurnRows) {
-          request.turn_rows = 0;
-          queue_.Rotate(priority);
-        }
+        continue;
+      }
+      const Result<bool> ready = Ready(request, session->second);
+      if (!ready.ok()) {
+        End(priority, ready.status());
         return true;
-      } else {
+      }
+      if (!*ready || !CanSend(priority, session->second)) {
+        queue_.Rotate(priority);
+        continue;
+      }
+      const Status served = Advance(request, session->second);
+      if (!served.ok() || request.done()) {
+        End(priority, served);
+      } else if (request.turn_rows >= kTurnRows) {
+        request.turn_rows = 0;
         queue_.Rotate(priority);
       }
+      return true;
     }
   }
   return false;
+}
+
+// Whether the next layer's rows are all in memory or have come from the store. A layer that is late
+// already needs none.
+Result<bool> RowService::Ready(Request& request, const Session& session) {
+  if (session.tables->complete()) return true;
+  const TimePoint now = clock_.Now();
+  if (now >= request.deadline || !InTime(request, request.layers[request.layer], now)) return true;
+  if (request.cold == nullptr) {
+    ASSIGN_OR_RETURN(const bool staged,
+                     StageColdRows(request, *session.tables, [waker = waker_] { waker->Wake(); }));
+    if (!staged) return false;
+  }
+  if (!request.cold->Arrived(request.layer)) return false;
+  RETURN_IF_ERROR(request.cold->status(request.layer));
+  return true;
 }
 
 void RowService::End(size_t priority, const Status& served) {
@@ -374,14 +390,16 @@ Status RowService::Advance(Request& request, Session& session) {
     return DeadlineExceeded(
         fmt::format("{} us were not enough for {} rows", request.header.budget_us, total_rows));
   }
-  const bool together = total_rows <= chunk_rows_;
-  if (together) PrefetchLater(request);
+  const bool together = total_rows <= session.chunk_rows;
+  if (together) PrefetchLater(request, session);
+  bool ready = true;  // the current layer's rows
   do {
     const net::LookupLayer& layer = request.layers[request.layer];
     if (InTime(request, layer, now)) {
-      const uint32_t count = std::min(chunk_rows_, layer.row_count - request.first);
+      const uint32_t count = std::min(session.chunk_rows, layer.row_count - request.first);
       const bool more = together && AnotherFollows(request, session, now);
-      RETURN_IF_ERROR(SendChunk(request, session, layer, count, now, more));
+      ASSIGN_OR_RETURN(const bool sent, SendChunk(request, session, layer, count, now, more));
+      if (!sent) return OkStatus();  // its rows are looked for again
       request.first += count;
       request.turn_rows += count;
     } else {
@@ -392,18 +410,22 @@ Status RowService::Advance(Request& request, Session& session) {
     ++request.layer;
     request.first = 0;
     request.ids_before += layer.row_count;
-  } while (together && !request.done() && CanSend(request.header.priority, session));
+    if (request.done()) break;
+    ASSIGN_OR_RETURN(ready, Ready(request, session));
+  } while (together && ready && CanSend(request.header.priority, session));
   return OkStatus();
 }
 
 // The rows of all layers but the first, whose chunk comes next: they arrive in the cache while that
 // is packed.
-void RowService::PrefetchLater(const Request& request) {
+void RowService::PrefetchLater(const Request& request, const Session& session) {
   size_t before = 0;
+  const ServedTables& tables = *session.tables;
+  if (!tables.complete()) return;
   for (const net::LookupLayer& layer : request.layers) {
-    if (before > 0 && FindRows(request, layer, before, layer.row_count).ok()) {
+    if (before > 0 && FindRows(request, session, layer, before, layer.row_count).ok()) {
       for (uint32_t i = 0; i < layer.row_count; ++i) {
-        table::PrefetchRow(addresses_[i], arena_.stored_row_bytes());
+        table::PrefetchRow(addresses_[i], tables.stored_row_bytes());
       }
     }
     before += layer.row_count;
@@ -421,27 +443,28 @@ bool RowService::AnotherFollows(const Request& request, const Session& session,
 }
 
 // `count` rows of the layer, from the request's id number `first` on.
-Status RowService::FindRows(const Request& request, const net::LookupLayer& layer, size_t first,
-                            uint32_t count) {
-  const size_t id_bytes = request.header.id_bytes;
-  const std::byte* ids = request.ids.data() + first * id_bytes;
-  const std::span<uint64_t> rows = std::span(rows_).first(count);
-  if (id_bytes == sizeof(uint32_t)) {
-    Widen<uint32_t>(ids, rows);
-  } else {
-    Widen<uint64_t>(ids, rows);
-  }
-  return arena_.Find(layer.layer_index, rows, std::span(addresses_).first(count));
+Status RowService::FindRows(const Request& request, const Session& session,
+                            const net::LookupLayer& layer, size_t first, uint32_t count) {
+  const auto rows = RowsOf(request, first, std::span(rows_).first(count));
+  return session.tables->Find(layer.layer_index, rows, std::span(addresses_).first(count));
 }
 
-Status RowService::SendChunk(const Request& request, Session& session,
-                             const net::LookupLayer& layer, uint32_t count, TimePoint now,
-                             bool more) {
-  RETURN_IF_ERROR(FindRows(request, layer, request.ids_before + request.first, count));
+// False when a row has left memory since its request was looked at: to be looked at again.
+Result<bool> RowService::SendChunk(Request& request, Session& session,
+                                   const net::LookupLayer& layer, uint32_t count, TimePoint now,
+                                   bool more) {
+  const ServedTables& tables = *session.tables;
+  const size_t body_bytes = size_t{count} * tables.stored_row_bytes();
+  const bool complete = tables.complete();
+  const auto in_use = tables.Use();
+  RETURN_IF_ERROR(FindRows(request, session, layer, request.ids_before + request.first, count));
+  if (!complete && !PlaceColdRows(request, request.first, std::span(addresses_).first(count))) {
+    request.cold.reset();
+    return false;
+  }
   SendRing::Slot* slot = ring_.Take(request.peer, now);
-  const size_t body_bytes = size_t{count} * arena_.stored_row_bytes();
   if (options_.gather) {
-    table::CopyStoredRows(std::span(addresses_).first(count), arena_.stored_row_bytes(),
+    table::CopyStoredRows(std::span(addresses_).first(count), tables.stored_row_bytes(),
                           slot->buffer->bytes().data());
   }
   net::RowsHeader header;
@@ -449,12 +472,12 @@ Status RowService::SendChunk(const Request& request, Session& session,
   header.layer_index = layer.layer_index;
   header.first = request.first;
   header.row_count = count;
-  header.stored_row_bytes = arena_.stored_row_bytes();
+  header.stored_row_bytes = tables.stored_row_bytes();
   net::Seal(header);
   RETURN_IF_ERROR(Send(session, net::HeaderBytes(header), slot, body_bytes, more));
-  metrics_.rows[layer.layer_index]->Add(static_cast<double>(count));
+  tables.CountRows(layer.layer_index, count);
   metrics_.bytes.Add(static_cast<double>(body_bytes));
-  return OkStatus();
+  return true;
 }
 
 // A client that takes no data does not harm the others, but holds buffers and requests.

@@ -1,6 +1,10 @@
-// RowService: answers lookups out of the arena. One data thread owns the transport and gathers
-// chunks of rows straight into registered send buffers, so that packing one chunk overlaps sending
-// the one before. A node runs one or more services, each with clients of its own.
+// RowService: answers lookups out of memory. One data thread owns the transport and gathers chunks
+// of rows straight into registered send buffers, so that packing one chunk overlaps sending the one
+// before. A node runs one or more services, each with clients of its own; a client reads the
+// version of the tables that its session was opened on.
+//
+// Rows that are not in memory are read from the store by others meanwhile (cold_staging.h); the
+// data thread never waits for a disk, and serves whoever is ready.
 //
 // Order: a waiting request of a better priority goes before the next chunk of a worse one; requests
 // of one priority take turns of kTurnRows. A client that takes no data holds at most
@@ -24,10 +28,11 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/net/transport.h"
-#include "memnode/arena.h"
 #include "memnode/request_queue.h"
 #include "memnode/send_ring.h"
+#include "memnode/served_tables.h"
 #include "memnode/service_metrics.h"
+#include "memnode/waker.h"
 
 namespace engram::memnode {
 
@@ -47,9 +52,8 @@ struct RowServiceOptions {
 
 class RowService : public net::TransportHandler {
  public:
-  // `arena`, `metrics` and `clock` outlive the service.
-  static Result<std::unique_ptr<RowService>> Start(const Arena& arena,
-                                                   std::unique_ptr<net::Transport> transport,
+  // `metrics` and `clock` outlive the service.
+  static Result<std::unique_ptr<RowService>> Start(std::unique_ptr<net::Transport> transport,
                                                    const RowServiceOptions& options,
                                                    ServiceMetrics& metrics,
                                                    const Clock& clock = Clock::Real());
@@ -61,9 +65,10 @@ class RowService : public net::TransportHandler {
   const std::string& settings() const { return settings_; }
 
   // The rest from any thread.
-  // A session for the client whose transport has this address. RESOURCE_EXHAUSTED over
-  // sessions_max, CANCELLED when draining.
-  Result<uint64_t> OpenSession(const std::string& address);
+  // A session on these tables for the client whose transport has this address. RESOURCE_EXHAUSTED
+  // over sessions_max, INVALID_ARGUMENT when a row does not fit a message, CANCELLED when draining.
+  Result<uint64_t> OpenSession(const std::string& address,
+                               std::shared_ptr<const ServedTables> tables);
   void CloseSession(uint64_t session);
   // What is queued is answered; what comes later is refused with CANCELLED.
   void Drain() { draining_ = true; }
@@ -74,6 +79,8 @@ class RowService : public net::TransportHandler {
     uint64_t id = 0;
     size_t sends_under_way = 0;
     size_t queued = 0;
+    std::shared_ptr<const ServedTables> tables;
+    uint32_t chunk_rows = 0;
   };
   struct PendingError {
     net::PeerId peer = 0;
@@ -81,8 +88,8 @@ class RowService : public net::TransportHandler {
     Status why;
   };
 
-  RowService(const Arena& arena, std::unique_ptr<net::Transport> transport,
-             const RowServiceOptions& options, ServiceMetrics& metrics, const Clock& clock);
+  RowService(std::unique_ptr<net::Transport> transport, const RowServiceOptions& options,
+             ServiceMetrics& metrics, const Clock& clock);
   void OnMessage(net::PeerId from, std::span<const std::byte> header,
                  std::span<const std::byte> body) override;
   void OnPeerLost(net::PeerId peer, const Status& why) override;
@@ -90,7 +97,8 @@ class RowService : public net::TransportHandler {
   // The data thread.
   void Run();
   void RunPosted();
-  Status OpenSessionOnLoop(uint64_t session, const std::string& address);
+  Status OpenSessionOnLoop(uint64_t session, const std::string& address,
+                           std::shared_ptr<const ServedTables> tables);
   void CloseSessionOnLoop(uint64_t session);
   void ForgetPeer(net::PeerId peer);
   void CountSessions();
@@ -99,13 +107,14 @@ class RowService : public net::TransportHandler {
   void SendErrors();
   bool ServeChunk();
   bool CanSend(size_t priority, const Session& session, size_t count = 1) const;
+  Result<bool> Ready(Request& request, const Session& session);
   Status Advance(Request& request, Session& session);
-  Status SendChunk(const Request& request, Session& session, const net::LookupLayer& layer,
-                   uint32_t count, TimePoint now, bool more);
+  Result<bool> SendChunk(Request& request, Session& session, const net::LookupLayer& layer,
+                         uint32_t count, TimePoint now, bool more);
   bool AnotherFollows(const Request& request, const Session& session, TimePoint now) const;
-  void PrefetchLater(const Request& request);
-  Status FindRows(const Request& request, const net::LookupLayer& layer, size_t first,
-                  uint32_t count);
+  void PrefetchLater(const Request& request, const Session& session);
+  Status FindRows(const Request& request, const Session& session, const net::LookupLayer& layer,
+                  size_t first, uint32_t count);
   void End(size_t priority, const Status& served);
   void Pop(size_t priority);
   Status Send(Session& session, std::span<const std::byte> header, SendRing::Slot* slot,
@@ -114,11 +123,9 @@ class RowService : public net::TransportHandler {
   void CutOffStuck();
   void Post(std::function<void()> task);
 
-  const Arena& arena_;
   const RowServiceOptions options_;
   ServiceMetrics& metrics_;
   const Clock& clock_;
-  const uint32_t chunk_rows_;
   std::unique_ptr<net::Transport> transport_;
   const std::string name_, address_, settings_;
 
@@ -131,7 +138,8 @@ class RowService : public net::TransportHandler {
   std::vector<uint64_t> rows_;               // scratch: a chunk's ids
   std::vector<const std::byte*> addresses_;  // scratch: where they lie
   TimePoint next_stall_check_;
-  double sessions_told_ = 0;  // to the gauge all services share
+  double sessions_told_ = 0;      // to the gauge all services share
+  std::shared_ptr<Waker> waker_;  // of this data thread, for those who read rows for it
 
   std::atomic<bool> stop_ = false;
   std::atomic<bool> draining_ = false;

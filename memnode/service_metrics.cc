@@ -9,7 +9,7 @@ const std::vector<double> kSecondsBounds = {5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e
 
 }  // namespace
 
-ServiceMetrics::ServiceMetrics(obs::Metrics& metrics, const TablePlan& plan)
+ServiceMetrics::ServiceMetrics(obs::Metrics& metrics)
     : requests(metrics.GetCounter("engram_memnode_requests_total", "Lookups received")),
       bytes(metrics.GetCounter("engram_memnode_bytes_sent_total", "Row bytes sent")),
       peers_given_up(metrics.GetCounter("engram_memnode_peers_given_up_total",
@@ -23,10 +23,6 @@ ServiceMetrics::ServiceMetrics(obs::Metrics& metrics, const TablePlan& plan)
       service_seconds(metrics.GetHistogram("engram_memnode_service_seconds",
                                            "From a lookup's arrival to its last chunk handed over",
                                            kSecondsBounds)) {
-  for (const LayerPlan& layer : plan.layers) {
-    rows.push_back(&metrics.GetCounter("engram_memnode_rows_served_total", "Rows sent",
-                                       {{"layer", std::to_string(layer.layer_id)}}));
-  }
   errors.push_back(nullptr);  // kOk is no error
   for (int code = 1; code <= static_cast<int>(Code::kInternal); ++code) {
     errors.push_back(

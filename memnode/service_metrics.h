@@ -5,12 +5,11 @@
 
 #include "common/base/status.h"
 #include "common/obs/metrics.h"
-#include "memnode/table_plan.h"
 
 namespace engram::memnode {
 
 struct ServiceMetrics {
-  ServiceMetrics(obs::Metrics& metrics, const TablePlan& plan);
+  explicit ServiceMetrics(obs::Metrics& metrics);
   void CountError(Code code) { errors[static_cast<size_t>(code)]->Add(); }
 
   obs::Counter& requests;             // engram_memnode_requests_total
@@ -20,7 +19,6 @@ struct ServiceMetrics {
   obs::Counter& errors_dropped;       // engram_memnode_errors_dropped_total
   obs::Gauge& sessions;               // engram_memnode_sessions
   obs::Histogram& service_seconds;    // engram_memnode_service_seconds
-  std::vector<obs::Counter*> rows;    // engram_memnode_rows_served_total{layer}, by layer index
   std::vector<obs::Counter*> errors;  // engram_memnode_errors_total{code}, by code > 0
 };
 

@@ -9,6 +9,7 @@
 #include "memnode/manifest.h"
 #include "memnode/memory_store.h"
 #include "memnode/rocks_store.h"
+#include "memnode/served_tables.h"
 #include "tests/memnode/tiny_checkpoint.h"
 
 namespace engram::memnode {
@@ -26,22 +27,30 @@ class LoaderTest : public testing::Test {
     options_.model_version = "1";
     options_.map = {.epoch = 1, .members = {"m0", "m1"}};
     options_.member = "m0";
-    options_.arena.pages = PageBacking::kSmall;
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   void Write(const TinyCheckpoint& tiny) { tiny.Write(options_.model_path); }
 
-  Status Load() { return LoadTables(options_, store_).status(); }
+  Result<std::shared_ptr<ServedTables>> LoadFrom(RowStore& store, bool* imported = nullptr) {
+    ASSIGN_OR_RETURN(const FoundModel found, FindOrImport(options_, store));
+    if (imported != nullptr) *imported = found.imported;
+    OpenTablesOptions open;
+    open.map = options_.map;
+    open.member = options_.member;
+    open.arena.pages = PageBacking::kSmall;
+    return ServedTables::Open(store, found.manifest, open, registry_);
+  }
+  Status Load() { return LoadFrom(store_).status(); }
 
   // Every row of the table set is here, right, or owned by the other member.
-  void ExpectRowsOfCheckpoint(const LoadedTables& loaded) {
+  void ExpectRowsOfCheckpoint(const ServedTables& loaded) {
     uint64_t found = 0;
-    for (uint32_t i = 0; i < loaded.plan.layers.size(); ++i) {
-      for (uint64_t row = 0; row < loaded.plan.layers[i].cut.total_rows; row += 7) {
-        std::vector<std::byte> out(loaded.plan.row_bytes);
-        const Status got = loaded.arena.GatherRows(i, {&row, 1}, out);
-        const uint32_t partition = loaded.plan.layers[i].cut.PartitionOf(row);
+    for (uint32_t i = 0; i < loaded.plan().layers.size(); ++i) {
+      for (uint64_t row = 0; row < loaded.plan().layers[i].cut.total_rows; row += 7) {
+        std::vector<std::byte> out(loaded.plan().row_bytes);
+        const Status got = loaded.arena()->GatherRows(i, {&row, 1}, out);
+        const uint32_t partition = loaded.plan().layers[i].cut.PartitionOf(row);
         const bool owned =
             options_.map.members[table::OwnerOf(options_.map, i, partition)] == options_.member;
         ASSERT_EQ(got.ok(), owned) << got.message();
@@ -56,51 +65,55 @@ class LoaderTest : public testing::Test {
   TableSetId table_set() const { return TableSetIdOf("tiny", "1"); }
 
   std::string folder_;
-  LoadOptions options_;
+  ModelRequest options_;
+  obs::Metrics registry_;
   MemoryStore store_;
 };
 
 TEST_F(LoaderTest, ImportsThenLoadsOwnedRowsOnly) {
   Write({});
-  const auto loaded = LoadTables(options_, store_);
-  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
-  EXPECT_TRUE(loaded->imported);
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  EXPECT_TRUE(imported);
   ExpectRowsOfCheckpoint(*loaded);
 }
 
 TEST_F(LoaderTest, ScaledRowsCarryTheirScales) {
   Write({.variant = "v41"});
-  const auto loaded = LoadTables(options_, store_);
-  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
-  EXPECT_EQ(loaded->plan.row_bytes, 33u);
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  EXPECT_EQ(loaded->plan().row_bytes, 33u);
   ExpectRowsOfCheckpoint(*loaded);
 }
 
 TEST_F(LoaderTest, AllMembersAgreeOnTheDigestAndASeedChangesIt) {
   Write({});
-  const auto m0 = LoadTables(options_, store_);
+  const auto m0 = *LoadFrom(store_);
   MemoryStore other;
   options_.member = "m1";
-  const auto m1 = LoadTables(options_, other);
-  ASSERT_TRUE(m0.ok() && m1.ok());
-  EXPECT_EQ(m0->identity.content_digest, m1->identity.content_digest);
-  EXPECT_EQ(m0->plan.OwnedRows() + m1->plan.OwnedRows(), m0->plan.TotalRows());
+  const auto m1 = *LoadFrom(other);
+  EXPECT_EQ(m0->identity().content_digest, m1->identity().content_digest);
+  EXPECT_EQ(m0->plan().OwnedRows() + m1->plan().OwnedRows(), m0->plan().TotalRows());
   Write({.seed = 8});
   MemoryStore third;
-  const auto changed = LoadTables(options_, third);
-  ASSERT_TRUE(changed.ok());
-  EXPECT_NE(changed->identity.content_digest, m0->identity.content_digest);
+  const auto changed = *LoadFrom(third);
+  EXPECT_NE(changed->identity().content_digest, m0->identity().content_digest);
 }
 
 TEST_F(LoaderTest, SecondStartDoesNotImportAndNeedsNoCheckpoint) {
   Write({});
   ASSERT_TRUE(Load().ok());
   std::filesystem::rename(options_.model_path, folder_ + "/away");
-  const auto again = LoadTables(options_, store_);
+  bool imported = true;
+  const auto again = LoadFrom(store_, &imported);
   ASSERT_TRUE(again.ok()) << again.status().message();
-  EXPECT_FALSE(again->imported);
+  EXPECT_FALSE(imported);
   options_.model_path = folder_ + "/away";
-  ExpectRowsOfCheckpoint(*again);
+  ExpectRowsOfCheckpoint(**again);
 }
 
 TEST_F(LoaderTest, ImportKilledBeforeItsManifestIsRedone) {
@@ -109,9 +122,11 @@ TEST_F(LoaderTest, ImportKilledBeforeItsManifestIsRedone) {
   EXPECT_FALSE(Load().ok());
   EXPECT_GT(store_.page_count(), 0u) << "pages were there, and must not be believed";
   Write({.seed = 9});
-  const auto loaded = LoadTables(options_, store_);
-  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
-  EXPECT_TRUE(loaded->imported);
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  EXPECT_TRUE(imported);
   ExpectRowsOfCheckpoint(*loaded);
 }
 
@@ -119,13 +134,15 @@ TEST_F(LoaderTest, AMemberThatNowOwnsMoreImportsAgain) {
   Write({});
   ASSERT_TRUE(Load().ok());
   options_.map.members = {"m0"};
-  const auto loaded = LoadTables(options_, store_);
-  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
-  EXPECT_TRUE(loaded->imported);
-  EXPECT_EQ(loaded->plan.OwnedRows(), loaded->plan.TotalRows());
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  EXPECT_TRUE(imported);
+  EXPECT_EQ(loaded->plan().OwnedRows(), loaded->plan().TotalRows());
   ExpectRowsOfCheckpoint(*loaded);
   options_.map.members = {"m0", "m1"};
-  EXPECT_FALSE(LoadTables(options_, store_)->imported) << "it holds what it now owns";
+  EXPECT_FALSE(FindOrImport(options_, store_)->imported) << "it holds what it now owns";
 }
 
 TEST_F(LoaderTest, AMemberThatNowOwnsMoreWithoutCheckpointSaysWhatToDo) {
@@ -140,8 +157,11 @@ TEST_F(LoaderTest, AMemberThatNowOwnsMoreWithoutCheckpointSaysWhatToDo) {
 
 TEST_F(LoaderTest, DamagedPageIsNamed) {
   Write({});
-  const auto loaded = LoadTables(options_, store_);
-  const LayerPlan& layer = loaded->plan.layers[1];
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  const LayerPlan layer = loaded->plan().layers[1];
   const uint64_t page = layer.owned.back() * layer.PagesPerPartition();
   store_.CorruptPage(table_set(), 1, page);
   const Status status = Load();
@@ -152,8 +172,11 @@ TEST_F(LoaderTest, DamagedPageIsNamed) {
 
 TEST_F(LoaderTest, LostPageAndFailingDiskAreErrors) {
   Write({});
-  const auto loaded = LoadTables(options_, store_);
-  const LayerPlan& layer = loaded->plan.layers[0];
+  bool imported = false;
+  const auto result = LoadFrom(store_, &imported);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto& loaded = *result;
+  const LayerPlan layer = loaded->plan().layers[0];
   store_.FailNextRead(DataLoss("disk on fire"));
   EXPECT_THAT(Load().message(), HasSubstr("disk on fire"));
   store_.LosePage(table_set(), 0, layer.owned.front() * layer.PagesPerPartition());

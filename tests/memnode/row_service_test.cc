@@ -176,14 +176,24 @@ class RowServiceTest : public testing::Test {
   }
   void Start(const Clock& clock = Clock::Real()) { Start(hub_.MakeTransport(), clock); }
   void Start(std::unique_ptr<net::Transport> transport, const Clock& clock = Clock::Real()) {
-    metrics_ = std::make_unique<ServiceMetrics>(registry_, plan_);
-    auto service = RowService::Start(arena_, std::move(transport), options_, *metrics_, clock);
+    metrics_ = std::make_unique<ServiceMetrics>(registry_);
+    tables_ = MakeTables();
+    auto service = RowService::Start(std::move(transport), options_, *metrics_, clock);
     ASSERT_TRUE(service.ok()) << service.status().message();
     service_ = std::move(*service);
     client_ = std::make_unique<Client>(hub_, *service_);
-    const auto session = service_->OpenSession(client_->address());
+    const auto session = service_->OpenSession(client_->address(), tables_);
     ASSERT_TRUE(session.ok()) << session.status().message();
     session_ = *session;
+  }
+  std::shared_ptr<const ServedTables> MakeTables() {
+    const std::shared_ptr<const Arena> arena(&arena_, [](const Arena*) {});
+    table::TableIdentity identity;
+    identity.model = "m";
+    identity.version = "1";
+    auto tables = ServedTables::InMemory(identity, plan_, arena, registry_);
+    EXPECT_TRUE(tables.ok()) << tables.status().message();
+    return *tables;
   }
   net::LookupHeader Header(uint64_t request_id) const {
     net::LookupHeader header;
@@ -213,6 +223,7 @@ class RowServiceTest : public testing::Test {
   RowServiceOptions options_;
   obs::Metrics registry_;
   std::unique_ptr<ServiceMetrics> metrics_;
+  std::shared_ptr<const ServedTables> tables_;
   std::unique_ptr<RowService> service_;
   std::unique_ptr<Client> client_;
   uint64_t session_ = 0;
@@ -240,10 +251,10 @@ TEST_F(RowServiceTest, EveryRowOnceEarliestLayerFirst) {
       EXPECT_GE(reply.chunks[i].layer_index, reply.chunks[i - 1].layer_index);
     }
   }
-  EXPECT_EQ(metrics_->rows[0]->Value(), 6000);
-  EXPECT_EQ(metrics_->rows[1]->Value(), 1400);
   EXPECT_EQ(metrics_->requests.Value(), 2);
-  EXPECT_THAT(registry_.Text(), HasSubstr("engram_memnode_rows_served_total{layer=\"14\"} 1400"));
+  EXPECT_THAT(
+      registry_.Text(),
+      HasSubstr("engram_memnode_rows_served_total{layer=\"14\",model=\"m\",version=\"1\"} 1400"));
 }
 
 TEST_F(RowServiceTest, RowsNotHereAreRefusedAsAWhole) {
@@ -278,7 +289,7 @@ TEST_F(RowServiceTest, AnotherSessionOrEpochIsRefused) {
 TEST_F(RowServiceTest, ASessionIsGoodOnItsOwnConnectionOnly) {
   Start();
   Client thief(hub_, *service_);
-  ASSERT_TRUE(service_->OpenSession(thief.address()).ok());
+  ASSERT_TRUE(service_->OpenSession(thief.address(), tables_).ok());
   thief.Ask(Header(1), {{0}});  // with the other's session
   EXPECT_EQ(thief.Await(1, 1).error.code(), Code::kFailedPrecondition);
 }
@@ -345,7 +356,7 @@ TEST_F(RowServiceTest, DrainingRefusesNewLookupsAndSessions) {
   service_->Drain();
   client_->Ask(Header(2), {{0}});
   ExpectRefused(2, Code::kCancelled, "shutting down");
-  EXPECT_EQ(service_->OpenSession(client_->address()).status().code(), Code::kCancelled);
+  EXPECT_EQ(service_->OpenSession(client_->address(), tables_).status().code(), Code::kCancelled);
   EXPECT_EQ(service_->session_count(), 1u);
 }
 
@@ -353,11 +364,12 @@ TEST_F(RowServiceTest, SessionsAreLimited) {
   options_.sessions_max = 2;
   Start();
   const Client second(hub_, *service_), third(hub_, *service_);
-  const auto session = service_->OpenSession(second.address());
+  const auto session = service_->OpenSession(second.address(), tables_);
   ASSERT_TRUE(session.ok());
-  EXPECT_EQ(service_->OpenSession(third.address()).status().code(), Code::kResourceExhausted);
+  EXPECT_EQ(service_->OpenSession(third.address(), tables_).status().code(),
+            Code::kResourceExhausted);
   service_->CloseSession(*session);
-  EXPECT_TRUE(service_->OpenSession(third.address()).ok()) << "a place is free again";
+  EXPECT_TRUE(service_->OpenSession(third.address(), tables_).ok()) << "a place is free again";
 }
 
 TEST_F(RowServiceTest, ClosedSessionIsDisconnected) {
@@ -371,7 +383,7 @@ TEST_F(RowServiceTest, AClientThatDiesLeavesOthersServed) {
   Start();
   {
     Client other(hub_, *service_);
-    const auto session = service_->OpenSession(other.address());
+    const auto session = service_->OpenSession(other.address(), tables_);
     ASSERT_TRUE(session.ok());
     net::LookupHeader header = Header(1);
     header.session = *session;
@@ -425,7 +437,7 @@ TEST_F(RowServiceTest, AClientThatTakesNoDataIsCutOffForTheOthers) {
   options_.send_stall_max = std::chrono::milliseconds(20);
   Start(std::make_unique<StuckTransport>(hub_.MakeTransport()));
   Client other(hub_, *service_);
-  const auto session = service_->OpenSession(other.address());
+  const auto session = service_->OpenSession(other.address(), tables_);
   ASSERT_TRUE(session.ok());
   client_->Ask(Header(1), {std::vector<uint64_t>(2000, 9)});  // five chunks, two buffers
   net::LookupHeader header = Header(2);

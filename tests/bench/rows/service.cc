@@ -17,14 +17,18 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
                                                 const ServiceOptions& options) {
   RETURN_IF_ERROR(options.wire.Validate());
   ASSIGN_OR_RETURN(const std::shared_ptr<const net::Security> security, net::LoadSecurity({}));
-  std::unique_ptr<Service> made(new Service(tables, filled.plan));
+  std::unique_ptr<Service> made(new Service(tables));
+  const std::shared_ptr<const memnode::Arena> arena(&filled.arena, [](const auto*) {});
+  ASSIGN_OR_RETURN(made->tables_,
+                   memnode::ServedTables::InMemory(made->welcome_.identity, filled.plan, arena,
+                                                   made->registry_));
   ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                    net::MakeTransport(options.wire, security, "127.0.0.1", 0));
   memnode::RowServiceOptions service_options;
   service_options.cpu = options.cores.server;
   service_options.gather = options.gather;
-  ASSIGN_OR_RETURN(made->service_, memnode::RowService::Start(filled.arena, std::move(transport),
-                                                              service_options, made->metrics_));
+  ASSIGN_OR_RETURN(made->service_, memnode::RowService::Start(std::move(transport), service_options,
+                                                              made->metrics_));
   if (options.path == client::Path::kLocal) {
     ASSIGN_OR_RETURN(made->files_, net::FdServer::Start(filled.arena.shared_fd()));
     made->welcome_.local_socket = made->files_->socket_name();
@@ -58,7 +62,7 @@ Service::~Service() {
 
 Result<net::Welcome> Service::Welcome(const net::Hello& hello) {
   net::Welcome welcome = welcome_;
-  ASSIGN_OR_RETURN(welcome.session, service_->OpenSession(hello.address));
+  ASSIGN_OR_RETURN(welcome.session, service_->OpenSession(hello.address, tables_));
   if (files_ != nullptr) {
     ASSIGN_OR_RETURN(welcome.local_token, files_->NewToken());
   }

@@ -41,7 +41,7 @@ class Service {
   std::unique_ptr<BatchReader> MakeReader(size_t depth);
 
  private:
-  Service(const Tables& tables, const memnode::TablePlan& plan) : metrics_(registry_, plan) {
+  explicit Service(const Tables& tables) : metrics_(registry_) {
     welcome_.identity = table::MakeProceduralIdentity(tables.spec, tables.layout);
   }
   Result<net::Welcome> Welcome(const net::Hello& hello);
@@ -49,6 +49,7 @@ class Service {
   obs::Metrics registry_;
   memnode::ServiceMetrics metrics_;
   net::Welcome welcome_;
+  std::shared_ptr<const memnode::ServedTables> tables_;
   std::unique_ptr<memnode::RowService> service_;
   std::unique_ptr<net::FdServer> files_;  // hands the arena to a client that maps it
   std::unique_ptr<net::ControlServer> control_;

@@ -1,0 +1,79 @@
+#include "memnode/row_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/base/rng.h"
+
+namespace engram::memnode {
+namespace {
+
+constexpr uint8_t kUsesMax = 3;
+
+// Never 0. Row numbers stay below 2^46 (64 layers of 2^40 rows).
+uint64_t KeyOf(uint32_t layer_index, uint64_t row) {
+  return (uint64_t{layer_index} + 1) << 48 | row;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RowCache>> RowCache::Create(uint64_t size_bytes, uint32_t stored_row_bytes) {
+  const uint64_t set_bytes = kWays * stored_row_bytes + sizeof(Set);
+  const size_t set_count = std::max<uint64_t>(size_bytes / set_bytes, 1);
+  auto rows =
+      AlignedBuffer::Allocate(set_count * kWays * stored_row_bytes, PageBacking::kTransparent);
+  if (!rows.ok()) return rows.status().WithContext("memory for the cache of rows");
+  return std::unique_ptr<RowCache>(new RowCache(set_count, stored_row_bytes, std::move(*rows)));
+}
+
+RowCache::RowCache(size_t set_count, uint32_t stored_row_bytes, AlignedBuffer rows)
+    : stored_row_bytes_(stored_row_bytes),
+      sets_(set_count),
+      rows_(std::move(rows)),
+      locks_(kLocks) {}
+
+size_t RowCache::SetOf(uint64_t key) const {
+  const uint64_t hash = Mix64(key, 0);
+  return static_cast<size_t>((static_cast<unsigned __int128>(hash) * sets_.size()) >> 64);
+}
+
+std::byte* RowCache::Slot(size_t set, size_t way) {
+  return rows_.data() + (set * kWays + way) * stored_row_bytes_;
+}
+
+bool RowCache::Get(uint32_t layer_index, uint64_t row, std::byte* out) {
+  const uint64_t key = KeyOf(layer_index, row);
+  const size_t index = SetOf(key);
+  {
+    const std::lock_guard lock(locks_[index % kLocks].mutex);
+    Set& set = sets_[index];
+    for (size_t way = 0; way < kWays; ++way) {
+      if (set.keys[way] != key) continue;
+      if (set.uses[way] < kUsesMax) ++set.uses[way];
+      std::memcpy(out, Slot(index, way), stored_row_bytes_);
+      hits_.fetch_add(1, std::memory_order_relaxed);
+      return true;
+    }
+  }
+  misses_.fetch_add(1, std::memory_order_relaxed);
+  return false;
+}
+
+void RowCache::Put(uint32_t layer_index, uint64_t row, const std::byte* stored) {
+  const uint64_t key = KeyOf(layer_index, row);
+  const size_t index = SetOf(key);
+  const std::lock_guard lock(locks_[index % kLocks].mutex);
+  Set& set = sets_[index];
+  if (std::find(set.keys.begin(), set.keys.end(), key) != set.keys.end()) return;
+  while (set.keys[set.hand] != 0 && set.uses[set.hand] > 0) {
+    --set.uses[set.hand];
+    set.hand = static_cast<uint8_t>((set.hand + 1) % kWays);
+  }
+  const size_t way = set.hand;
+  set.hand = static_cast<uint8_t>((way + 1) % kWays);
+  set.keys[way] = key;
+  set.uses[way] = 0;
+  std::memcpy(Slot(index, way), stored, stored_row_bytes_);
+}
+
+}  // namespace engram::memnode

@@ -1,0 +1,200 @@
+#include "memnode/served_tables.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "common/base/rng.h"
+#include "common/base/sha256.h"
+#include "common/obs/log.h"
+
+namespace engram::memnode {
+namespace {
+
+constexpr uint64_t kKnownAnswerSeed = 20261123;
+
+// The first owned row and one anywhere in the owned partitions; none when nothing is owned.
+std::vector<uint64_t> RowsToTell(const LayerPlan& layer, uint64_t seed) {
+  if (layer.owned.empty()) return {};
+  Rng rng(seed);
+  const uint32_t partition = layer.owned[rng.NextBelow(layer.owned.size())];
+  const uint64_t row = rng.NextBelow(layer.cut.RowCount(partition));
+  return {layer.cut.FirstRow(layer.owned.front()), layer.cut.FirstRow(partition) + row};
+}
+
+std::string NameOf(const table::TableIdentity& identity) {
+  return fmt::format("model={} version={}", identity.model, identity.version);
+}
+
+}  // namespace
+
+ServedTables::ServedTables(table::TableIdentity identity, TablePlan plan, obs::Metrics& metrics)
+    : identity_(std::move(identity)), plan_(std::move(plan)) {
+  for (const LayerPlan& layer : plan_.layers) {
+    rows_served_.push_back(&metrics.GetCounter("engram_memnode_rows_served_total", "Rows sent",
+                                               {{"model", identity_.model},
+                                                {"version", identity_.version},
+                                                {"layer", std::to_string(layer.layer_id)}}));
+  }
+}
+
+ServedTables::~ServedTables() {
+  stop_ = true;
+  if (loader_.joinable()) loader_.join();
+}
+
+Result<std::shared_ptr<ServedTables>> ServedTables::InMemory(table::TableIdentity identity,
+                                                             TablePlan plan,
+                                                             std::shared_ptr<const Arena> arena,
+                                                             obs::Metrics& metrics) {
+  std::shared_ptr<ServedTables> tables(
+      new ServedTables(std::move(identity), std::move(plan), metrics));
+  tables->arena_ = std::move(arena);
+  tables->memory_bytes_ = tables->arena_->size_bytes();
+  tables->complete_ = true;
+  RETURN_IF_ERROR(tables->ShareLocally());
+  RETURN_IF_ERROR(tables->ChooseKnownAnswers());
+  return tables;
+}
+
+Result<std::shared_ptr<ServedTables>> ServedTables::Open(RowStore& store, Manifest manifest,
+                                                         const OpenTablesOptions& options,
+                                                         obs::Metrics& metrics) {
+  ASSIGN_OR_RETURN(TablePlan plan, MakePlan(manifest.identity, options.map, options.member));
+  if (!Covers(manifest, plan)) {
+    return FailedPrecondition(fmt::format(
+        "version {} of {} was imported for members [{}] and lacks partitions that {} owns among "
+        "[{}]: import it again from its folder",
+        manifest.identity.version, manifest.identity.model, fmt::join(manifest.map.members, ", "),
+        options.member, fmt::join(options.map.members, ", ")));
+  }
+  const uint64_t share_bytes = plan.Map().size_bytes();
+  std::shared_ptr<ServedTables> tables(
+      new ServedTables(manifest.identity, std::move(plan), metrics));
+  ASSIGN_OR_RETURN(tables->reader_,
+                   TableReader::Open(store, std::move(manifest), options.on_damage));
+  const bool all = options.memory_bytes == 0 || options.memory_bytes >= share_bytes;
+  RETURN_IF_ERROR(all ? tables->LoadAll(options, store) : tables->LoadSome(options, store));
+  RETURN_IF_ERROR(tables->ChooseKnownAnswers());
+  return tables;
+}
+
+PartitionLoadOptions ServedTables::LoadOptions(const OpenTablesOptions& options) {
+  PartitionLoadOptions load;
+  load.threads = options.load_threads;
+  load.repair = options.repair;
+  load.cancelled = [this] { return stop_.load(); };
+  return load;
+}
+
+Status ServedTables::LoadAll(const OpenTablesOptions& options, RowStore&) {
+  ASSIGN_OR_RETURN(Arena allocated, Arena::Allocate(plan_, options.arena));
+  const auto arena = std::make_shared<Arena>(std::move(allocated));
+  arena_ = arena;
+  memory_bytes_ = arena->size_bytes();
+  RETURN_IF_ERROR(ShareLocally());
+  std::vector<PartitionPlace> places = OwnedPartitions(plan_);
+  for (PartitionPlace& place : places) {
+    place.stored = arena->PartitionRows(place.layer_index, place.partition);
+  }
+  if (!options.serve_while_loading) {
+    RETURN_IF_ERROR(LoadPartitions(*reader_, places, LoadOptions(options)));
+    complete_ = true;
+    return OkStatus();
+  }
+  TierOptions tier = options.tier;
+  tier.pinned.clear();  // everything will be in memory
+  ASSIGN_OR_RETURN(tier_, Tier::Open(*reader_, plan_, tier));
+  LoadInBackground(std::move(places), LoadOptions(options));
+  return OkStatus();
+}
+
+void ServedTables::LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load) {
+  load.on_loaded = [this](const PartitionPlace& place) {
+    tier_->residency().Publish(place.layer_index, place.partition, place.stored);
+  };
+  loader_ = std::thread([this, places = std::move(places), load = std::move(load)] {
+    const Status loaded = LoadPartitions(*reader_, places, load);
+    if (loaded.ok()) {
+      complete_ = true;
+      obs::LogInfo(fmt::format("all rows are in memory {}", NameOf(identity_)));
+    } else if (loaded.code() != Code::kCancelled) {
+      obs::LogError(fmt::format("loading ended, rows are read from the store from now on {} why={}",
+                                NameOf(identity_), loaded.message()));
+    }
+  });
+}
+
+Status ServedTables::LoadSome(const OpenTablesOptions& options, RowStore& store) {
+  TierOptions tier = options.tier;
+  tier.pages = options.arena.pages;
+  tier.load = LoadOptions(options);
+  tier.cache_bytes = std::min(tier.cache_bytes, options.memory_bytes);
+  tier.pinned_bytes_max = (options.memory_bytes - tier.cache_bytes) / 2;
+  ASSIGN_OR_RETURN(tier_, Tier::Open(*reader_, plan_, tier));
+  const uint64_t rest =
+      options.memory_bytes - std::min(options.memory_bytes, tier_->memory_bytes());
+  if (options.serve_while_loading) {
+    loader_ = std::thread([this, &store, rest, period = options.balance_period] {
+      const Status filled = tier_->FillMemory(store, rest);
+      if (!filled.ok() && filled.code() != Code::kCancelled) {
+        obs::LogError(fmt::format("loading ended {} why={}", NameOf(identity_), filled.message()));
+      }
+      if (!stop_) tier_->KeepBalanced(store, period);
+    });
+  } else {
+    RETURN_IF_ERROR(tier_->FillMemory(store, rest));
+    tier_->KeepBalanced(store, options.balance_period);
+  }
+  memory_bytes_ = options.memory_bytes;
+  return OkStatus();
+}
+
+Status ServedTables::ShareLocally() {
+  if (arena_->shared_fd() < 0) return OkStatus();
+  ASSIGN_OR_RETURN(local_, net::FdServer::Start(arena_->shared_fd()));
+  return OkStatus();
+}
+
+std::shared_lock<std::shared_mutex> ServedTables::Use() const {
+  return complete() ? std::shared_lock<std::shared_mutex>() : tier_->residency().Use();
+}
+
+Status ServedTables::Find(uint32_t layer_index, std::span<const uint64_t> rows,
+                          std::span<const std::byte*> addresses) const {
+  if (complete()) return arena_->Find(layer_index, rows, addresses);
+  return tier_->Find(layer_index, rows, addresses);
+}
+
+Status ServedTables::ReadRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const {
+  CHECK_EQ(out.size(), row_bytes());
+  {
+    const auto in_use = Use();
+    const std::byte* address = nullptr;
+    RETURN_IF_ERROR(Find(layer_index, {&row, 1}, {&address, 1}));
+    if (address != nullptr) {
+      std::copy_n(address, out.size(), out.data());
+      return OkStatus();
+    }
+  }
+  std::string scratch;
+  const uint64_t page = reader_->PageOfRow(layer_index, row);
+  ASSIGN_OR_RETURN(const auto rows, reader_->ReadPage(layer_index, page, &scratch));
+  const uint64_t index = row - reader_->FirstRowOfPage(layer_index, page);
+  std::copy_n(rows.data() + index * out.size(), out.size(), out.data());
+  return OkStatus();
+}
+
+Status ServedTables::ChooseKnownAnswers() {
+  std::vector<std::byte> bytes(row_bytes());
+  for (uint32_t i = 0; i < layer_count(); ++i) {
+    for (const uint64_t row : RowsToTell(plan_.layers[i], kKnownAnswerSeed + i)) {
+      RETURN_IF_ERROR(ReadRow(i, row, bytes));
+      Sha256 hash;
+      hash.Update(bytes);
+      known_answers_.push_back({.layer_index = i, .row = row, .sha256_hex = ToHex(hash.Finish())});
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace engram::memnode

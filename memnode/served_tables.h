@@ -1,0 +1,113 @@
+// One version of a model as a node serves it. Sessions share it: a version that is no longer
+// current lives until its last reader has left.
+//
+// Immutable to its readers; any thread.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/net/control.h"
+#include "common/net/fd_passing.h"
+#include "common/obs/metrics.h"
+#include "common/table/identity.h"
+#include "common/table/row_check.h"
+#include "memnode/arena.h"
+#include "memnode/table_plan.h"
+#include "memnode/table_reader.h"
+#include "memnode/tier.h"
+
+namespace engram::memnode {
+
+struct OpenTablesOptions {
+  table::ClusterMap map;
+  std::string member;
+  ArenaOptions arena;
+  // For the rows; 0: whatever the share needs. With less than that, the rest is read from the
+  // store.
+  uint64_t memory_bytes = 0;
+  bool serve_while_loading = false;
+  TierOptions tier;
+  Nanos balance_period = std::chrono::seconds(10);
+  TableReader::OnDamage on_damage;
+  int load_threads = 0;  // 0: one a CPU
+  // Repairs a damaged partition in the store while loading; null: damage is an error.
+  std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
+};
+
+class ServedTables {
+ public:
+  // Loads a complete table set of the store, which outlives it. Returns when the rows that have
+  // room are in memory and verified, or, serving while loading, at once. Errors: TableReader's,
+  // Arena's; FAILED_PRECONDITION when the store lacks partitions that this member owns.
+  static Result<std::shared_ptr<ServedTables>> Open(RowStore& store, Manifest manifest,
+                                                    const OpenTablesOptions& options,
+                                                    obs::Metrics& metrics);
+  // Every row is in `arena`, laid out by plan.Map().
+  static Result<std::shared_ptr<ServedTables>> InMemory(table::TableIdentity identity,
+                                                        TablePlan plan,
+                                                        std::shared_ptr<const Arena> arena,
+                                                        obs::Metrics& metrics);
+  ~ServedTables();
+
+  const table::TableIdentity& identity() const { return identity_; }
+  const TablePlan& plan() const { return plan_; }
+  uint32_t layer_count() const { return static_cast<uint32_t>(plan_.layers.size()); }
+  uint32_t row_bytes() const { return plan_.row_bytes; }
+  uint32_t stored_row_bytes() const { return table::StoredRowBytes(plan_.row_bytes); }
+
+  // Every row is in memory; stays true once it is.
+  bool complete() const { return complete_.load(std::memory_order_acquire); }
+  // The memory itself, null unless complete.
+  const Arena* arena() const { return complete() ? arena_.get() : nullptr; }
+  Tier* tier() const { return tier_.get(); }
+
+  // To be held while addresses are in use.
+  std::shared_lock<std::shared_mutex> Use() const;
+  // Where each stored row lies, null for a row that is not in memory. Errors as ArenaMap::Find.
+  Status Find(uint32_t layer_index, std::span<const uint64_t> rows,
+              std::span<const std::byte*> addresses) const;
+  // One row without its check, wherever it is; may block for a disk read.
+  Status ReadRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const;
+
+  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
+  // Where clients of this host get the memory from; null when it is not shared or not complete.
+  net::FdServer* local() const { return complete() ? local_.get() : nullptr; }
+  void CountRows(uint32_t layer_index, uint32_t count) const {
+    rows_served_[layer_index]->Add(count);
+  }
+  uint64_t memory_bytes() const { return memory_bytes_; }
+
+ private:
+  ServedTables(table::TableIdentity identity, TablePlan plan, obs::Metrics& metrics);
+  Status LoadAll(const OpenTablesOptions& options, RowStore& store);
+  Status LoadSome(const OpenTablesOptions& options, RowStore& store);
+  PartitionLoadOptions LoadOptions(const OpenTablesOptions& options);
+  void LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load);
+  Status ChooseKnownAnswers();
+  Status ShareLocally();
+
+  const table::TableIdentity identity_;
+  const TablePlan plan_;
+  std::vector<obs::Counter*> rows_served_;  // by layer
+  std::shared_ptr<const Arena> arena_;      // null: less memory than the share
+  std::unique_ptr<TableReader> reader_;     // null: no store
+  std::unique_ptr<Tier> tier_;              // null: complete from the start
+  std::unique_ptr<net::FdServer> local_;
+  std::vector<net::KnownAnswer> known_answers_;
+  uint64_t memory_bytes_ = 0;
+  std::atomic<bool> complete_ = false;
+  std::atomic<bool> stop_ = false;
+  std::thread loader_;  // serving while loading
+};
+
+}  // namespace engram::memnode
