@@ -7,7 +7,7 @@
 namespace engram::memnode {
 
 Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
-  for (const auto encoding : {table::RowEncoding::kBf16, table::RowEncoding::kFp8Scaled}) {
+  for (const table::RowEncoding encoding : table::kRowEncodings) {
     if (table::RowEncodingName(encoding) == identity.row_encoding) {
       return table::RowFormat{encoding, static_cast<int>(identity.head_dim)};
     }

@@ -1,8 +1,7 @@
 // The Engram tables inside a safetensors checkpoint: found by name, checked against the config,
 // read as wire rows. Used by the in-process source (local_table.h) and by the memory node's loader.
 //
-// Names: model.layers.{id}.engram.embed.weight (BF16, or F8_E4M3 with .embed.scale), or the same
-// without "model.".
+// Names: table_parts.h.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/client/table_parts.h"
 #include "common/io/safetensors.h"
 #include "common/table/engram_config.h"
 #include "common/table/layout.h"
@@ -39,16 +39,9 @@ class CheckpointTables {
   void CopyRows(uint32_t layer_index, uint64_t first_row, uint64_t count, std::byte* out) const;
 
  private:
-  struct Table {
-    int layer_id = 0;
-    uint64_t rows = 0;
-    const std::byte* weight = nullptr;  // [rows, weight_bytes]
-    const std::byte* scale = nullptr;   // [rows, scale_bytes]; null for bf16
-  };
+  const io::Checkpoint* checkpoint_ = nullptr;
   table::RowFormat row_format_;
-  size_t weight_bytes_ = 0;  // of one row
-  size_t scale_bytes_ = 0;
-  std::vector<Table> tables_;
+  std::vector<TableParts> tables_;
 };
 
 // The encoding the rows have: from the checkpoint's tables where it has them, else what the

@@ -5,10 +5,17 @@
 #include <filesystem>
 
 #include "common/client/checkpoint_tables.h"
+#include "common/client/table_parts.h"
 #include "common/io/json.h"
+#include "common/io/safetensors.h"
+#include "common/text/tokenizer.h"
 
 namespace engram::client {
 namespace {
+
+// 16 rows a position: orders 2 and 3, 8 heads each (engram.md section 7).
+constexpr int kPleOrders = 3;
+constexpr int kPleHeads = 8;
 
 // The tokenizer's raw vocabulary, which sizes the token map; 0 when the config does not say.
 Result<uint64_t> RawVocabSize(const std::string& config_path) {
@@ -27,7 +34,52 @@ Result<uint64_t> RawVocabSize(const std::string& config_path) {
   return static_cast<uint64_t>(size);
 }
 
+Result<table::VocabMap> LoadTokenMap(const std::string& model_dir, uint64_t raw_vocab_size,
+                                     const table::EngramConfig& config) {
+  const std::string map_path = model_dir + "/engram_token_map.bin";
+  const std::string tokenizer_path = model_dir + "/tokenizer.json";
+  if (std::filesystem::exists(map_path) || !std::filesystem::exists(tokenizer_path)) {
+    return table::VocabMap::Load(map_path, raw_vocab_size, config.compressed_vocab_size);
+  }
+  ASSIGN_OR_RETURN(table::VocabMap map, MapOfTokenizer(tokenizer_path));
+  if (config.compressed_vocab_size != 0 && map.compressed_size() != config.compressed_vocab_size) {
+    return InvalidArgument(fmt::format(
+        "{} compresses to {} tokens, but engram_compressed_vocab_size is {}: every row would be "
+        "another one; put the model's own engram_token_map.bin beside it",
+        tokenizer_path, map.compressed_size(), config.compressed_vocab_size));
+  }
+  return map;
+}
+
+// Rows by number: no primes, no multipliers.
+Result<table::TableLayout> PleLayout(const io::Checkpoint& checkpoint,
+                                     const table::EngramConfig& config) {
+  ASSIGN_OR_RETURN(const auto tables, FindTableParts(checkpoint, config.layer_ids, 0));
+  table::TableLayout layout;
+  layout.max_ngram_size = kPleOrders;
+  layout.heads_per_order = kPleHeads;
+  layout.row_format = tables[0].format;
+  for (const TableParts& parts : tables) {
+    table::LayerLayout layer;
+    layer.layer_id = parts.layer_id;
+    layer.total_rows = parts.rows;
+    layout.layers.push_back(std::move(layer));
+  }
+  return layout;
+}
+
 }  // namespace
+
+Result<table::VocabMap> MapOfTokenizer(const std::string& tokenizer_json_path) {
+  ASSIGN_OR_RETURN(const text::Tokenizer tokenizer, text::Tokenizer::Load(tokenizer_json_path));
+  std::vector<table::VocabMap::TokenText> tokens;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    ASSIGN_OR_RETURN(const std::string bytes, tokenizer.Decode({&id, 1}));
+    ASSIGN_OR_RETURN(std::string raw, tokenizer.RawToken(id));
+    tokens.push_back({text::ReplaceInvalidUtf8(bytes), std::move(raw)});
+  }
+  return table::VocabMap::Build(tokens);
+}
 
 std::string FolderName(const std::string& path) {
   std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
@@ -50,14 +102,21 @@ Result<ModelTables> LoadModelTables(const std::string& model_dir, std::string mo
                     "memory nodes",
                     config_path));
   }
-  ASSIGN_OR_RETURN(const uint64_t raw_vocab_size, RawVocabSize(config_path));
-  ASSIGN_OR_RETURN(tables.map,
-                   table::VocabMap::Load(model_dir + "/engram_token_map.bin", raw_vocab_size,
-                                         tables.config.compressed_vocab_size));
-  ASSIGN_OR_RETURN(const int64_t pad, tables.map.Compress(tables.config.pad_id));
-  ASSIGN_OR_RETURN(const table::RowEncoding encoding, DetectEncoding(nullptr, tables.config));
-  ASSIGN_OR_RETURN(tables.layout,
-                   table::MakeLayout(tables.config, tables.map.compressed_size(), pad, encoding));
+  const Result<io::Checkpoint> checkpoint = io::Checkpoint::Open(model_dir);
+  if (!checkpoint.ok() && (tables.config.ple || checkpoint.status().code() != Code::kNotFound)) {
+    return checkpoint.status();
+  }
+  if (tables.config.ple) {
+    ASSIGN_OR_RETURN(tables.layout, PleLayout(*checkpoint, tables.config));
+  } else {
+    ASSIGN_OR_RETURN(const uint64_t raw_vocab_size, RawVocabSize(config_path));
+    ASSIGN_OR_RETURN(tables.map, LoadTokenMap(model_dir, raw_vocab_size, tables.config));
+    ASSIGN_OR_RETURN(const int64_t pad, tables.map.Compress(tables.config.pad_id));
+    ASSIGN_OR_RETURN(const table::RowEncoding encoding,
+                     DetectEncoding(checkpoint.ok() ? &*checkpoint : nullptr, tables.config));
+    ASSIGN_OR_RETURN(tables.layout,
+                     table::MakeLayout(tables.config, tables.map.compressed_size(), pad, encoding));
+  }
   if (model_name.empty()) model_name = FolderName(model_dir);
   tables.identity = table::MakeIdentity(tables.layout, std::move(model_name), std::move(version));
   return tables;

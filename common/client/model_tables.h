@@ -1,5 +1,8 @@
-// A model folder as a table set: config.json and engram_token_map.bin become layout and identity.
-// Both programs call this, so that they cannot disagree. Reads no tensor.
+// A model folder as a table set: config.json, the token map and the tensors' headers become layout
+// and identity. Both programs call this, so that they cannot disagree. Reads no tensor.
+//
+// The token map is engram_token_map.bin, or, in a folder as its makers ship it, built from
+// tokenizer.json (about a second). A folder without tensors is taken at its config's word.
 #pragma once
 
 #include <string>
@@ -14,7 +17,7 @@ namespace engram::client {
 
 struct ModelTables {
   table::EngramConfig config;
-  table::VocabMap map;
+  table::VocabMap map;  // empty for rows that are asked for by number (layout.can_hash() false)
   table::TableLayout layout;
   table::TableIdentity identity;  // content digest empty
 };
@@ -23,6 +26,9 @@ struct ModelTables {
 // FAILED_PRECONDITION when the config has no Engram layers.
 Result<ModelTables> LoadModelTables(const std::string& model_dir, std::string model_name,
                                     std::string version);
+
+// The token map of a tokenizer.json (engram.md section 1).
+Result<table::VocabMap> MapOfTokenizer(const std::string& tokenizer_json_path);
 
 // The last component of a path, also when it ends in slashes.
 std::string FolderName(const std::string& path);

@@ -28,6 +28,8 @@ class TableSource {
   // UNAVAILABLE: the disk could not read it.
   virtual Status ReadRows(uint32_t layer_index, uint64_t first, uint64_t count,
                           std::byte* out) const = 0;
+  // Sizes and times of the shards in use: an import that is resumed must find the same.
+  virtual std::string Fingerprint() const = 0;
   // FAILED_PRECONDITION names the first shard that changed since Open (size, time or file). To be
   // asked after the last row.
   virtual Status CheckUnchanged() const = 0;

@@ -47,6 +47,12 @@ class Checkpoint {
   const std::string& directory() const { return directory_; }
   const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
   bool Has(std::string_view name) const { return tensors_.contains(name); }
+  // The bytes of one of tensors().
+  std::span<const std::byte> Bytes(const TensorInfo& info) const {
+    return files_[info.file_index].bytes().subspan(info.file_offset, info.size_bytes);
+  }
+  // The file one of tensors() lies in.
+  const std::string& PathOf(const TensorInfo& info) const { return files_[info.file_index].path(); }
   // NOT_FOUND names the tensor and the folder.
   Result<TensorView> Get(std::string_view name) const;
   // Also refuses another shape or a dtype outside `allowed`, naming both.

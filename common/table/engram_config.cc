@@ -126,6 +126,30 @@ Status ReadLayerIds(const Keys& keys, EngramConfig& config) {
   return OkStatus();
 }
 
+// Their ids count from 1.
+Status ReadPleLayerIds(const json::object& object, EngramConfig& config) {
+  constexpr std::string_view kKey = "ple_layer_ids";
+  const json::value* value = object.if_contains(kKey);
+  if (const json::value* text = object.if_contains("text_config");
+      value == nullptr && text != nullptr && text->is_object()) {
+    value = text->get_object().if_contains(kKey);
+  }
+  if (value == nullptr || value->is_null()) return OkStatus();
+  if (!value->is_array() || value->get_array().size() > kEngramLayersMax) {
+    return Wrong(kKey, *value, fmt::format("a list of at most {} layers", kEngramLayersMax));
+  }
+  for (const json::value& item : value->get_array()) {
+    int layer_id = 0;
+    RETURN_IF_ERROR(Keys::ReadInteger(kKey, item, 1, kLayerIdMax, layer_id));
+    if (!config.layer_ids.empty() && layer_id - 1 <= config.layer_ids.back()) {
+      return Wrong(kKey, *value, "ascending layers");
+    }
+    config.layer_ids.push_back(layer_id - 1);
+  }
+  config.ple = !config.layer_ids.empty();
+  return OkStatus();
+}
+
 Status ReadVocabSizes(const Keys& keys, EngramConfig& config) {
   constexpr std::string_view kKey = "engram_vocab_size";
   constexpr auto kMax = static_cast<int64_t>(kRequestedVocabMax);
@@ -221,7 +245,8 @@ Result<EngramConfig> ParseEngramConfig(const json::object& object) {
   ASSIGN_OR_RETURN(const Keys keys, Keys::Collect(object));
   EngramConfig config;
   RETURN_IF_ERROR(ReadLayerIds(keys, config));
-  if (config.layer_ids.empty()) return config;
+  if (config.layer_ids.empty()) RETURN_IF_ERROR(ReadPleLayerIds(object, config));
+  if (config.layer_ids.empty() || config.ple) return config;
   RETURN_IF_ERROR(
       keys.Require("engram_max_ngram_size", 2, kMaxNgramSizeMax, config.max_ngram_size));
   RETURN_IF_ERROR(keys.Require("engram_n_heads", 1, kHeadsMax, config.heads_per_order));

@@ -40,6 +40,9 @@ struct EngramConfig {
   // requested vocabulary of an order, or the requested rows of a layer.
   std::vector<uint64_t> declared_rows;
   bool declared_rows_per_layer = false;  // it was a list
+  // Qwen's per-layer embeddings (ple_layer_ids, which count from 1): rows by number only. Their
+  // hashing is not known here, and sizes come from the tensors.
+  bool ple = false;
 
   int order_count() const { return max_ngram_size - 1; }
   int rows_per_position() const { return order_count() * heads_per_order; }  // H
@@ -48,8 +51,8 @@ struct EngramConfig {
 
 // Reads the keys at top level or under "text_config"; null is the same as absent. An object without
 // engram_layer_ids, or with an empty list, gives layer_ids empty. The variant is "paper" unless
-// engram_variant says "v41". INVALID_ARGUMENT names the key and the value; an unknown engram_* key
-// is refused.
+// engram_variant says "v41". ple_layer_ids instead gives layer_ids and `ple`. INVALID_ARGUMENT
+// names the key and the value; an unknown engram_* key is refused.
 Result<EngramConfig> ParseEngramConfig(const json::object& config);
 Result<EngramConfig> LoadEngramConfig(const std::string& config_json_path);
 

@@ -104,6 +104,8 @@ std::string_view RowEncodingName(RowEncoding encoding) {
       return "bf16";
     case RowEncoding::kFp8Scaled:
       return "fp8_e4m3_ue8m0";
+    case RowEncoding::kFp8:
+      return "fp8_e4m3";
   }
   return "?";
 }
@@ -125,6 +127,11 @@ Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_v
                                int64_t pad_compressed, RowEncoding encoding) {
   if (config.layer_ids.empty()) {
     return InvalidArgument("the config has no Engram layers (engram_layer_ids)");
+  }
+  if (config.ple) {
+    return InvalidArgument(
+        "per-layer embeddings (ple_layer_ids) are served by row number: how their rows are hashed "
+        "is not known here");
   }
   CHECK_EQ(config.requested_vocab_sizes.size(), static_cast<size_t>(config.order_count()));
   RETURN_IF_ERROR(CheckVocabulary(config, compressed_vocab_size, pad_compressed));

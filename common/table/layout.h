@@ -17,15 +17,26 @@ namespace engram::table {
 enum class RowEncoding : uint8_t {
   kBf16,       // head_dim bf16 values
   kFp8Scaled,  // head_dim fp8 e4m3 values, then head_dim/32 ue8m0 scales (V4.1: 264 bytes)
+  kFp8,        // head_dim fp8 e4m3 values (Qwen PLE: 160 bytes)
 };
 std::string_view RowEncodingName(RowEncoding encoding);
+inline constexpr RowEncoding kRowEncodings[] = {RowEncoding::kBf16, RowEncoding::kFp8Scaled,
+                                                RowEncoding::kFp8};
 
 struct RowFormat {
   RowEncoding encoding = RowEncoding::kBf16;
   int head_dim = 0;
   uint32_t row_bytes() const {
     const auto dim = static_cast<uint32_t>(head_dim);
-    return encoding == RowEncoding::kBf16 ? dim * 2 : dim + dim / 32;
+    switch (encoding) {
+      case RowEncoding::kBf16:
+        return dim * 2;
+      case RowEncoding::kFp8Scaled:
+        return dim + dim / 32;
+      case RowEncoding::kFp8:
+        return dim;
+    }
+    return 0;
   }
   bool operator==(const RowFormat&) const = default;
 };
@@ -48,6 +59,9 @@ struct TableLayout {
   std::vector<LayerLayout> layers;  // in listed order
   RowFormat row_format;
 
+  // False where the rows are known but not the rule that finds them (Qwen PLE): they are asked for
+  // by number.
+  bool can_hash() const { return !layers.empty() && !layers[0].primes.empty(); }
   int rows_per_position() const { return (max_ngram_size - 1) * heads_per_order; }
 };
 

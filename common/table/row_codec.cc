@@ -55,6 +55,12 @@ void DecodeRow(const RowFormat& format, std::span<const std::byte> row, std::spa
     }
     return;
   }
+  if (format.encoding == RowEncoding::kFp8) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = ToFloat(Fp8E4m3{static_cast<uint8_t>(row[i])});
+    }
+    return;
+  }
   const std::span<const std::byte> scales = row.subspan(values.size());
   for (size_t block = 0; block < scales.size(); ++block) {
     DecodeBlock(row.subspan(block * kScaleBlock, kScaleBlock), scales[block],
@@ -71,10 +77,33 @@ void EncodeRow(const RowFormat& format, std::span<const float> values, std::span
     }
     return;
   }
+  if (format.encoding == RowEncoding::kFp8) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      row[i] = static_cast<std::byte>(ToFp8E4m3(values[i]).bits);
+    }
+    return;
+  }
   const std::span<std::byte> scales = row.subspan(values.size());
   for (size_t block = 0; block < scales.size(); ++block) {
     scales[block] = EncodeBlock(values.subspan(block * kScaleBlock, kScaleBlock),
                                 row.subspan(block * kScaleBlock, kScaleBlock));
+  }
+}
+
+void InterleaveRows(const std::byte* weights, size_t weight_bytes, const std::byte* scales,
+                    size_t scale_bytes, size_t count, std::byte* out) {
+  if (scale_bytes == 8) {  // V4.1: a store, not a call
+    for (size_t i = 0; i < count; ++i, weights += weight_bytes, scales += 8) {
+      std::memcpy(out, weights, weight_bytes);
+      std::memcpy(out + weight_bytes, scales, 8);
+      out += weight_bytes + 8;
+    }
+    return;
+  }
+  for (size_t i = 0; i < count; ++i, weights += weight_bytes, scales += scale_bytes) {
+    std::memcpy(out, weights, weight_bytes);
+    std::memcpy(out + weight_bytes, scales, scale_bytes);
+    out += weight_bytes + scale_bytes;
   }
 }
 

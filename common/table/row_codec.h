@@ -14,4 +14,9 @@ void DecodeRow(const RowFormat& format, std::span<const std::byte> row, std::spa
 // 448.
 void EncodeRow(const RowFormat& format, std::span<const float> values, std::span<std::byte> row);
 
+// Rows as on the wire from weights and scales that lie apart: weight bytes, then scale bytes,
+// `count` times.
+void InterleaveRows(const std::byte* weights, size_t weight_bytes, const std::byte* scales,
+                    size_t scale_bytes, size_t count, std::byte* out);
+
 }  // namespace engram::table

@@ -10,10 +10,10 @@
 #include <map>
 #include <sstream>
 
+#include "common/client/model_tables.h"
 #include "common/table/layout.h"
 #include "common/table/vocab_map.h"
 #include "common/text/bpe_trainer.h"
-#include "common/text/tokenizer.h"
 #include "memnode/ctl/model_preset.h"
 #include "memnode/ctl/model_tensors.h"
 #include "memnode/ctl/shard_writer.h"
@@ -86,15 +86,8 @@ Status WriteTokenizer(const MakeModelOptions& options, int64_t vocab_size) {
 
 // The map is built from the tokenizer as any reader will load it.
 Result<table::VocabMap> WriteTokenMap(const std::string& out) {
-  ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
-                   text::Tokenizer::Load((fs::path(out) / "tokenizer.json").string()));
-  std::vector<table::VocabMap::TokenText> tokens;
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    ASSIGN_OR_RETURN(const std::string bytes, tokenizer.Decode({&id, 1}));
-    ASSIGN_OR_RETURN(std::string raw, tokenizer.RawToken(id));
-    tokens.push_back({text::ReplaceInvalidUtf8(bytes), std::move(raw)});
-  }
-  ASSIGN_OR_RETURN(table::VocabMap map, table::VocabMap::Build(tokens));
+  ASSIGN_OR_RETURN(table::VocabMap map,
+                   client::MapOfTokenizer((fs::path(out) / "tokenizer.json").string()));
   RETURN_IF_ERROR(map.Save((fs::path(out) / "engram_token_map.bin").string()));
   return map;
 }

@@ -42,6 +42,7 @@ class ProceduralSource : public client::TableSource {
     }
     return OkStatus();
   }
+  std::string Fingerprint() const override { return std::to_string(spec_.seed); }
   Status CheckUnchanged() const override { return OkStatus(); }
 
  private:
