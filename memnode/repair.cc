@@ -70,11 +70,10 @@ std::string RepairReport::ToText() const {
   std::string text;
   for (const RepairedFile& file : files) {
     text += fmt::format(
-        "{}rewrote {} pages of version {} layer index {} partitions {}..{}: {} from memory, {} "
+        "{}rewrote {} pages of version {} layer {} partitions {}..{}: {} from memory, {} "
         "from the source, the others were sound",
-        text.empty() ? "" : "; ", file.pages, file.version, file.layer_index,
-        file.partitions.front(), file.partitions.back(), file.pages_from_memory,
-        file.pages_from_source);
+        text.empty() ? "" : "; ", file.pages, file.version, file.layer_id, file.partitions.front(),
+        file.partitions.back(), file.pages_from_memory, file.pages_from_source);
   }
   return text;
 }
@@ -273,6 +272,7 @@ Result<RepairedFile> Repairer::Rebuild::Run(uint32_t partition) {
   file_.table_set = id_;
   file_.version = manifest_.identity.version;
   file_.layer_index = layer_index_;
+  file_.layer_id = manifest_.identity.layers[layer_index_].layer_id;
   std::unique_ptr<PageWriter> writer;
   for (const uint32_t held : manifest_.layers[layer_index_].held) {
     if (held / per_file != file_index || !OwnsAnyOf(held)) continue;

@@ -29,6 +29,7 @@ struct RepairedFile {
   TableSetId table_set = 0;  // whose file it is: the table set asked for, or a base
   std::string version;
   uint32_t layer_index = 0;
+  int layer_id = 0;
   std::vector<uint32_t> partitions;
   uint64_t pages = 0;              // written
   uint64_t pages_from_memory = 0;  // of them; the others were sound

@@ -39,8 +39,9 @@ struct VerifyOptions {
   int threads = 0;       // 0: one a CPU
   double mib_per_s = 0;  // of rows, all threads together; 0: as fast as it goes
   size_t listed_max = 1000;
-  std::function<void(const VerifyProgress&)> on_progress;  // on a worker, about 10 times a second
-  const std::atomic<bool>* cancel = nullptr;               // CANCELLED soon after it is set
+  // On a worker, about 10 times a second.
+  std::function<void(const VerifyProgress&)> on_progress = {};
+  const std::atomic<bool>* cancel = nullptr;  // CANCELLED soon after it is set
 };
 
 struct VerifyReport {
