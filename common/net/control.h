@@ -10,8 +10,12 @@
 //            "settings": "...", "address": "hex",
 //            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...],
 //            and, optional, "transport", "window", "local_socket", "local_token",
-//            "one_sided_key"}}
+//            "one_sided_key", "generation"}}
 //     or    {"refused": {"code": 4, "message": "..."}}     and closes
+//
+// An operator's tool says {"admin": {"command": ...}} instead (admin.h), and gets {"reply": {...}}
+// or
+// {"refused": ...}.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +26,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/io/json.h"
 #include "common/net/security.h"
 #include "common/table/identity.h"
 #include "common/table/placement.h"
@@ -64,16 +69,19 @@ struct Welcome {
   std::string local_socket;   // unix socket name of the shared-memory path
   std::string local_token;    // what to show there; raw bytes (hex on the wire)
   std::string one_sided_key;  // for Transport::OpenMemory; raw bytes (hex), at most 4 KiB
+  uint64_t generation = 0;    // of this version's publication; 0: not published
 };
 
 // Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes
 // "refused"); `on_gone` is called once for each session welcomed, when its connection closes for
-// any reason. Both run on the server's thread.
+// any reason; `on_admin` (may be null: refused) answers a tool. All run on the server's thread, so
+// none may take long.
 class ControlServer {
  public:
   struct Callbacks {
     std::function<Result<Welcome>(const Hello&)> on_hello;
     std::function<void(uint64_t session)> on_gone;
+    std::function<Result<json::object>(const json::object& request)> on_admin = nullptr;
   };
   // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one (see port()).
   static Result<std::unique_ptr<ControlServer>> Start(

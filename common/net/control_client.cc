@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 
+#include "common/net/admin.h"
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_dial.h"
@@ -34,22 +35,34 @@ class SocketControlClient : public ControlClient {
   bool lost_ = false;
 };
 
-Result<std::unique_ptr<ControlClient>> ConnectUntil(const std::string& host, uint16_t port,
-                                                    const Hello& hello, TimePoint deadline,
-                                                    const Security& security) {
+// Dials, passes the challenge, sends one frame and reads the answer's text.
+struct Answered {
+  TcpStream stream;
+  std::string text;
+};
+Result<Answered> Ask(const std::string& host, uint16_t port, const std::string& frame,
+                     TimePoint deadline, const Security& security, const std::string& what) {
   ASSIGN_OR_RETURN(TcpStream stream, DialTcp(host, port, deadline));
   stream.SetOptions(kPeerTimeout);
   RETURN_IF_ERROR(Introduce(stream, security, ChallengePurpose::kControl, RandomEndpointId(),
                             EndpointId{}, deadline));
-  RETURN_IF_ERROR(WriteAll(stream, HelloFrame(hello), deadline, "hello"));
+  RETURN_IF_ERROR(WriteAll(stream, frame, deadline, what));
   std::array<char, kFramePrefixBytes> prefix{};
-  RETURN_IF_ERROR(ReadAll(stream, prefix, deadline, "answer to hello"));
+  RETURN_IF_ERROR(ReadAll(stream, prefix, deadline, "answer to " + what));
   ASSIGN_OR_RETURN(const uint32_t length, FrameLength({prefix.data(), prefix.size()}));
   std::string text(length, '\0');
-  RETURN_IF_ERROR(ReadAll(stream, text, deadline, "answer to hello"));
-  ASSIGN_OR_RETURN(Welcome welcome, ParseAnswer(text));
+  RETURN_IF_ERROR(ReadAll(stream, text, deadline, "answer to " + what));
+  return Answered{std::move(stream), std::move(text)};
+}
+
+Result<std::unique_ptr<ControlClient>> ConnectUntil(const std::string& host, uint16_t port,
+                                                    const Hello& hello, TimePoint deadline,
+                                                    const Security& security) {
+  ASSIGN_OR_RETURN(Answered answered,
+                   Ask(host, port, HelloFrame(hello), deadline, security, "hello"));
+  ASSIGN_OR_RETURN(Welcome welcome, ParseAnswer(answered.text));
   return std::unique_ptr<ControlClient>(
-      std::make_unique<SocketControlClient>(std::move(stream), std::move(welcome)));
+      std::make_unique<SocketControlClient>(std::move(answered.stream), std::move(welcome)));
 }
 
 }  // namespace
@@ -62,6 +75,20 @@ Result<std::unique_ptr<ControlClient>> ControlClient::Connect(const std::string&
                              security == nullptr ? Security() : *security);
   if (client.ok()) return client;
   return client.status().WithContext(fmt::format("memory node {}:{}", host, port));
+}
+
+Result<json::object> CallNode(const std::string& host, uint16_t port, const json::object& request,
+                              Nanos timeout, const Security* security) {
+  const std::string frame = AdminFrame(request);
+  if (frame.size() - kFramePrefixBytes > kControlFrameBytesMax) {
+    return InvalidArgument(
+        fmt::format("a request of {} bytes, at most {} fit", frame.size(), kControlFrameBytesMax));
+  }
+  const Result<Answered> answered = Ask(host, port, frame, Clock::Real().Now() + timeout,
+                                        security == nullptr ? Security() : *security, "request");
+  auto reply = answered.ok() ? ParseReply(answered->text) : Result<json::object>(answered.status());
+  if (reply.ok()) return reply;
+  return reply.status().WithContext(fmt::format("memory node {}:{}", host, port));
 }
 
 Result<HostPort> ParseHostPort(const std::string& text) {

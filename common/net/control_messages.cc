@@ -149,6 +149,9 @@ Status AddOptional(const json::object& object, Welcome* welcome) {
                    GetOptionalRaw(object, "local_token", kLocalTokenBytesMax));
   ASSIGN_OR_RETURN(welcome->one_sided_key,
                    GetOptionalRaw(object, "one_sided_key", kOneSidedKeyBytesMax));
+  if (!object.contains("generation")) return OkStatus();
+  ASSIGN_OR_RETURN(const std::string generation, io::GetString(object, "generation", "welcome"));
+  ASSIGN_OR_RETURN(welcome->generation, NumberOf(generation, 10, "welcome: generation"));
   return OkStatus();
 }
 
@@ -211,6 +214,7 @@ std::string WelcomeFrame(const Welcome& welcome) {
   const auto add = [&](std::string_view key, std::string text) {
     if (!text.empty()) content[key] = std::move(text);
   };
+  if (welcome.generation != 0) add("generation", std::to_string(welcome.generation));
   add("transport", welcome.transport);
   add("local_socket", welcome.local_socket);
   add("local_token", HexOf(welcome.local_token));
@@ -220,6 +224,27 @@ std::string WelcomeFrame(const Welcome& welcome) {
 
 std::string RefusedFrame(const Status& why) {
   return Frame("refused", {{"code", static_cast<int>(why.code())}, {"message", why.message()}});
+}
+
+std::string AdminFrame(const json::object& request) { return Frame("admin", request); }
+
+std::string ReplyFrame(const json::object& reply) { return Frame("reply", reply); }
+
+std::optional<json::object> ParseAdmin(std::string_view text) {
+  const Result<json::value> value = io::ParseJson(text, "admin");
+  if (!value.ok() || !value->is_object()) return std::nullopt;
+  const json::value* request = value->get_object().if_contains("admin");
+  if (request == nullptr || !request->is_object()) return std::nullopt;
+  return request->get_object();
+}
+
+Result<json::object> ParseReply(std::string_view text) {
+  ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "reply"));
+  if (!value.is_object()) return InvalidArgument("reply: not an object");
+  const Result<const json::object*> refused = GetObject(value.get_object(), "refused", "reply");
+  if (refused.ok()) return StatusFromJson(**refused);
+  ASSIGN_OR_RETURN(const json::object* reply, GetObject(value.get_object(), "reply", "reply"));
+  return *reply;
 }
 
 Result<uint32_t> FrameLength(std::string_view prefix) {

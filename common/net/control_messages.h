@@ -2,6 +2,7 @@
 // then that many bytes of JSON.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -19,9 +20,11 @@ inline constexpr size_t kNameBytesMax = 64;            // of a transport's kind
 inline constexpr size_t kLocalTokenBytesMax = 64;
 inline constexpr size_t kOneSidedKeyBytesMax = 4096;
 
-// {"hello": ...}, {"welcome": ...}, {"refused": ...} as one frame.
+// {"hello": ...}, {"welcome": ...}, {"admin": ...}, {"reply": ...}, {"refused": ...} as one frame.
 std::string HelloFrame(const Hello& hello);
 std::string WelcomeFrame(const Welcome& welcome);
+std::string AdminFrame(const json::object& request);
+std::string ReplyFrame(const json::object& reply);
 std::string RefusedFrame(const Status& why);
 
 // The length a frame's first four bytes announce; INVALID_ARGUMENT when 0 or over
@@ -30,6 +33,10 @@ Result<uint32_t> FrameLength(std::string_view prefix);
 
 // The text inside a frame. INVALID_ARGUMENT names the key at fault.
 Result<Hello> ParseHello(std::string_view text);
+// The request of an admin message; nullopt when the text is none (but, say, a hello).
+std::optional<json::object> ParseAdmin(std::string_view text);
+// The reply, or the refusal as the node's own status.
+Result<json::object> ParseReply(std::string_view text);
 // A refusal comes back as the node's own status.
 Result<Welcome> ParseAnswer(std::string_view text);
 

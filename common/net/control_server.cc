@@ -6,8 +6,10 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
@@ -108,14 +110,21 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void Answer() {
-    const Result<Hello> hello = ParseHello(text_);
-    text_.clear();
-    text_.shrink_to_fit();
+    const std::string text = std::exchange(text_, {});
+    step_ = Step::kAnswer;
+    if (const std::optional<json::object> request = ParseAdmin(text)) {
+      const Result<json::object> reply =
+          context_->callbacks.on_admin
+              ? context_->callbacks.on_admin(*request)
+              : Result<json::object>(InvalidArgument("nothing can be administered here"));
+      answer_ = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
+      return;
+    }
+    const Result<Hello> hello = ParseHello(text);
     const Result<Welcome> welcome =
         hello.ok() ? context_->callbacks.on_hello(*hello) : Result<Welcome>(hello.status());
     if (welcome.ok()) session_ = welcome->session;
     answer_ = welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status());
-    step_ = Step::kAnswer;
   }
 
   bool Write() {

@@ -47,6 +47,17 @@ void CheckAnswer(std::string_view text) {
   CHECK(WelcomeFrame(*again) == frame);
 }
 
+void CheckAdmin(std::string_view text) {
+  const std::optional<json::object> request = ParseAdmin(text);
+  if (request.has_value()) {
+    const std::optional<json::object> again = ParseAdmin(TextOf(AdminFrame(*request)));
+    CHECK(again.has_value());
+    CHECK(AdminFrame(*again) == AdminFrame(*request));
+  }
+  const Result<json::object> reply = ParseReply(text);
+  if (reply.ok()) CHECK(ParseReply(TextOf(ReplyFrame(*reply))).ok());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -57,5 +68,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   CheckHello(text);
   CheckAnswer(text);
+  CheckAdmin(text);
   return 0;
 }

@@ -1,0 +1,20 @@
+// A tool's calls to a memory node, over its control port: the same challenge and TLS as a client's
+// connection, then one request and one reply. Commands: memnode/admin_service.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "common/net/security.h"
+
+namespace engram::net {
+
+// UNAVAILABLE, DEADLINE_EXCEEDED: the node; else the node's own refusal. All name the node.
+// INVALID_ARGUMENT when the request does not fit a frame.
+Result<json::object> CallNode(const std::string& host, uint16_t port, const json::object& request,
+                              Nanos timeout, const Security* security = nullptr);
+
+}  // namespace engram::net
