@@ -123,8 +123,7 @@ std::vector<int64_t> LayerMultipliers(uint64_t seed, int layer_id, uint64_t comp
   return multipliers;
 }
 
-Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_vocab_size,
-                               int64_t pad_compressed, RowEncoding encoding) {
+Status CheckCanHash(const EngramConfig& config) {
   if (config.layer_ids.empty()) {
     return InvalidArgument("the config has no Engram layers (engram_layer_ids)");
   }
@@ -133,6 +132,12 @@ Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_v
         "per-layer embeddings (ple_layer_ids) are served by row number: how their rows are hashed "
         "is not known here");
   }
+  return OkStatus();
+}
+
+Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_vocab_size,
+                               int64_t pad_compressed, RowEncoding encoding) {
+  RETURN_IF_ERROR(CheckCanHash(config));
   CHECK_EQ(config.requested_vocab_sizes.size(), static_cast<size_t>(config.order_count()));
   RETURN_IF_ERROR(CheckVocabulary(config, compressed_vocab_size, pad_compressed));
   if (encoding == RowEncoding::kFp8Scaled && config.head_dim % 32 != 0) {

@@ -70,6 +70,10 @@ struct TableLayout {
 std::vector<int64_t> LayerMultipliers(uint64_t seed, int layer_id, uint64_t compressed_vocab_size,
                                       int count);
 
+// INVALID_ARGUMENT when the config gives no rule that finds rows: no Engram layers, or per-layer
+// embeddings.
+Status CheckCanHash(const EngramConfig& config);
+
 // `compressed_vocab_size` must agree with the config's when that is not 0. `pad_compressed` is the
 // mapped pad id.
 Result<TableLayout> MakeLayout(const EngramConfig& config, uint64_t compressed_vocab_size,

@@ -15,6 +15,7 @@ namespace {
 // Of the released tokenizer's map: the two sizes that the published layouts were computed with.
 constexpr uint64_t kCompressedVocab = 99092;
 constexpr int64_t kPadCompressed = 2;
+constexpr uint64_t kPleShardRows = 2'500'012;
 constexpr double kRowsScaleMin = 1e-6;
 
 constexpr uint64_t kStride = 0x9e3779b97f4a7c15ull;
@@ -30,34 +31,61 @@ uint64_t Word(uint64_t base, uint64_t index) {
   return x ^ (x >> 29);
 }
 
+Status CheckScale(const ProceduralSpec& spec) {
+  if (spec.rows_scale >= kRowsScaleMin && spec.rows_scale <= 1) return OkStatus();
+  return InvalidArgument(
+      fmt::format("procedural rows_scale is {}, must be {}..1", spec.rows_scale, kRowsScaleMin));
+}
+
+uint64_t Scaled(uint64_t rows, double scale) {
+  return static_cast<uint64_t>(std::max(2.0, std::round(static_cast<double>(rows) * scale)));
+}
+
+Result<TableLayout> PleLayout(const ProceduralSpec& spec) {
+  RETURN_IF_ERROR(CheckScale(spec));
+  TableLayout layout;
+  layout.max_ngram_size = 3;
+  layout.heads_per_order = 8;
+  layout.row_format = {spec.layout == "qwen-ple" ? RowEncoding::kBf16 : RowEncoding::kFp8, 160};
+  LayerLayout& layer = layout.layers.emplace_back();
+  layer.layer_id = 1;
+  layer.total_rows = kPleShards * Scaled(kPleShardRows, spec.rows_scale);
+  return layout;
+}
+
 }  // namespace
 
-Result<TableLayout> MakeProceduralLayout(const ProceduralSpec& spec) {
-  if (!(spec.rows_scale >= kRowsScaleMin && spec.rows_scale <= 1)) {
-    return InvalidArgument(
-        fmt::format("procedural rows_scale is {}, must be {}..1", spec.rows_scale, kRowsScaleMin));
-  }
+Result<EngramConfig> MakeProceduralConfig(const ProceduralSpec& spec) {
+  RETURN_IF_ERROR(CheckScale(spec));
   EngramConfig config;
   config.layer_ids = {1, 14};
   config.heads_per_order = 8;
   config.pad_id = kPadCompressed;
-  RowEncoding encoding = RowEncoding::kFp8Scaled;
-  double rows = 0;
+  config.compressed_vocab_size = kCompressedVocab;
+  uint64_t rows = 0;
   if (spec.layout == "v41") {
     config.max_ngram_size = 4;
     config.head_dim = 256;
+    config.variant = Variant::kV41;
     rows = 16'000'000;
   } else if (spec.layout == "paper") {
     config.max_ngram_size = 3;
     config.head_dim = 80;
     rows = 2'262'400;
-    encoding = RowEncoding::kBf16;
   } else {
-    return InvalidArgument(
-        fmt::format("procedural layout \"{}\", must be v41 or paper", spec.layout));
+    return InvalidArgument(fmt::format(
+        "procedural layout \"{}\", must be v41, paper, qwen-ple or qwen-ple-fp8", spec.layout));
   }
-  const auto scaled = static_cast<uint64_t>(std::max(2.0, std::round(rows * spec.rows_scale)));
-  config.requested_vocab_sizes.assign(static_cast<size_t>(config.order_count()), scaled);
+  config.requested_vocab_sizes.assign(static_cast<size_t>(config.order_count()),
+                                      Scaled(rows, spec.rows_scale));
+  return config;
+}
+
+Result<TableLayout> MakeProceduralLayout(const ProceduralSpec& spec) {
+  if (spec.layout == "qwen-ple" || spec.layout == "qwen-ple-fp8") return PleLayout(spec);
+  ASSIGN_OR_RETURN(const EngramConfig config, MakeProceduralConfig(spec));
+  const RowEncoding encoding =
+      config.variant == Variant::kV41 ? RowEncoding::kFp8Scaled : RowEncoding::kBf16;
   return MakeLayout(config, kCompressedVocab, kPadCompressed, encoding);
 }
 
@@ -68,8 +96,7 @@ TableIdentity MakeProceduralIdentity(const ProceduralSpec& spec, const TableLayo
 void FillProceduralRow(const RowFormat& format, uint64_t seed, uint32_t layer_index, uint64_t row,
                        std::span<std::byte> out) {
   CHECK_EQ(out.size(), format.row_bytes());
-  const bool is_fp8 = format.encoding == RowEncoding::kFp8Scaled;
-  const uint64_t mask = is_fp8 ? kFp8Mask : kBf16Mask;
+  const uint64_t mask = format.encoding == RowEncoding::kBf16 ? kBf16Mask : kFp8Mask;
   const uint64_t base = Mix64(seed, layer_index, row);
   std::byte* at = out.data();
   const size_t words = out.size() / sizeof(uint64_t);
@@ -79,7 +106,7 @@ void FillProceduralRow(const RowFormat& format, uint64_t seed, uint32_t layer_in
   }
   const uint64_t last = Word(base, words) & mask;
   std::memcpy(at, &last, out.size() % sizeof(uint64_t));
-  if (!is_fp8) return;
+  if (format.encoding != RowEncoding::kFp8Scaled) return;
   for (std::byte& scale : out.subspan(static_cast<size_t>(format.head_dim))) {
     scale = static_cast<std::byte>(kScaleBase | (static_cast<uint8_t>(scale) & 7));
   }

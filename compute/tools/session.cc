@@ -43,6 +43,7 @@ Status Session::OpenModel(const ComputeConfig& config) {
 
 Status Session::OpenRows(const ComputeConfig& config) {
   if (model_.engram.layer_ids.empty()) return OkStatus();
+  RETURN_IF_ERROR(table::CheckCanHash(model_.engram));
   ASSIGN_OR_RETURN(
       tables_, client::LoadModelTables(config.model_path, config.model_name, config.model_version));
   ASSIGN_OR_RETURN(source_, OpenRowSource(config, *checkpoint_, tables_));

@@ -56,6 +56,9 @@ Result<Input> Prepare(const Options& options) {
   Input input;
   ASSIGN_OR_RETURN(input.live, LiveFlags(options));
   ASSIGN_OR_RETURN(const table::EngramConfig config, table::LoadEngramConfig(options.config_path));
+  if (const Status known = table::CheckCanHash(config); !known.ok()) {
+    return known.WithContext(options.config_path);
+  }
   uint64_t size = options.compressed_vocab_size != 0 ? options.compressed_vocab_size
                                                      : config.compressed_vocab_size;
   std::optional<table::VocabMap> map;

@@ -4,9 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
+#include "common/client/checkpoint_tables.h"
 #include "common/io/json.h"
+#include "common/io/safetensors.h"
 #include "common/table/layout.h"
 
 namespace engram::ctl {
@@ -64,8 +67,22 @@ void PrintTable(const table::TableLayout& layout) {
   }
 }
 
+// Of the tensors beside the config, if there are any that can be read, else what the variant
+// implies.
+table::RowEncoding EncodingOf(const std::string& config_path, const table::EngramConfig& config) {
+  const std::string folder = std::filesystem::absolute(config_path).parent_path();
+  const Result<io::Checkpoint> checkpoint = io::Checkpoint::Open(folder);
+  const auto found = client::DetectEncoding(checkpoint.ok() ? &*checkpoint : nullptr, config);
+  if (found.ok()) return *found;
+  const bool scaled = config.variant == table::Variant::kV41 && config.head_dim % 32 == 0;
+  return scaled ? table::RowEncoding::kFp8Scaled : table::RowEncoding::kBf16;
+}
+
 Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const table::EngramConfig config, table::LoadEngramConfig(options.config_path));
+  if (const Status known = table::CheckCanHash(config); !known.ok()) {
+    return known.WithContext(options.config_path);
+  }
   const uint64_t size = options.compressed_vocab_size != 0 ? options.compressed_vocab_size
                                                            : config.compressed_vocab_size;
   if (size == 0) {
@@ -74,11 +91,9 @@ Status Run(const Options& options) {
                     "--compressed-vocab-size",
                     options.config_path));
   }
-  const bool scaled = config.variant == table::Variant::kV41 && config.head_dim % 32 == 0;
   // No pad id goes into a layout, so none is mapped here.
-  Result<table::TableLayout> layout =
-      table::MakeLayout(config, size, /*pad_compressed=*/0,
-                        scaled ? table::RowEncoding::kFp8Scaled : table::RowEncoding::kBf16);
+  Result<table::TableLayout> layout = table::MakeLayout(config, size, /*pad_compressed=*/0,
+                                                        EncodingOf(options.config_path, config));
   if (!layout.ok()) return layout.status().WithContext(options.config_path);
   if (options.json) {
     fmt::print("{}\n", ToJsonText(*layout));

@@ -3,20 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <sstream>
 
 #include "common/client/model_tables.h"
 #include "common/table/layout.h"
 #include "common/table/vocab_map.h"
 #include "common/text/bpe_trainer.h"
+#include "memnode/ctl/model_folder.h"
 #include "memnode/ctl/model_preset.h"
 #include "memnode/ctl/model_tensors.h"
-#include "memnode/ctl/shard_writer.h"
 
 namespace engram::ctl {
 namespace {
@@ -25,27 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kCorpus = ENGRAM_SOURCE_DIR "/configs/models/corpus.txt";
 constexpr uint64_t kTextBytesMax = 256 << 20;
-
-Status PrepareFolder(const std::string& out, bool force) {
-  if (out.empty()) return InvalidArgument("no folder to write the model to (--out)");
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) return InvalidArgument(fmt::format("cannot create {}: {}", out, error.message()));
-  if (fs::is_empty(out, error)) return OkStatus();
-  if (!force) {
-    return AlreadyExists(
-        fmt::format("{} is not empty; pass --force to replace the model in it", out));
-  }
-  std::vector<fs::path> stale;
-  for (const auto& entry : fs::directory_iterator(out, error)) {
-    const std::string name = entry.path().filename();
-    const bool shard = name.starts_with("model") && name.ends_with(".safetensors");
-    if (shard || name == "config.json") stale.push_back(entry.path());
-  }
-  for (const fs::path& path : stale) fs::remove(path, error);
-  if (error) return InvalidArgument(fmt::format("cannot clear {}: {}", out, error.message()));
-  return OkStatus();
-}
 
 Result<std::string> ReadTexts(const std::vector<std::string>& files) {
   const std::vector<std::string> paths = files.empty() ? std::vector<std::string>{kCorpus} : files;
@@ -67,21 +43,13 @@ Result<std::string> ReadTexts(const std::vector<std::string>& files) {
   return text;
 }
 
-Status WriteTextFile(const fs::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (file) return OkStatus();
-  return InvalidArgument(fmt::format("cannot write {}: {}", path.string(), std::strerror(errno)));
-}
-
 Status WriteTokenizer(const MakeModelOptions& options, int64_t vocab_size) {
   ASSIGN_OR_RETURN(const std::string text, ReadTexts(options.text_files));
   const std::vector<std::string> special = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>",
                                             "<｜▁pad▁｜>"};
   ASSIGN_OR_RETURN(const json::value document,
                    text::TrainTokenizer(text, static_cast<int>(vocab_size), special));
-  return WriteTextFile(fs::path(options.out) / "tokenizer.json", json::serialize(document) + "\n");
+  return WriteBytes(fs::path(options.out) / "tokenizer.json", json::serialize(document) + "\n");
 }
 
 // The map is built from the tokenizer as any reader will load it.
@@ -121,21 +89,6 @@ std::vector<std::vector<ModelTensor>> CutIntoShards(const ModelPreset& preset,
   return shards;
 }
 
-Status WriteShards(const MakeModelOptions& options,
-                   const std::vector<std::vector<ModelTensor>>& shards) {
-  std::map<std::string, std::string> weight_map;
-  uint64_t total_bytes = 0;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    RETURN_IF_ERROR(WriteShard((fs::path(options.out) / name).string(), shards[i], options.seed));
-    for (const ModelTensor& tensor : shards[i]) {
-      weight_map[tensor.declaration.name] = name;
-      total_bytes += tensor.size_bytes();
-    }
-  }
-  return io::WriteSafetensorsIndex(options.out, weight_map, total_bytes);
-}
-
 void Describe(const ModelPreset& preset, const table::TableLayout& layout, size_t shard_count,
               MadeModel& made) {
   for (const ModelTensor& tensor : BackboneTensors(preset)) {
@@ -163,10 +116,10 @@ Status MakeModel(const MakeModelOptions& options, MadeModel* made) {
   ASSIGN_OR_RETURN(const table::TableLayout layout,
                    table::MakeLayout(preset.engram, map.compressed_size(), pad, encoding));
   const auto shards = CutIntoShards(preset, layout);
-  RETURN_IF_ERROR(WriteShards(options, shards));
+  RETURN_IF_ERROR(WriteShards(options.out, shards, options.seed));
   if (made != nullptr) Describe(preset, layout, shards.size(), *made);
-  return WriteTextFile(fs::path(options.out) / "config.json",
-                       json::serialize(ModelConfigJson(preset)) + "\n");
+  return WriteBytes(fs::path(options.out) / "config.json",
+                    json::serialize(ModelConfigJson(preset)) + "\n");
 }
 
 }  // namespace engram::ctl

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,9 +24,19 @@ struct TensorRule {
   float deviation = 1;
 };
 
+// Rows from `first_row` on of a procedural table, or their scales alone.
+struct ProceduralPart {
+  table::RowFormat format;
+  uint64_t seed = 0;
+  uint32_t layer_index = 0;
+  uint64_t first_row = 0;
+  bool scales = false;
+};
+
 struct ModelTensor {
   io::SafetensorsWriter::Declaration declaration;
   TensorRule rule;
+  std::optional<ProceduralPart> procedural = std::nullopt;  // instead of the rule
 
   uint64_t element_count() const;
   uint64_t size_bytes() const;

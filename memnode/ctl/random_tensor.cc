@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/base/rng.h"
+#include "common/table/procedural.h"
 
 namespace engram::ctl {
 namespace {
@@ -74,6 +76,23 @@ void FillScales(uint64_t seed, uint64_t first, std::span<std::byte> out) {
   }
 }
 
+// Bytes from `offset` of the tensor on, which may begin and end within rows.
+void FillProcedural(const ProceduralPart& part, uint64_t offset, std::span<std::byte> out) {
+  std::vector<std::byte> row(part.format.row_bytes());
+  const auto head_dim = static_cast<size_t>(part.format.head_dim);
+  const size_t weight_bytes =
+      part.format.encoding == table::RowEncoding::kBf16 ? 2 * head_dim : head_dim;
+  const auto kept =
+      part.scales ? std::span(row).subspan(weight_bytes) : std::span(row).first(weight_bytes);
+  uint64_t number = part.first_row + offset / kept.size();
+  for (size_t done = 0, at = offset % kept.size(); done < out.size(); at = 0, ++number) {
+    table::FillProceduralRow(part.format, part.seed, part.layer_index, number, row);
+    const size_t some = std::min(kept.size() - at, out.size() - done);
+    std::memcpy(out.data() + done, kept.data() + at, some);
+    done += some;
+  }
+}
+
 }  // namespace
 
 uint64_t TensorSeed(uint64_t seed, std::string_view name) {
@@ -85,6 +104,10 @@ uint64_t TensorSeed(uint64_t seed, std::string_view name) {
 void FillTensor(const ModelTensor& tensor, uint64_t tensor_seed, uint64_t first,
                 std::span<std::byte> out) {
   CHECK_EQ(first % 8, 0u);
+  if (tensor.procedural) {
+    const size_t element_bytes = SizeOf(tensor.declaration.dtype);
+    return FillProcedural(*tensor.procedural, first * element_bytes, out);
+  }
   switch (tensor.rule.kind) {
     case TensorRule::Kind::kNormal:
     case TensorRule::Kind::kDiagonal:

@@ -67,6 +67,9 @@ Result<LoadTables> OpenTables(const TableOptions& options, bool with_reference) 
   ASSIGN_OR_RETURN(
       client::ModelTables model,
       client::LoadModelTables(options.model_dir, options.model_name, options.model_version));
+  if (const Status known = table::CheckCanHash(model.config); !known.ok()) {
+    return known.WithContext(options.model_dir);
+  }
   tables.layout = std::move(model.layout);
   tables.identity = std::move(model.identity);
   tables.map = std::move(model.map);
