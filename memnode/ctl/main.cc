@@ -4,18 +4,22 @@
 #include <cstdio>
 #include <vector>
 
+#include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
 #include "memnode/ctl/layout_command.h"
 #include "memnode/ctl/make_model_command.h"
+#include "memnode/ctl/verify_command.h"
 
 int main(int argc, char** argv) {
   using engram::ctl::Subcommand;
   CLI::App app("Tools for Engram models and their tables", "engramctl");
   app.require_subcommand(1);
   const std::vector<Subcommand> commands = {
+      engram::ctl::AddDumpCommand(app),
       engram::ctl::AddHashCommand(app),
       engram::ctl::AddLayoutCommand(app),
       engram::ctl::AddMakeModelCommand(app),
+      engram::ctl::AddVerifyCommand(app),
   };
   try {
     app.parse(argc, argv);

@@ -1,0 +1,20 @@
+#include "memnode/ctl/store_folder.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "memnode/rocks_store.h"
+
+namespace engram::ctl {
+
+Result<std::unique_ptr<memnode::RowStore>> OpenStoreFolder(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path + "/CURRENT", error)) {
+    return NotFound(
+        fmt::format("--store {} holds no store of a memory node (no file CURRENT in it)", path));
+  }
+  return memnode::OpenRocksStore(path);
+}
+
+}  // namespace engram::ctl

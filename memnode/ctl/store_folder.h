@@ -1,0 +1,15 @@
+// A store's folder as the tools open it: only to be read, and never made.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/base/status.h"
+#include "memnode/row_store.h"
+
+namespace engram::ctl {
+
+// NOT_FOUND when the folder holds no store.
+Result<std::unique_ptr<memnode::RowStore>> OpenStoreFolder(const std::string& path);
+
+}  // namespace engram::ctl
