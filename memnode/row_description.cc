@@ -70,16 +70,16 @@ json::object Describe(const table::TableIdentity& identity, const table::RowForm
       {"row_check", fmt::format("{:08x}", table::RowCheck(place.layer_index, place.row, bytes))},
       {"sha256", ToHex(hash.Finish())},
       {"values", std::move(decoded)},
-      {"partition", partition},
+      {"partition", number(partition)},
       {"first_row_of_partition", number(cut.FirstRow(partition))},
       {"rows_of_partition", number(cut.RowCount(partition))},
       {"page", number(page)},
       {"row_in_page", number(place.row % cut.rows_per_page)},
       {"rows_of_page",
        number(std::min<uint64_t>(cut.rows_per_page, cut.total_rows - page * cut.rows_per_page))},
-      {"first_partition_of_file", first_of_file},
+      {"first_partition_of_file", number(first_of_file)},
       {"last_partition_of_file",
-       std::min<uint32_t>(first_of_file + per_file, cut.partition_count) - 1}};
+       number(std::min<uint32_t>(first_of_file + per_file, cut.partition_count) - 1)}};
 }
 
 // As the page's trailer has it (page.h).

@@ -23,7 +23,7 @@ json::object ToJson(const Manifest& manifest, const VerifyReport& report) {
   json::array damage;
   for (const Damage& found : report.damage) {
     json::object entry = {{"layer_id", report.layers[found.layer_index].layer_id},
-                          {"partition", found.partition},
+                          {"partition", static_cast<int64_t>(found.partition)},
                           {"why", found.why}};
     if (found.page) entry["page"] = static_cast<int64_t>(*found.page);
     damage.push_back(std::move(entry));
