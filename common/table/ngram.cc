@@ -92,4 +92,22 @@ void HashRows(const TableLayout& layout, const LayerLayout& layer, const NgramSt
   }
 }
 
+void HashNgram(const TableLayout& layout, const LayerLayout& layer, std::span<const uint32_t> ngram,
+               std::span<uint64_t> rows) {
+  const auto heads = static_cast<size_t>(layout.heads_per_order);
+  CHECK(ngram.size() >= 2 && ngram.size() <= static_cast<size_t>(layout.max_ngram_size))
+      << ngram.size();
+  CHECK_EQ(rows.size(), heads);
+  uint64_t mix = 0;
+  for (size_t lookback = 0; lookback < ngram.size(); ++lookback) {
+    mix ^= uint64_t{ngram[ngram.size() - 1 - lookback]} *
+           static_cast<uint64_t>(layer.multipliers[lookback]);
+  }
+  const size_t first_column = (ngram.size() - 2) * heads;
+  for (size_t head = 0; head < heads; ++head) {
+    const size_t column = first_column + head;
+    rows[head] = layer.offsets[column] + FloorModulo(mix, layer.primes[column]);
+  }
+}
+
 }  // namespace engram::table

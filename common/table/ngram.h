@@ -46,4 +46,10 @@ void HashRows(const TableLayout& layout, const LayerLayout& layer, const NgramSt
               std::span<const int64_t> ids, std::span<const uint8_t> live,
               std::span<uint64_t> rows);
 
+// The rows of one n-gram alone, those that HashRows gives in the columns of its order: `ngram` is
+// 2..N compressed ids, oldest first, the pad id where it reaches before the start; rows.size() ==
+// K.
+void HashNgram(const TableLayout& layout, const LayerLayout& layer, std::span<const uint32_t> ngram,
+               std::span<uint64_t> rows);
+
 }  // namespace engram::table
