@@ -21,7 +21,12 @@ Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
   auto node = std::unique_ptr<Node>(new Node(config));
   RETURN_IF_ERROR(node->OpenSockets());
   ASSIGN_OR_RETURN(node->tables_, NodeTables::Open(node->config_, node->metrics_));
-  RETURN_IF_ERROR(node->OpenServices(make_transport));
+  const TablesPtr main = node->tables_->TakeMain();
+  if (main != nullptr) {
+    node->identity_ = main->identity();
+    node->plan_ = main->plan();
+  }
+  RETURN_IF_ERROR(node->OpenServices(make_transport, main));
   node->ready_ = true;
   return node;
 }
@@ -45,6 +50,7 @@ Status Node::OpenSockets() {
                                {"/ready", [this] { return Ready(); }},
                                {"/metrics", [this] {
                                   TellCpuSeconds();
+                                  if (ready_) tables_->TellFigures();
                                   return net::HttpResponse{
                                       .content_type = "text/plain; version=0.0.4; charset=utf-8",
                                       .body = metrics_.Text()};
@@ -53,12 +59,14 @@ Status Node::OpenSockets() {
                    net::ControlServer::Start(
                        control.host, control.port,
                        {.on_hello = [this](const net::Hello& hello) { return Welcome(hello); },
-                        .on_gone = [this](uint64_t session) { CloseSession(session); }},
+                        .on_gone = [this](uint64_t session) { CloseSession(session); },
+                        .on_admin = [this](const json::object& request) { return Admin(request); }},
                        security_));
   return OkStatus();
 }
 
-Status Node::OpenServices(const TransportFactory& make_transport) {
+Status Node::OpenServices(const TransportFactory& make_transport, const TablesPtr& main) {
+  const Arena* arena = main == nullptr ? nullptr : main->arena();
   RowServiceOptions options;
   options.epoch = static_cast<uint32_t>(config_.cluster_epoch);
   options.sessions_max = static_cast<size_t>(config_.limits_sessions_max);
@@ -69,8 +77,9 @@ Status Node::OpenServices(const TransportFactory& make_transport) {
     ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                      make_transport ? make_transport() : MakeTransport(worker));
     std::string key;
-    if (const Arena* arena = tables_->main()->arena(); transport->one_sided() && arena != nullptr) {
+    if (transport->one_sided() && arena != nullptr) {
       ASSIGN_OR_RETURN(key, transport->ShareMemory(arena->bytes()));
+      one_sided_tables_ = main;
     }
     if (config_.transport_cpu >= 0) {
       options.cpu = static_cast<int>(config_.transport_cpu + worker);
@@ -122,7 +131,7 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
   if (draining_) return Unavailable("this memory node is shutting down");
   const std::string us = fmt::format("memory node {}", config_.node_name);
-  ASSIGN_OR_RETURN(const NodeTables::Found found,
+  ASSIGN_OR_RETURN(const VersionManager::Found found,
                    tables_->Find(hello.identity.model, hello.identity.version));
   const ServedTables& tables = *found.tables;
   RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables.identity(), us));
@@ -147,12 +156,18 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
   welcome.address = service.address();
   welcome.known_answers = tables.known_answers();
   welcome.window = static_cast<uint32_t>(config_.limits_window);
-  if (found.tables == tables_->main()) welcome.one_sided_key = worker.one_sided_key;
+  if (found.tables == one_sided_tables_) welcome.one_sided_key = worker.one_sided_key;
+  welcome.generation = found.generation;
   if (net::FdServer* local = tables.local(); local != nullptr) {
     ASSIGN_OR_RETURN(welcome.local_token, local->NewToken());
     welcome.local_socket = local->socket_name();
   }
   return welcome;
+}
+
+Result<json::object> Node::Admin(const json::object& request) {
+  if (!ready_) return Unavailable("this memory node is still loading its tables");
+  return tables_->Admin(request);
 }
 
 net::HttpResponse Node::Ready() const {

@@ -41,8 +41,9 @@ class Node {
   // host:port, with the ports chosen.
   std::string control_address() const;
   std::string http_address() const;
-  const table::TableIdentity& identity() const { return tables_->main()->identity(); }
-  const TablePlan& plan() const { return tables_->main()->plan(); }
+  // Of what the config names.
+  const table::TableIdentity& identity() const { return identity_; }
+  const TablePlan& plan() const { return plan_; }
   size_t session_count() const;
 
  private:
@@ -53,11 +54,12 @@ class Node {
 
   explicit Node(const NodeConfig& config) : config_(config) {}
   Status OpenSockets();
-  Status OpenServices(const TransportFactory& make_transport);
+  Status OpenServices(const TransportFactory& make_transport, const TablesPtr& main);
   Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
   const Worker& LeastBusy() const;
   void CloseSession(uint64_t session);
   Result<net::Welcome> Welcome(const net::Hello& hello);
+  Result<json::object> Admin(const json::object& request);
   net::HttpResponse Ready() const;
   void TellCpuSeconds();
 
@@ -66,6 +68,10 @@ class Node {
   obs::Gauge& cpu_seconds_ =
       metrics_.GetGauge("process_cpu_seconds_total", "CPU time of this process, user and system");
   std::unique_ptr<NodeTables> tables_;
+  table::TableIdentity identity_;
+  TablePlan plan_;
+  // Registered with the wires, which read it for as long as they live; null: none does.
+  TablesPtr one_sided_tables_;
   ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
   std::vector<Worker> services_;

@@ -17,7 +17,14 @@ Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
   return tables;
 }
 
-NodeTables::~NodeTables() = default;
+// Jobs end first, then whoever reads in the background; tables that sessions still hold have no
+// store any more, which is why the services end before.
+NodeTables::~NodeTables() {
+  admin_.reset();
+  main_.reset();
+  versions_.reset();
+  scrubber_.reset();
+}
 
 ArenaOptions NodeTables::Memory() const {
   ArenaOptions arena;
@@ -46,17 +53,76 @@ Status NodeTables::OpenStore() {
   request.member = config_.node_name;
   request.import.threads = static_cast<int>(config_.model_import_threads);
   request.import.memory_mib = static_cast<uint64_t>(config_.model_import_memory_mib);
+  request.import.base_version.clear();
+  StartScrubber();
+  ASSIGN_OR_RETURN(versions_, VersionManager::Open(*store_, [this](const Manifest& manifest) {
+                     return Load(manifest);
+                   }));
+  AdminService::Hooks hooks;
+  hooks.changed = [this] { scrubber_->Refresh(); };
+  hooks.damage = [this] { return scrubber_->Bad(); };
+  admin_ = std::make_unique<AdminService>(*versions_, *store_, config_.Map(), config_.node_name,
+                                          std::move(hooks));
+  if (request.model_name.empty()) return OkStatus();  // what the catalog has
   ASSIGN_OR_RETURN(const FoundModel model, FindOrImport(request, *store_));
-  ASSIGN_OR_RETURN(main_, Load(model.manifest));
+  ASSIGN_OR_RETURN(main_, versions_->Adopt(model.manifest, model.imported));
+  scrubber_->Refresh();
   return OkStatus();
 }
 
-OpenTablesOptions NodeTables::TablesOptions(const Manifest&) {
+void NodeTables::StartScrubber() {
+  Repairer::Options repair;
+  repair.read_memory = [this](TableSetId table_set, uint32_t layer_index, uint64_t first,
+                              uint64_t count, std::byte* out) {
+    return CopyFromMemory(table_set, layer_index, first, count, out);
+  };
+  repairer_ = std::make_unique<Repairer>(*store_, std::move(repair));
+  ScrubberOptions scrub;
+  scrub.mib_per_s = static_cast<double>(config_.store_scrub_mib_s);
+  scrubber_ = std::make_unique<Scrubber>(*store_, *repairer_, metrics_, scrub);
+}
+
+std::vector<TablesPtr> NodeTables::Loaded() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<TablesPtr> all;
+  for (const auto& tables : loaded_) {
+    if (TablesPtr alive = tables.lock()) all.push_back(std::move(alive));
+  }
+  return all;
+}
+
+// A verified copy of rows, for repairs.
+bool NodeTables::CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first,
+                                uint64_t count, std::byte* out) const {
+  for (const TablesPtr& tables : Loaded()) {
+    const table::TableIdentity& identity = tables->identity();
+    if (TableSetIdOf(identity.model, identity.version) != table_set) continue;
+    return tables->CopyRows(layer_index, first, {out, count * tables->row_bytes()});
+  }
+  return false;
+}
+
+Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   OpenTablesOptions options;
   options.map = config_.Map();
   options.member = config_.node_name;
   options.arena = Memory();
-  options.memory_bytes = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
+  if (config_.arena_budget_mib > 0) {
+    uint64_t used = 0;
+    for (const TablesPtr& other : Loaded()) used += other->memory_bytes();
+    const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
+    options.memory_bytes = std::max<uint64_t>(budget - std::min(budget, used), 1);
+  }
+  const table::TableIdentity& identity = manifest.identity;
+  const TableSetId id = TableSetIdOf(identity.model, identity.version);
+  options.on_damage = [this, id](uint32_t layer_index, uint64_t page, const Status& why) {
+    obs::LogError(why.message());
+    scrubber_->ReportDamage(id, layer_index, page);
+  };
+  options.repair = [this, model = identity.model, version = identity.version](uint32_t layer_index,
+                                                                              uint32_t partition) {
+    return repairer_->Repair(model, version, layer_index, partition).status();
+  };
   options.serve_while_loading = config_.store_serve_while_loading;
   options.load_threads = static_cast<int>(config_.store_load_threads);
   options.balance_period = std::chrono::seconds(config_.tiers_balance_s);
@@ -65,10 +131,16 @@ OpenTablesOptions NodeTables::TablesOptions(const Manifest&) {
   return options;
 }
 
-Result<std::shared_ptr<const ServedTables>> NodeTables::Load(const Manifest& manifest) {
+Result<TablesPtr> NodeTables::Load(const Manifest& manifest) {
   const TimePoint begin = Clock::Real().Now();
-  ASSIGN_OR_RETURN(const std::shared_ptr<const ServedTables> tables,
-                   ServedTables::Open(*store_, manifest, TablesOptions(manifest), metrics_));
+  ASSIGN_OR_RETURN(const OpenTablesOptions options, TablesOptions(manifest));
+  ASSIGN_OR_RETURN(const TablesPtr tables,
+                   ServedTables::Open(*store_, manifest, options, metrics_));
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(loaded_, [](const auto& other) { return other.expired(); });
+    loaded_.push_back(tables);
+  }
   const std::chrono::duration<double> took = Clock::Real().Now() - begin;
   TellOpen(*tables, took.count());
   return tables;
@@ -88,8 +160,38 @@ void NodeTables::TellOpen(const ServedTables& tables, double seconds) {
       tables.memory_bytes(), tables.complete(), seconds, identity.content_digest));
 }
 
-Result<NodeTables::Found> NodeTables::Find(const std::string&, const std::string&) const {
-  return Found{main_, 0};
+Result<VersionManager::Found> NodeTables::Find(const std::string& model,
+                                               const std::string& version) const {
+  if (versions_ == nullptr) return VersionManager::Found{main_, 0};
+  return versions_->Find(model, version);
+}
+
+Result<json::object> NodeTables::Admin(const json::object& request) {
+  if (admin_ == nullptr) {
+    return FailedPrecondition("this node serves procedural tables: there is nothing to administer");
+  }
+  return admin_->Call(request);
+}
+
+void NodeTables::TellFigures() {
+  for (const TablesPtr& tables : Loaded()) {
+    if (tables->tier() == nullptr) continue;
+    const Tier::Figures figures = tables->tier()->figures();
+    const table::TableIdentity& identity = tables->identity();
+    const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};
+    const auto tell = [&](const char* name, const char* help, uint64_t value) {
+      metrics_.GetGauge(name, help, labels).Set(static_cast<double>(value));
+    };
+    tell("engram_memnode_resident_partitions", "Partitions in memory", figures.resident_partitions);
+    tell("engram_memnode_owned_partitions", "Partitions of this node's share",
+         figures.owned_partitions);
+    tell("engram_memnode_pinned_rows", "Rows kept in memory by the hot set", figures.pinned_rows);
+    tell("engram_memnode_row_cache_hits", "Rows found in the cache", figures.cache_hits);
+    tell("engram_memnode_row_cache_misses", "Rows not found in the cache", figures.cache_misses);
+    tell("engram_memnode_pages_read", "Pages read from the store for lookups", figures.pages_read);
+    tell("engram_memnode_partitions_moved", "Partitions that came into memory in place of others",
+         figures.partitions_moved);
+  }
 }
 
 }  // namespace engram::memnode

@@ -4,13 +4,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "common/base/status.h"
 #include "common/obs/metrics.h"
+#include "memnode/admin_service.h"
 #include "memnode/config.h"
+#include "memnode/repair.h"
 #include "memnode/row_store.h"
+#include "memnode/scrubber.h"
 #include "memnode/served_tables.h"
+#include "memnode/version_manager.h"
 
 namespace engram::memnode {
 
@@ -21,30 +27,40 @@ class NodeTables {
   static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics);
   ~NodeTables();
 
-  struct Found {
-    std::shared_ptr<const ServedTables> tables;
-    uint64_t generation = 0;  // of its publication; 0: none
-  };
   // The tables a client asks for; an empty version means the published one. Any thread.
   // FAILED_PRECONDITION says what there is.
-  Result<Found> Find(const std::string& model, const std::string& version) const;
-  // What the config names: the only tables that are readable one-sidedly.
-  const std::shared_ptr<const ServedTables>& main() const { return main_; }
+  Result<VersionManager::Found> Find(const std::string& model, const std::string& version) const;
+  // What the config names, once, while starting; whoever wants it longer keeps it.
+  TablesPtr TakeMain() { return versions_ == nullptr ? main_ : std::move(main_); }
+  // A tool's request (admin_service.h).
+  Result<json::object> Admin(const json::object& request);
+  // Brings gauges up to date.
+  void TellFigures();
 
  private:
   NodeTables(const NodeConfig& config, obs::Metrics& metrics)
       : config_(config), metrics_(metrics) {}
   Status OpenProcedural();
   Status OpenStore();
-  Result<std::shared_ptr<const ServedTables>> Load(const Manifest& manifest);
-  OpenTablesOptions TablesOptions(const Manifest& manifest);
+  void StartScrubber();
+  Result<TablesPtr> Load(const Manifest& manifest);
+  Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
   void TellOpen(const ServedTables& tables, double seconds);
   ArenaOptions Memory() const;
+  std::vector<TablesPtr> Loaded() const;
+  bool CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
+                      std::byte* out) const;
 
   const NodeConfig& config_;
   obs::Metrics& metrics_;
   std::unique_ptr<RowStore> store_;  // null: procedural
-  std::shared_ptr<const ServedTables> main_;
+  mutable std::mutex mutex_;
+  std::vector<std::weak_ptr<const ServedTables>> loaded_;  // guarded by mutex_
+  std::unique_ptr<Repairer> repairer_;
+  std::unique_ptr<Scrubber> scrubber_;
+  std::unique_ptr<VersionManager> versions_;  // null: procedural
+  std::unique_ptr<AdminService> admin_;
+  TablesPtr main_;
 };
 
 }  // namespace engram::memnode

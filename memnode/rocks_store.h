@@ -14,4 +14,8 @@ namespace engram::memnode {
 // created or written, or another process has the store open.
 Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path);
 
+// For tools, also while a node has the store open: sees what was there when it was opened; writing
+// is an error. NOT_FOUND when there is no store.
+Result<std::unique_ptr<RowStore>> OpenRocksStoreReadOnly(const std::string& path);
+
 }  // namespace engram::memnode

@@ -184,6 +184,16 @@ Status ServedTables::ReadRow(uint32_t layer_index, uint64_t row, std::span<std::
   return OkStatus();
 }
 
+bool ServedTables::CopyRows(uint32_t layer_index, uint64_t first, std::span<std::byte> out) const {
+  const auto in_use = Use();
+  for (size_t at = 0; at < out.size(); at += row_bytes(), ++first) {
+    const std::byte* address = nullptr;
+    if (!Find(layer_index, {&first, 1}, {&address, 1}).ok() || address == nullptr) return false;
+    std::copy_n(address, row_bytes(), out.data() + at);
+  }
+  return true;
+}
+
 Status ServedTables::ChooseKnownAnswers() {
   std::vector<std::byte> bytes(row_bytes());
   for (uint32_t i = 0; i < layer_count(); ++i) {

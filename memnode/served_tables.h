@@ -79,6 +79,10 @@ class ServedTables {
   // One row without its check, wherever it is; may block for a disk read.
   Status ReadRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const;
 
+  // Rows [first, first + out.size() / row_bytes()) of a partition, from memory; false when it is
+  // not there.
+  bool CopyRows(uint32_t layer_index, uint64_t first, std::span<std::byte> out) const;
+
   const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
   // Where clients of this host get the memory from; null when it is not shared or not complete.
   net::FdServer* local() const { return complete() ? local_.get() : nullptr; }

@@ -1,0 +1,221 @@
+#include "memnode/admin_service.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "common/client/model_tables.h"
+#include "common/client/table_source.h"
+#include "memnode/importer.h"
+#include "memnode/row_description.h"
+#include "memnode/table_plan.h"
+#include "memnode/verify_report.h"
+
+namespace engram::memnode {
+namespace {
+
+constexpr std::string_view kWhat = "request";
+constexpr int64_t kThreadsMax = 1024;
+
+Result<uint64_t> GetNumber(const json::object& request, std::string_view key) {
+  ASSIGN_OR_RETURN(const std::string text, io::GetString(request, key, kWhat));
+  uint64_t value = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() && !text.empty()) {
+    return value;
+  }
+  return InvalidArgument(
+      fmt::format("request: {} is \"{}\", expected a number as text", key, text));
+}
+
+Result<std::string> GetOptional(const json::object& request, std::string_view key) {
+  return request.contains(key) ? io::GetString(request, key, kWhat) : Result(std::string());
+}
+
+json::object ToJson(const VersionInfo& info) {
+  return {{"model", info.model},
+          {"version", info.version},
+          {"base", info.base_version},
+          {"digest", info.content_digest},
+          {"rows_held", std::to_string(info.rows_held)},
+          {"generation", std::to_string(info.generation)},
+          {"published", info.published},
+          {"prepared", info.prepared},
+          {"prepared_generation", std::to_string(info.prepared_generation)},
+          {"pinned", info.pinned},
+          {"loaded", info.loaded},
+          {"readers", std::to_string(info.readers)},
+          {"problem", info.problem}};
+}
+
+json::object ToJson(const Damage& damage) {
+  json::object object = {{"table_set", fmt::format("{:016x}", damage.table_set)},
+                         {"layer_index", damage.layer_index},
+                         {"partition", damage.partition},
+                         {"why", damage.why}};
+  if (damage.page) object["page"] = std::to_string(*damage.page);
+  return object;
+}
+
+}  // namespace
+
+AdminService::AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map,
+                           std::string member, Hooks hooks)
+    : versions_(versions),
+      store_(store),
+      map_(std::move(map)),
+      member_(std::move(member)),
+      hooks_(std::move(hooks)) {}
+
+Result<json::object> AdminService::Call(const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string command, io::GetString(request, "command", kWhat));
+  if (command == "versions") return Versions();
+  if (command == "damage") return DamageNow();
+  if (command == "job" || command == "cancel") {
+    ASSIGN_OR_RETURN(const uint64_t job, GetNumber(request, "job"));
+    if (command == "job") return jobs_.Look(job);
+    RETURN_IF_ERROR(jobs_.Cancel(job));
+    return json::object();
+  }
+  Target target;
+  ASSIGN_OR_RETURN(target.model, io::GetString(request, "name", kWhat));
+  ASSIGN_OR_RETURN(target.version, io::GetString(request, "version", kWhat));
+  if (target.model.empty() || target.version.empty()) {
+    return InvalidArgument("request: name and version must not be empty");
+  }
+  if (command == "import") return Import(request);
+  if (command == "prepare") return Prepare(request);
+  if (command == "commit" || command == "abort") return Commit(request, command == "abort");
+  if (command == "pin") return Pin(target);
+  if (command == "drop") return Drop(target);
+  if (command == "verify") return Verify(target);
+  if (command == "row") return Row(request);
+  if (command == "unpin") {
+    RETURN_IF_ERROR(versions_.Unpin(target.model, target.version));
+    return json::object();
+  }
+  return InvalidArgument(fmt::format("request: command \"{}\" is not known here", command));
+}
+
+void AdminService::Changed() const {
+  if (hooks_.changed) hooks_.changed();
+}
+
+Result<json::object> AdminService::StartJob(const std::string& title, Jobs::Work work) {
+  ASSIGN_OR_RETURN(const uint64_t job, jobs_.Start(title, std::move(work)));
+  return json::object{{"job", std::to_string(job)}};
+}
+
+Result<json::object> AdminService::Versions() const {
+  json::array versions;
+  for (const VersionInfo& info : versions_.List()) versions.push_back(ToJson(info));
+  return json::object{{"member", member_},
+                      {"epoch", map_.epoch},
+                      {"members", json::value_from(map_.members)},
+                      {"versions", std::move(versions)}};
+}
+
+Result<json::object> AdminService::Import(const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string path, io::GetString(request, "model_path", kWhat));
+  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
+  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+  ImportOptions options;
+  options.source = path;
+  ASSIGN_OR_RETURN(options.base_version, GetOptional(request, "base"));
+  if (request.contains("threads")) {
+    ASSIGN_OR_RETURN(const uint64_t threads, GetNumber(request, "threads"));
+    options.threads = static_cast<int>(std::min<uint64_t>(threads, kThreadsMax));
+  }
+  if (request.contains("memory_mib")) {
+    ASSIGN_OR_RETURN(options.memory_mib, GetNumber(request, "memory_mib"));
+  }
+  const auto work = [this, path, name, version,
+                     options](JobContext& context) -> Result<json::object> {
+    ASSIGN_OR_RETURN(const client::ModelTables model, client::LoadModelTables(path, name, version));
+    ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(path, model));
+    ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_, member_));
+    ImportOptions import = options;
+    ImportProgress last;
+    import.cancel = &context.cancelled();
+    import.on_progress = [&](const ImportProgress& progress) { last = progress;
+    context.Tell(progress.rows_done, progress.rows_total);
+  };
+  ASSIGN_OR_RETURN(const Manifest manifest,
+                   ImportTables(*source, model.identity, map_, plan, store_, import));
+  RETURN_IF_ERROR(versions_.Refresh());
+  Changed();
+  return json::object{{"digest", manifest.identity.content_digest},
+                      {"rows", std::to_string(plan.OwnedRows())},
+                      {"bytes_read", std::to_string(last.bytes_read)},
+                      {"bytes_written", std::to_string(last.bytes_written)},
+                      {"pages_changed", std::to_string(last.pages_changed)}};
+};
+return StartJob(fmt::format("import {} version {} from {}", name, version, path), work);
+}
+
+Result<json::object> AdminService::Prepare(const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
+  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
+  return StartJob(fmt::format("prepare {} version {} generation {}", name, version, generation),
+                  [this, name, version, generation](JobContext&) -> Result<json::object> {
+                    RETURN_IF_ERROR(versions_.Prepare(name, version, generation));
+                    return json::object();
+                  });
+}
+
+Result<json::object> AdminService::Commit(const json::object& request, bool abort) {
+  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
+  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
+  RETURN_IF_ERROR(abort ? versions_.Abort(name, version, generation)
+                        : versions_.Commit(name, version, generation));
+  return json::object();
+}
+
+Result<json::object> AdminService::Pin(const Target& target) {
+  return StartJob(fmt::format("pin {} version {}", target.model, target.version),
+                  [this, target](JobContext&) -> Result<json::object> {
+                    RETURN_IF_ERROR(versions_.Pin(target.model, target.version));
+                    return json::object();
+                  });
+}
+
+Result<json::object> AdminService::Drop(const Target& target) {
+  return StartJob(fmt::format("drop {} version {}", target.model, target.version),
+                  [this, target](JobContext&) -> Result<json::object> {
+                    RETURN_IF_ERROR(versions_.Drop(target.model, target.version));
+                    Changed();
+                    return json::object();
+                  });
+}
+
+Result<json::object> AdminService::Verify(const Target& target) {
+  return StartJob(fmt::format("verify {} version {}", target.model, target.version),
+                  [this, target](JobContext& context) -> Result<json::object> {
+                    VerifyOptions options;
+                    options.cancel = &context.cancelled();
+                    options.on_progress = [&](const VerifyProgress& progress) {
+                      context.Tell(progress.pages_done, progress.pages_total);
+                    };
+                    return VerifyVersion(store_, target.model, target.version, options);
+                  });
+}
+
+Result<json::object> AdminService::Row(const json::object& request) const {
+  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
+  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+  ASSIGN_OR_RETURN(const uint64_t layer, GetNumber(request, "layer"));
+  ASSIGN_OR_RETURN(const uint64_t row, GetNumber(request, "row"));
+  return DescribeStoredRow(store_, name, version, static_cast<int>(layer), row);
+}
+
+Result<json::object> AdminService::DamageNow() const {
+  json::array list;
+  if (hooks_.damage) {
+    for (const Damage& damage : hooks_.damage()) list.push_back(ToJson(damage));
+  }
+  return json::object{{"damage", std::move(list)}};
+}
+
+}  // namespace engram::memnode

@@ -1,0 +1,70 @@
+// What a tool can ask of a node (common/net/admin.h): looks at and changes versions. Long work is a
+// job, asked about by its number.
+//
+//   {"command": "versions"}                                  -> member, epoch, members, versions
+//   {"command": "import", "model_path", "name", "version",
+//    "base", "threads", "memory_mib"}                        -> job
+//   {"command": "prepare", "name", "version", "generation"}  -> job
+//   {"command": "commit" | "abort", the same}                -> {}
+//   {"command": "pin" | "drop" | "verify", "name", "version"} -> job
+//   {"command": "unpin", "name", "version"}                  -> {}
+//   {"command": "row", "name", "version", "layer", "row"}    -> row_description.h
+//   {"command": "damage"}                                    -> what is damaged now
+//   {"command": "job" | "cancel", "job"}                     -> jobs.h
+//
+// 64-bit numbers travel as decimal strings. Any thread.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "common/table/placement.h"
+#include "memnode/jobs.h"
+#include "memnode/row_store.h"
+#include "memnode/verify.h"
+#include "memnode/version_manager.h"
+
+namespace engram::memnode {
+
+class AdminService {
+ public:
+  struct Hooks {
+    std::function<void()> changed;                // versions have come or gone; may be null
+    std::function<std::vector<Damage>()> damage;  // may be null: none known
+  };
+
+  // All outlive it.
+  AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map, std::string member,
+               Hooks hooks);
+
+  // INVALID_ARGUMENT names the command or key at fault; else the operation's own error.
+  Result<json::object> Call(const json::object& request);
+
+ private:
+  struct Target {
+    std::string model, version;
+  };
+  Result<json::object> Versions() const;
+  Result<json::object> Import(const json::object& request);
+  Result<json::object> Prepare(const json::object& request);
+  Result<json::object> Commit(const json::object& request, bool abort);
+  Result<json::object> Pin(const Target& target);
+  Result<json::object> Drop(const Target& target);
+  Result<json::object> Verify(const Target& target);
+  Result<json::object> Row(const json::object& request) const;
+  Result<json::object> DamageNow() const;
+  Result<json::object> StartJob(const std::string& title, Jobs::Work work);
+  void Changed() const;
+
+  VersionManager& versions_;
+  RowStore& store_;
+  const table::ClusterMap map_;
+  const std::string member_;
+  const Hooks hooks_;
+  Jobs jobs_;  // last: its threads use the rest
+};
+
+}  // namespace engram::memnode
