@@ -27,9 +27,7 @@ Result<uint64_t> Jobs::Start(const std::string& title, Work work) {
   for (const auto& [id, job] : jobs_) {
     if (job->ended) continue;
     ++running;
-    if (job->title == title) {
-      return AlreadyExists(fmt::format("job {} is doing this already: {}", id, title));
-    }
+    if (job->title == title) return id;
   }
   if (running >= kRunningMax) {
     return ResourceExhausted(fmt::format("{} jobs are running here, at most {} may: wait for one",

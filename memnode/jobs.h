@@ -40,7 +40,7 @@ class Jobs {
   Jobs() = default;
   ~Jobs();  // stops and joins all
 
-  // RESOURCE_EXHAUSTED over kRunningMax; ALREADY_EXISTS when a job with this title is running.
+  // RESOURCE_EXHAUSTED over kRunningMax. A job of this title that is running already is the one.
   Result<uint64_t> Start(const std::string& title, Work work);
   // {"title", "state": "running" | "done" | "failed", "done", "total", and "result" or "error"}.
   // NOT_FOUND: no such job, or too long ago.

@@ -6,21 +6,24 @@
 
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
+#include "memnode/ctl/import_command.h"
 #include "memnode/ctl/layout_command.h"
 #include "memnode/ctl/make_model_command.h"
 #include "memnode/ctl/verify_command.h"
+#include "memnode/ctl/version_commands.h"
 
 int main(int argc, char** argv) {
   using engram::ctl::Subcommand;
   CLI::App app("Tools for Engram models and their tables", "engramctl");
   app.require_subcommand(1);
-  const std::vector<Subcommand> commands = {
-      engram::ctl::AddDumpCommand(app),
-      engram::ctl::AddHashCommand(app),
-      engram::ctl::AddLayoutCommand(app),
-      engram::ctl::AddMakeModelCommand(app),
-      engram::ctl::AddVerifyCommand(app),
+  std::vector<Subcommand> commands = {
+      engram::ctl::AddDumpCommand(app),      engram::ctl::AddHashCommand(app),
+      engram::ctl::AddImportCommand(app),    engram::ctl::AddLayoutCommand(app),
+      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddVerifyCommand(app),
   };
+  for (const Subcommand& command : engram::ctl::AddVersionCommands(app)) {
+    commands.push_back(command);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

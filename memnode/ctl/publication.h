@@ -1,0 +1,31 @@
+// The two phases of a publication over all nodes of a cluster (memnode/version_manager.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "memnode/ctl/nodes.h"
+
+namespace engram::ctl {
+
+// One version as one node has it.
+struct NodeVersion {
+  std::string model, version, base, digest, problem;
+  uint64_t rows_held = 0, generation = 0, prepared_generation = 0, readers = 0;
+  bool published = false, prepared = false, pinned = false, loaded = false;
+};
+// INVALID_ARGUMENT when a reply is none of a memory node's.
+Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply);
+
+// Publishes on all nodes, or, when one of them cannot, on none. Completes a publication that was
+// interrupted. Returns the generation.
+Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version);
+
+// The version of the model that was published before the current one. FAILED_PRECONDITION: there is
+// none.
+Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model);
+
+}  // namespace engram::ctl

@@ -1,0 +1,153 @@
+#include "memnode/ctl/version_commands.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "memnode/ctl/publication.h"
+#include "memnode/ctl/store_folder.h"
+#include "memnode/manifest.h"
+
+namespace engram::ctl {
+namespace {
+
+struct Flags {
+  NodeFlags nodes;
+  std::string name;
+  std::string version;
+  std::string store;
+  bool json = false;
+};
+
+std::string StateOf(const NodeVersion& v) {
+  std::string state = v.published  ? fmt::format("published ({})", v.generation)
+                      : v.prepared ? fmt::format("prepared ({})", v.prepared_generation)
+                                   : "stored";
+  if (v.pinned) state += ", pinned";
+  if (v.loaded) state += ", in memory";
+  if (!v.problem.empty()) state += ", CANNOT BE SERVED: " + v.problem;
+  return state;
+}
+
+void PrintHeader() {
+  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>8} {:<12} {}\n", "node", "model", "version",
+             "base", "rows here", "readers", "digest", "state");
+}
+
+void PrintRow(const std::string& node, const NodeVersion& v) {
+  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>8} {:<12} {}\n", node, v.model, v.version,
+             v.base.empty() ? "-" : v.base, v.rows_held, v.readers, v.digest.substr(0, 12),
+             StateOf(v));
+}
+
+// What is complete in a folder; whether it is published is the node's to say.
+Status ListStore(const Flags& flags) {
+  ASSIGN_OR_RETURN(const auto store, OpenStoreFolder(flags.store));
+  ASSIGN_OR_RETURN(const auto manifests, memnode::AllManifests(*store));
+  PrintHeader();
+  for (const memnode::Manifest& manifest : manifests) {
+    NodeVersion v;
+    v.model = manifest.identity.model;
+    v.version = manifest.identity.version;
+    v.base = manifest.base_version;
+    v.digest = manifest.identity.content_digest;
+    const auto format = memnode::FormatOf(manifest.identity);
+    for (size_t i = 0; format.ok() && i < manifest.layers.size(); ++i) {
+      const auto cut = table::CutLayer(manifest.identity.layers[i].total_rows, format->row_bytes());
+      for (const uint32_t held : manifest.layers[i].held) v.rows_held += cut.RowCount(held);
+    }
+    PrintRow("-", v);
+  }
+  return OkStatus();
+}
+
+Status List(const Flags& flags) {
+  if (!flags.store.empty()) return ListStore(flags);
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
+  if (flags.json) {
+    fmt::print("{}\n", json::serialize(json::array(replies.begin(), replies.end())));
+    return OkStatus();
+  }
+  PrintHeader();
+  for (size_t node = 0; node < nodes.size(); ++node) {
+    ASSIGN_OR_RETURN(const auto versions, VersionsOf(replies[node]));
+    for (const NodeVersion& v : versions) PrintRow(nodes.address(node), v);
+  }
+  return OkStatus();
+}
+
+Status PublishVersion(const Flags& flags, const std::string& version) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  ASSIGN_OR_RETURN(const uint64_t generation, Publish(nodes, flags.name, version));
+  fmt::print("version {} of {} is published on {} nodes (generation {})\n", version, flags.name,
+             nodes.size(), generation);
+  return OkStatus();
+}
+
+Status Rollback(const Flags& flags) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  ASSIGN_OR_RETURN(const std::string version, VersionBefore(nodes, flags.name));
+  return PublishVersion(flags, version);
+}
+
+// One command on every node of the cluster.
+Status OnAll(const Flags& flags, const std::string& command, bool job, const char* said) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
+  RETURN_IF_ERROR(nodes.CheckWhole(replies));
+  const json::object request = {
+      {"command", command}, {"name", flags.name}, {"version", flags.version}};
+  if (job) {
+    RETURN_IF_ERROR(nodes.RunJobs(request, command).status());
+  } else {
+    RETURN_IF_ERROR(nodes.CallAll(request).status());
+  }
+  fmt::print("version {} of {} is {} on {} nodes\n", flags.version, flags.name, said, nodes.size());
+  return OkStatus();
+}
+
+using FlagsPtr = std::shared_ptr<Flags>;  // lives as long as the options that fill it
+
+CLI::App* AddCommand(CLI::App& parent, const char* name, const char* help, const FlagsPtr& flags,
+                     bool with_version) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  AddNodeFlags(*app, flags->nodes)->required();
+  app->add_option("--name", flags->name, "model")->required();
+  if (with_version) app->add_option("--version", flags->version, "version")->required();
+  return app;
+}
+
+Subcommand AddList(CLI::App& parent) {
+  const auto flags = std::make_shared<Flags>();
+  CLI::App* app = parent.add_subcommand("versions", "list what memory nodes, or a store, hold");
+  CLI::Option* nodes = AddNodeFlags(*app, flags->nodes);
+  app->add_option("--store", flags->store, "folder of a memory node's store")->excludes(nodes);
+  app->add_flag("--json", flags->json, "the nodes' replies");
+  return {app, [flags] { return List(*flags); }};
+}
+
+}  // namespace
+
+std::vector<Subcommand> AddVersionCommands(CLI::App& parent) {
+  std::vector<Subcommand> commands = {AddList(parent)};
+  const auto add = [&](const char* name, const char* help, bool with_version, auto run) {
+    const auto flags = std::make_shared<Flags>();
+    CLI::App* app = AddCommand(parent, name, help, flags, with_version);
+    commands.push_back({app, [flags, run] { return run(*flags); }});
+  };
+  add("publish", "make a complete version the current one, on all nodes or on none", true,
+      [](const Flags& flags) { return PublishVersion(flags, flags.version); });
+  add("rollback", "publish again the version that was published before", false,
+      [](const Flags& flags) { return Rollback(flags); });
+  add("pin", "keep a version in memory, and from being dropped", true,
+      [](const Flags& flags) { return OnAll(flags, "pin", true, "pinned"); });
+  add("unpin", "end that", true,
+      [](const Flags& flags) { return OnAll(flags, "unpin", false, "not pinned any more"); });
+  add("drop", "delete a version that nobody reads", true,
+      [](const Flags& flags) { return OnAll(flags, "drop", true, "dropped"); });
+  return commands;
+}
+
+}  // namespace engram::ctl
