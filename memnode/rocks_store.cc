@@ -280,7 +280,8 @@ class RocksStore : public RowStore {
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override {
     rocksdb::ReadOptions options;
-    options.readahead_size = kReadAheadBytes;
+    // No further than asked: a small partition is read in one go, not with megabytes behind it.
+    options.readahead_size = std::min<size_t>(kReadAheadBytes, count * kBlockBytes);
     options.fill_cache = false;
     const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[1]));
     it->Seek(PageKey(table_set, layer_index, first));
