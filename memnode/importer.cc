@@ -18,7 +18,6 @@
 namespace engram::memnode {
 namespace {
 
-constexpr size_t kIngestFiles = 16;  // together: one write of RocksDB's own manifest, 256 MiB
 constexpr Nanos kProgressEvery = std::chrono::milliseconds(100);
 
 // Partitions that share a file.
@@ -208,7 +207,7 @@ class Import {
       if (!error_.ok()) return;
       if (done.ok()) {
         finished_.push_back(std::move(*done));
-        if (finished_.size() < kIngestFiles) continue;
+        if (finished_.size() < options_.ingest_files) continue;
         error_ = Ingest();
       } else {
         error_ = done.status();

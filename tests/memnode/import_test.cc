@@ -1,0 +1,151 @@
+// Folders of every released layout, from disk through the store into a node's memory: every row of
+// every member is the one in the shards.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/client/checkpoint_tables.h"
+#include "common/table/procedural.h"
+#include "memnode/rocks_store.h"
+#include "memnode/served_tables.h"
+#include "memnode/verify.h"
+#include "tests/memnode/import_fixture.h"
+
+namespace engram::memnode {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Layout {
+  std::string name;
+  std::string dtype;
+  double rows_scale;
+};
+
+class ImportLayoutTest : public testing::TestWithParam<Layout> {
+ protected:
+  void SetUp() override {
+    root_ = FreshFolder("import_" + GetParam().name + GetParam().dtype);
+    ctl::MakeLayoutOptions options;
+    options.layout = GetParam().name;
+    options.dtype = GetParam().dtype;
+    options.rows_scale = GetParam().rows_scale;
+    options.seed = 11;
+    options.out = folder();
+    const Status made = ctl::MakeLayoutFolder(options);
+    ASSERT_TRUE(made.ok()) << made.message();
+  }
+  void TearDown() override { fs::remove_all(root_); }
+  std::string folder() const { return root_ + "/model"; }
+
+  // Opens what the store has for `member` as a node does, and compares every row that it owns with
+  // the shards. Returns the number of rows.
+  uint64_t ExpectServed(RowStore& store, const Manifest& manifest, const std::string& member) {
+    const auto reader = TableReader::Open(store, manifest);
+    CHECK(reader.ok()) << reader.status().message();
+    const auto verified = VerifyTables(**reader);
+    CHECK(verified.ok()) << verified.status().message();
+    EXPECT_TRUE(verified->sound());
+    OpenTablesOptions options;
+    options.map = map_;
+    options.member = member;
+    options.arena.pages = PageBacking::kSmall;
+    obs::Metrics metrics;
+    const auto served = ServedTables::Open(store, manifest, options, metrics);
+    CHECK(served.ok()) << served.status().message();
+    const auto checkpoint = io::Checkpoint::Open(folder());
+    const auto model = client::LoadModelTables(folder(), "model", "1");
+    const auto tables = client::CheckpointTables::Open(&*checkpoint, model->config);
+    CHECK(tables.ok()) << tables.status().message();
+    const uint32_t row_bytes = (*served)->row_bytes();
+    std::vector<std::byte> row(row_bytes), expected(row_bytes);
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < (*served)->layer_count(); ++i) {
+      const LayerPlan& layer = (*served)->plan().layers[i];
+      for (const uint32_t partition : layer.owned) {
+        const uint64_t first = layer.cut.FirstRow(partition);
+        for (uint64_t r = first; r < first + layer.cut.RowCount(partition); ++r, ++rows) {
+          const Status read = (*served)->ReadRow(i, r, row);
+          tables->CopyRows(i, r, 1, expected.data());
+          EXPECT_TRUE(read.ok() && row == expected) << "layer index " << i << " row " << r;
+          if (!read.ok() || row != expected) return rows;
+        }
+      }
+    }
+    return rows;
+  }
+
+  const table::ClusterMap map_ = {.epoch = 1, .members = {"m0", "m1"}};
+  std::string root_;
+};
+
+TEST_P(ImportLayoutTest, EveryRowOfEveryMemberIsTheOneInTheShards) {
+  const OpenedFolder opened = OpenFolder(folder());
+  uint64_t rows = 0, total = 0;
+  std::string digest;
+  for (const std::string& member : map_.members) {
+    const std::string path = root_ + "/store_" + member;
+    {
+      auto store = OpenRocksStore(path);
+      ASSERT_TRUE(store.ok()) << store.status().message();
+      const auto imported = ImportFolder(*opened.source, opened.model, map_, member, **store);
+      ASSERT_TRUE(imported.ok()) << imported.status().message();
+      digest = imported->identity.content_digest;
+    }
+    auto store = OpenRocksStore(path);  // as after a restart
+    ASSERT_TRUE(store.ok()) << store.status().message();
+    const auto manifest = FindManifest(**store, "model", "1");
+    ASSERT_TRUE(manifest.ok() && *manifest);
+    rows += ExpectServed(**store, **manifest, member);
+    MemoryStore memory;
+    const auto again = ImportFolder(*opened.source, opened.model, map_, member, memory);
+    ASSERT_TRUE(again.ok()) << again.status().message();
+    EXPECT_EQ(again->identity.content_digest, digest);
+    EXPECT_EQ(ContentsOf(memory, *again), ContentsOf(**store, **manifest));
+  }
+  for (uint32_t i = 0; i < opened.source->layer_count(); ++i) total += opened.source->rows(i);
+  EXPECT_EQ(rows, total);
+}
+
+// Anyone can check what a node serves without the folder.
+TEST_P(ImportLayoutTest, RowsAreProcedural) {
+  const OpenedFolder opened = OpenFolder(folder());
+  MemoryStore store;
+  const auto manifest =
+      ImportFolder(*opened.source, opened.model, {.members = {"m0"}}, "m0", store);
+  ASSERT_TRUE(manifest.ok()) << manifest.status().message();
+  const auto reader = *TableReader::Open(store, *manifest);
+  const table::RowFormat format = *FormatOf(manifest->identity);
+  std::vector<std::byte> expected(format.row_bytes());
+  for (uint32_t i = 0; i < manifest->layers.size(); ++i) {
+    for (const uint32_t partition : manifest->layers[i].held) {
+      const Status read =
+          reader->ReadPartition(i, partition, [&](uint64_t first, std::span<const std::byte> rows) {
+            first += reader->cut(i).FirstRow(partition);
+            for (size_t at = 0; at < rows.size(); at += expected.size(), ++first) {
+              table::FillProceduralRow(format, 11, i, first, expected);
+              const auto row = rows.subspan(at, expected.size());
+              ASSERT_TRUE(std::equal(row.begin(), row.end(), expected.begin())) << first;
+            }
+          });
+      ASSERT_TRUE(read.ok()) << read.message();
+    }
+  }
+}
+
+// The larger v41 has two files of pages a layer, the others one.
+INSTANTIATE_TEST_SUITE_P(All, ImportLayoutTest,
+                         testing::Values(Layout{"v41", "bf16", 2.3e-4}, Layout{"v41", "bf16", 1e-6},
+                                         Layout{"paper", "bf16", 5e-4},
+                                         Layout{"qwen-ple", "bf16", 5e-5},
+                                         Layout{"qwen-ple", "fp8", 5e-5}),
+                         [](const auto& layout) {
+                           std::string name = layout.param.name + "_" + layout.param.dtype +
+                                              (layout.param.rows_scale < 1e-5 ? "_least" : "");
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace engram::memnode
