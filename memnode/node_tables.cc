@@ -4,11 +4,35 @@
 
 #include "common/base/clock.h"
 #include "common/obs/log.h"
+#include "common/table/hot_set.h"
+#include "common/table/row_check.h"
 #include "memnode/loader.h"
 #include "memnode/procedural_loader.h"
 #include "memnode/rocks_store.h"
 
 namespace engram::memnode {
+namespace {
+
+// Enough of the hot set's rows to fill what `memory_bytes` has room for with those of one member's
+// share.
+Result<std::vector<RowId>> RowsToPin(const std::string& hot_set_path,
+                                     const table::TableIdentity& identity,
+                                     const table::ClusterMap& map, const std::string& member,
+                                     uint64_t memory_bytes) {
+  ASSIGN_OR_RETURN(const table::HotSet hot_set, table::ReadHotSet(hot_set_path));
+  ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(identity, map, member));
+  const uint64_t room =
+      PinnedRows::RowsThatFit(memory_bytes, table::StoredRowBytes(plan.row_bytes));
+  const Result<std::vector<table::RowOf>> rows =
+      table::HotRows(hot_set, identity, room * map.members.size());
+  if (!rows.ok()) return rows.status().WithContext("hot set " + hot_set_path);
+  std::vector<RowId> ids;
+  ids.reserve(rows->size());
+  for (const table::RowOf& row : *rows) ids.push_back({row.layer_index, row.row});
+  return ids;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
                                                      obs::Metrics& metrics) {
@@ -128,6 +152,18 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.balance_period = std::chrono::seconds(config_.tiers_balance_s);
   options.tier.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
   options.tier.cold.threads = static_cast<int>(config_.tiers_readers);
+  if (config_.tiers_hot_set.empty() || options.memory_bytes == 0) return options;
+  Result<std::vector<RowId>> rows =
+      RowsToPin(config_.tiers_hot_set, identity, options.map, options.member, options.memory_bytes);
+  if (rows.ok()) {
+    options.tier.pinned = *std::move(rows);
+  } else if (identity.model == config_.ModelName() ||
+             rows.status().code() != Code::kFailedPrecondition) {
+    return rows.status();
+  } else {  // another model than the one it is for
+    obs::LogInfo(fmt::format("nothing is pinned model={} version={} why={}", identity.model,
+                             identity.version, rows.status().message()));
+  }
   return options;
 }
 
