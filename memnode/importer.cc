@@ -167,7 +167,11 @@ class Import {
           fmt::join(manifest_.map.members, ", ")));
     }
     ASSIGN_OR_RETURN(base_, TableReader::Open(store_, std::move(*base)));
-    return OkStatus();
+    if (base_->base_count() < TableReader::kBasesMax) return OkStatus();
+    return FailedPrecondition(
+        fmt::format("version {} of {} is the end of a chain of {} deltas, as many as are read: "
+                    "import {} as a full version, without a base",
+                    manifest_.base_version, ours.model, TableReader::kBasesMax, ours.version));
   }
 
   bool Holds(uint32_t layer_index, uint32_t partition) const {

@@ -10,8 +10,6 @@
 namespace engram::memnode {
 namespace {
 
-constexpr int kBasesMax = 16;  // a longer chain of deltas is refused
-
 std::string ChangedPagesPrefix(TableSetId table_set) {
   return fmt::format("changed/{:016x}/", table_set);
 }

@@ -28,6 +28,9 @@ class TableReader {
   static Result<std::unique_ptr<TableReader>> Open(RowStore& store, Manifest manifest,
                                                    OnDamage on_damage = nullptr);
 
+  static constexpr int kBasesMax = 16;  // a longer chain of deltas is refused
+  int base_count() const { return base_ == nullptr ? 0 : base_->base_count() + 1; }
+
   const Manifest& manifest() const { return manifest_; }
   uint32_t row_bytes() const { return row_bytes_; }
   const table::LayerPartitions& cut(uint32_t layer_index) const { return cuts_[layer_index]; }
