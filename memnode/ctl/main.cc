@@ -6,6 +6,7 @@
 
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
+#include "memnode/ctl/hotset_command.h"
 #include "memnode/ctl/import_command.h"
 #include "memnode/ctl/layout_command.h"
 #include "memnode/ctl/make_model_command.h"
@@ -17,9 +18,10 @@ int main(int argc, char** argv) {
   CLI::App app("Tools for Engram models and their tables", "engramctl");
   app.require_subcommand(1);
   std::vector<Subcommand> commands = {
-      engram::ctl::AddDumpCommand(app),      engram::ctl::AddHashCommand(app),
-      engram::ctl::AddImportCommand(app),    engram::ctl::AddLayoutCommand(app),
-      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddVerifyCommand(app),
+      engram::ctl::AddDumpCommand(app),   engram::ctl::AddHashCommand(app),
+      engram::ctl::AddHotsetCommand(app), engram::ctl::AddImportCommand(app),
+      engram::ctl::AddLayoutCommand(app), engram::ctl::AddMakeModelCommand(app),
+      engram::ctl::AddVerifyCommand(app),
   };
   for (const Subcommand& command : engram::ctl::AddVersionCommands(app)) {
     commands.push_back(command);
