@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "common/io/json.h"
 #include "common/io/safetensors.h"
@@ -15,28 +17,12 @@ constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr size_t kShardsMax = 10'000;
 
-using WeightMap = std::map<std::string, std::string, std::less<>>;  // tensor -> shard file name
-
 Result<WeightMap> LoadIndex(const std::string& path) {
-  ASSIGN_OR_RETURN(const json::value document, ParseJsonFile(path));
-  const json::value* map =
-      document.is_object() ? document.get_object().if_contains("weight_map") : nullptr;
-  if (map == nullptr || !map->is_object()) {
-    return InvalidArgument(path + ": no object \"weight_map\"");
-  }
-  WeightMap weight_map;
-  for (const auto& [name, shard] : map->get_object()) {
-    const std::string file = shard.is_string() ? std::string(shard.get_string()) : std::string();
-    if (file.empty() || file.find('/') != std::string::npos || file == "." || file == "..") {
-      return InvalidArgument(
-          fmt::format("{}: tensor \"{}\": {} is not the name of a file beside "
-                      "the index",
-                      path, std::string(name), json::serialize(shard)));
-    }
-    weight_map.emplace(std::string(name), file);
-  }
-  if (weight_map.empty()) return InvalidArgument(path + ": \"weight_map\" is empty");
-  return weight_map;
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) return InvalidArgument(fmt::format("cannot read {}", path));
+  return ParseSafetensorsIndex(text.view(), path);
 }
 
 // Shard names in order, each once.
@@ -85,6 +71,29 @@ bool SameShape(std::span<const uint64_t> a, std::span<const uint64_t> b) {
 }
 
 }  // namespace
+
+Result<WeightMap> ParseSafetensorsIndex(std::string_view text, const std::string& path) {
+  ASSIGN_OR_RETURN(const json::value document, ParseJson(text, path));
+  const json::value* map =
+      document.is_object() ? document.get_object().if_contains("weight_map") : nullptr;
+  if (map == nullptr || !map->is_object()) {
+    return InvalidArgument(path + ": no object \"weight_map\"");
+  }
+  WeightMap weight_map;
+  for (const auto& [name, shard] : map->get_object()) {
+    const std::string file = shard.is_string() ? std::string(shard.get_string()) : std::string();
+    if (file.empty() || file.find('/') != std::string::npos ||
+        file.find('\0') != std::string::npos || file == "." || file == "..") {
+      return InvalidArgument(
+          fmt::format("{}: tensor \"{}\": {} is not the name of a file beside "
+                      "the index",
+                      path, std::string(name), json::serialize(shard)));
+    }
+    weight_map.emplace(std::string(name), file);
+  }
+  if (weight_map.empty()) return InvalidArgument(path + ": \"weight_map\" is empty");
+  return weight_map;
+}
 
 Result<Checkpoint> Checkpoint::Open(const std::string& directory) {
   namespace fs = std::filesystem;

@@ -28,8 +28,9 @@ std::optional<uint64_t> AsUnsigned(const json::value& value) {
 }
 
 // The DOM keeps the last of several equal keys, so repeated names are looked for in the text.
-// `text` is valid JSON. Returns the first repeated key of the outermost object.
-std::optional<std::string> RepeatedKey(std::string_view text) {
+// `text` is valid JSON, `distinct` the number of different keys. Returns the first repeated key of
+// the outermost object.
+std::optional<std::string> RepeatedKey(std::string_view text, size_t distinct) {
   std::unordered_set<std::string_view> seen;
   int depth = 0;
   bool expects_key = false;
@@ -52,6 +53,8 @@ std::optional<std::string> RepeatedKey(std::string_view text) {
       if (depth == 1) expects_key = false;
     }
   }
+  // Two spellings of one name, by escapes.
+  if (seen.size() != distinct) return "a name with an escape";
   return std::nullopt;
 }
 
@@ -196,7 +199,7 @@ Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte
                               header_bytes);
   ASSIGN_OR_RETURN(const json::value document, ParseJson(text, path + ": header"));
   if (!document.is_object()) return InvalidArgument(path + ": the header is not a JSON object");
-  if (const auto repeated = RepeatedKey(text)) {
+  if (const auto repeated = RepeatedKey(text, document.get_object().size())) {
     return InvalidArgument(fmt::format("{}: \"{}\" is described twice", path, *repeated));
   }
   const uint64_t data_begin = kPrefixBytes + header_bytes;

@@ -70,6 +70,11 @@ class Checkpoint {
 Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file,
                                                        const std::string& path);
 
+// Parses an index: tensor -> shard file name. Names of files beside the index only. Exposed for
+// fuzzing.
+using WeightMap = std::map<std::string, std::string, std::less<>>;
+Result<WeightMap> ParseSafetensorsIndex(std::string_view text, const std::string& path);
+
 // Writes one safetensors file front to back with bounded memory: declare every tensor, then append
 // their bytes in the order declared, then Finish.
 class SafetensorsWriter {

@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "common/io/safetensors.h"
 #include "common/net/challenge.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_link.h"
@@ -170,6 +171,42 @@ Seeds TcpLinkSeeds() {
   return seeds;
 }
 
+std::string FileText(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// As tests/fuzz/safetensors_fuzz.cc reads it.
+Seeds SafetensorsSeeds() {
+  const std::string folder = testing::TempDir() + "fuzz_corpus_safetensors";
+  std::filesystem::create_directories(folder);
+  const std::string path = folder + "/model.safetensors";
+  auto writer = io::SafetensorsWriter::Create(
+      path, {{"layers.1.engram.q_weight", DType::kF32, {2, 3}},
+             {"layers.1.engram.embed.weight", DType::kF8E4m3, {4, 32}},
+             {"layers.1.engram.embed.scale", DType::kF8E8m0, {4, 1}},
+             {"norm.weight", DType::kBf16, {}},
+             {"none", DType::kI64, {0, 7}}});
+  const std::vector<std::byte> data(24 + 128 + 4 + 2);
+  CHECK(writer.ok() && writer->Append(data).ok() && writer->Finish().ok());
+  CHECK(io::WriteSafetensorsIndex(
+            folder,
+            {{"a", "model-00001-of-00002.safetensors"}, {"b", "model-00002-of-00002.safetensors"}},
+            158)
+            .ok());
+  const std::string file = FileText(path);
+  const std::string index = FileText(folder + "/model.safetensors.index.json");
+  std::filesystem::remove_all(folder);
+  const std::string header = file.substr(8, file.size() - 8 - data.size());
+  Seeds seeds;
+  seeds["file"] = "f" + file;
+  seeds["file-cut-short"] = "f" + file.substr(0, file.size() - 1);
+  seeds["header"] = "h" + std::string("\x9e\0", 2) + header;
+  seeds["header-of-nothing"] = "h" + std::string(2, '\0') + R"({"__metadata__":{"format":"pt"}})";
+  seeds["index"] = "i" + index;
+  return seeds;
+}
+
 void CompareWithFiles(const std::string& target, const Seeds& seeds) {
   const std::filesystem::path folder =
       std::filesystem::path(ENGRAM_SOURCE_DIR) / "tests/fuzz/corpus" / target;
@@ -197,7 +234,16 @@ TEST(FuzzCorpus, TcpLinkSeedsAreWhatIsWrittenToday) {
   CompareWithFiles("tcp_link", TcpLinkSeeds());
 }
 
+TEST(FuzzCorpus, SafetensorsSeedsAreWhatIsWrittenToday) {
+  CompareWithFiles("safetensors", SafetensorsSeeds());
+}
+
 TEST(FuzzCorpus, ValidSeedsAreAccepted) {
+  Seeds seeds = SafetensorsSeeds();
+  EXPECT_TRUE(io::ParseSafetensorsIndex(seeds["index"].substr(1), "seed").ok());
+  const std::string file = seeds["file"].substr(1);
+  EXPECT_TRUE(io::ParseSafetensorsHeader(std::as_bytes(std::span(file)), "seed").ok());
+
   for (const auto& [name, input] : WireSeeds()) {
     uint16_t header_bytes = 0;
     std::memcpy(&header_bytes, input.data() + 1, sizeof(header_bytes));

@@ -20,6 +20,7 @@ declare -A sources=(
   [challenge]="common/net/challenge.cc"
   [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
     common/net/tcp_tls.cc"
+  [safetensors]="common/io/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/io/safetensors.cc"
 )
 
 mkdir -p "$build"

@@ -197,6 +197,9 @@ TEST_F(SafetensorsTest, LyingDescriptionsAreRefusedByName) {
       {R"({"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
        R"("t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
        "\"t\" is described twice"},
+      {R"({"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+       R"("\u0074":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+       "is described twice"},
       {R"({"__metadata__":{"k":1}})", "__metadata__"},
   };
   for (const auto& c : cases) EXPECT_THAT(RefusalOf(c.header, 4), HasSubstr(c.message)) << c.header;

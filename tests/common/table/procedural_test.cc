@@ -21,6 +21,17 @@ TEST(Procedural, FullV41HasThePublishedRows) {
   EXPECT_EQ(layout->rows_per_position(), 24);
 }
 
+TEST(Procedural, FullPleHasThePublishedRowsAndNoHashing) {
+  const auto bf16 = MakeProceduralLayout({.layout = "qwen-ple"});
+  const auto fp8 = MakeProceduralLayout({.layout = "qwen-ple-fp8"});
+  ASSERT_TRUE(bf16.ok() && fp8.ok());
+  EXPECT_EQ(bf16->layers[0].total_rows, 320'001'536u);
+  EXPECT_EQ(fp8->layers[0].total_rows, 320'001'536u);
+  EXPECT_EQ(bf16->row_format.row_bytes(), 320u);
+  EXPECT_EQ(fp8->row_format.row_bytes(), 160u);
+  EXPECT_FALSE(bf16->can_hash());
+}
+
 TEST(Procedural, ScaledLayoutHasAboutThatManyRows) {
   const auto layout = MakeProceduralLayout({.layout = "v41", .rows_scale = 0.001});
   ASSERT_TRUE(layout.ok());
@@ -51,6 +62,7 @@ TEST(Procedural, ContentIsFrozen) {
   };
   EXPECT_EQ(digest({RowEncoding::kFp8Scaled, 256}), 3701874631u);
   EXPECT_EQ(digest({RowEncoding::kBf16, 80}), 3704283179u);
+  EXPECT_EQ(digest({RowEncoding::kFp8, 160}), 2098957168u);
 }
 
 TEST(Procedural, EveryValueIsFiniteAndSmall) {

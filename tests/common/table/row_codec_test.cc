@@ -79,6 +79,19 @@ TEST(RowCodec, EncodingIsWithinHalfAStepAndIdempotent) {
   }
 }
 
+TEST(RowCodec, PlainFp8ValuesHaveNoScale) {
+  const RowFormat plain{RowEncoding::kFp8, 160};
+  ASSERT_EQ(plain.row_bytes(), 160u);
+  std::vector<std::byte> row(160, std::byte{0x38});  // 1.0
+  row[0] = std::byte{0xfe};                          // -448
+  row[159] = std::byte{0x01};                        // 2^-9
+  const std::vector<float> values = Decode(plain, row);
+  EXPECT_EQ(values[0], -448.0f);
+  EXPECT_EQ(values[80], 1.0f);
+  EXPECT_EQ(values[159], 0x1p-9f);
+  EXPECT_EQ(Encode(plain, values), row);
+}
+
 TEST(RowCodec, ZerosStayZeros) {
   const std::vector<float> zeros(64, 0.0f);
   EXPECT_EQ(Decode(kFp8, Encode(kFp8, zeros)), zeros);

@@ -193,6 +193,10 @@ TEST_F(Engramctl, BadInputIsOneClearLine) {
   ExpectError(Run("lay-out", {}), "engramctl: ");
   WriteFile(config_path(), R"({"engram_layer_id": [1]})");
   ExpectError(Run("layout", {}), "nearest known: 'engram_layer_ids'");
+  WriteFile(config_path(), R"({"text_config": {"ple_layer_ids": [2]}})");
+  ExpectError(Run("layout", {}), "(ple_layer_ids) are served by row number");
+  ExpectError(Run("hash", {"--compressed", "--ids", "5"}),
+              "(ple_layer_ids) are served by row number");
   WriteFile(config_path(), R"({"hidden_size": 8})");
   ExpectError(Run("hash", {"--compressed", "--compressed-vocab-size", "9", "--ids", "1"}),
               "no Engram layers");

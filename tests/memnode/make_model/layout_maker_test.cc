@@ -115,14 +115,6 @@ TEST_F(LayoutMakerTest, PleHas128ShardsInEightFiles) {
   EXPECT_EQ(ExpectProcedural(options, "qwen-ple-fp8").layout.row_format.row_bytes(), 160u);
 }
 
-TEST_F(LayoutMakerTest, FullPleHasThePublishedRows) {
-  const auto layout = table::MakeProceduralLayout({.layout = "qwen-ple"});
-  ASSERT_TRUE(layout.ok());
-  EXPECT_EQ(layout->layers[0].total_rows, 320'001'536u);
-  EXPECT_EQ(layout->row_format.row_bytes(), 320u);
-  EXPECT_FALSE(layout->can_hash());
-}
-
 TEST_F(LayoutMakerTest, WhatCannotBeMadeIsNamed) {
   MakeLayoutOptions options = Options("v42");
   EXPECT_THAT(MakeLayoutFolder(options).message(), HasSubstr("v42"));
