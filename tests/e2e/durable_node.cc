@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <thread>
 
@@ -23,7 +25,7 @@ using namespace std::chrono_literals;
 std::string MakeTables(const std::string& work_dir, int seed) {
   const std::string dir = work_dir + "/v41-" + std::to_string(seed);
   const Finished made =
-      RunToEnd({Binary("engramctl"), "make-model", "--layout", "v41", "--rows-scale", "5e-5",
+      RunToEnd({Binary("engramctl"), "make-model", "--layout", "v41", "--rows-scale", "6e-5",
                 "--seed", std::to_string(seed), "--out", dir},
                work_dir);
   EXPECT_EQ(made.exit_code, 0) << made.err;
@@ -33,9 +35,12 @@ std::string MakeTables(const std::string& work_dir, int seed) {
 Process& DurableNode::Start(const std::string& model_dir, const std::string& version) {
   std::vector<std::string> argv = {Binary("engram-memnode")};
   std::vector<std::string> settings = {"store.path=" + store_, "control.listen=127.0.0.1:0",
-                                       "http.listen=127.0.0.1:0", "model.name=tables"};
-  if (!model_dir.empty()) settings.push_back("model.path=" + model_dir);
-  if (!version.empty()) settings.push_back("model.version=" + version);
+                                       "http.listen=127.0.0.1:0"};
+  if (!model_dir.empty()) {
+    settings.push_back("model.path=" + model_dir);
+    settings.push_back("model.name=" + std::string(kTables));
+    settings.push_back("model.version=" + version);
+  }
   settings.insert(settings.end(), settings_.begin(), settings_.end());
   for (const std::string& setting : settings) {
     argv.push_back("--set");
@@ -115,9 +120,8 @@ Result<std::map<std::string, std::string>> CompleteVersions(const std::string& p
 }
 
 Status CompareServedRows(const std::string& control, const std::string& model_dir,
-                         const std::string& name, const std::string& version, int count,
-                         uint64_t seed) {
-  ASSIGN_OR_RETURN(const auto model, client::LoadModelTables(model_dir, name, version));
+                         const std::string& version, int count, uint64_t seed) {
+  ASSIGN_OR_RETURN(const auto model, client::LoadModelTables(model_dir, kTables, version));
   ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(model_dir, model));
   client::LookupConfig config;
   config.memnodes = {control};
@@ -140,6 +144,27 @@ Status CompareServedRows(const std::string& control, const std::string& model_di
     }
   }
   return OkStatus();
+}
+
+std::vector<std::string> PageFiles(const std::string& store) {
+  constexpr uint64_t kRecordsAtMost = 1 << 20;
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(store)) {
+    if (entry.path().extension() == ".sst" && entry.file_size() > kRecordsAtMost) {
+      files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+void FlipBit(const std::string& path, uint64_t offset) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(offset));
+  const int byte = file.get();
+  file.seekp(static_cast<std::streamoff>(offset));
+  file.put(static_cast<char>(byte ^ 0x04));
+  ASSERT_TRUE(file.flush().good()) << path;
 }
 
 std::vector<std::chrono::microseconds> SpreadPoints(std::chrono::microseconds span, int count,

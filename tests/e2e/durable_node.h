@@ -15,7 +15,9 @@
 
 namespace engram::testing_support {
 
-// A folder laid out as DeepSeek-V4.1's tables, about 10 MiB of rows: a table set of two files.
+inline constexpr char kTables[] = "tables";  // the model's name in every store
+
+// A folder laid out as DeepSeek-V4.1's tables, about 13 MiB of rows: a table set of two files.
 std::string MakeTables(const std::string& work_dir, int seed);
 
 class DurableNode {
@@ -25,7 +27,7 @@ class DurableNode {
 
   // Settings for every start: "a.b=value".
   void Set(const std::string& setting) { settings_.push_back(setting); }
-  // With model.path and model.version (empty: none given).
+  // To import a folder where that is missing; empty: to serve what the store has published.
   Process& Start(const std::string& model_dir, const std::string& version = "1");
   // Start, and wait until it is ready; false when it ends or takes too long.
   bool StartReady(const std::string& model_dir, const std::string& version = "1");
@@ -50,14 +52,17 @@ class DurableNode {
   std::unique_ptr<Process> process_;
 };
 
-// What a store holds while nobody has it open, by version of model `name`: the content digest of
-// each complete table set. DATA_LOSS when one of them is not what its digests say.
+// What a store holds while nobody has it open: version -> content digest of each complete table
+// set. DATA_LOSS when one of them is not what its digests say.
 Result<std::map<std::string, std::string>> CompleteVersions(const std::string& store);
 
 // Compares `count` random rows of each layer, asked for over the wire, with the folder.
 Status CompareServedRows(const std::string& control, const std::string& model_dir,
-                         const std::string& name, const std::string& version, int count,
-                         uint64_t seed);
+                         const std::string& version, int count, uint64_t seed);
+
+// The files that hold pages, not records.
+std::vector<std::string> PageFiles(const std::string& store);
+void FlipBit(const std::string& path, uint64_t offset);
 
 // Points in time spread over [0, span): one at random in each of `count` equal parts, in random
 // order.
