@@ -26,8 +26,11 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("cluster.members", &cluster_members, "all memory nodes, the same list on each");
   f.Add("cluster.epoch", &cluster_epoch, 1, UINT32_MAX, "version of the member list");
   f.Add("model.path", &model_path,
-        "folder of the checkpoint; needed to import, not to restart from a complete store");
-  f.Add("model.name", &model_name, "name of the table set; empty: the folder's name");
+        "folder of the checkpoint, imported at start; not needed to restart from a complete store, "
+        "nor for what engramctl imports");
+  f.Add("model.name", &model_name,
+        "name of the table set; empty: the folder's name; both empty: what the store's catalog "
+        "says");
   f.Add("model.version", &model_version, "version of the table set");
   f.Add("model.import_threads", &model_import_threads, 0, 1024, "0: one a CPU");
   f.Add("model.import_memory_mib", &model_import_memory_mib, 32, 1 << 20, "buffers of an import");
@@ -97,14 +100,13 @@ Status NodeConfig::Validate() const {
         "arena.pages is '{}', expected auto, small, transparent or hugetlb", arena_pages));
   }
   if (procedural()) return table::MakeProceduralLayout(Procedural()).status();
-  if (model_path.empty() && model_name.empty()) {
-    return InvalidArgument("no model: set model.path to the folder of a checkpoint");
-  }
   if (model_version.empty()) {
     return InvalidArgument("model.version is empty: name the version this node serves, e.g. 1");
   }
   if (store_path.empty()) {
-    return InvalidArgument("no store: set store.path to a folder for this node's tables");
+    return InvalidArgument(
+        "no store: set store.path to a folder for this node's tables, and model.path to a model's "
+        "folder unless the store has what it should serve");
   }
   return OkStatus();
 }

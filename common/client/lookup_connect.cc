@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "common/base/sha256.h"
 #include "common/net/tcp_transport.h"
@@ -44,6 +45,50 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
                                            : fmt::format("{} of {} memory nodes not reachable",
                                                          failures.size(), options.memnodes.size());
   return Unavailable(fmt::format("{}: tried {}", what, fmt::join(failures, ", ")));
+}
+
+// Says hello anew. The session before has to end first: a node takes a transport's address once.
+Result<std::unique_ptr<net::ControlClient>> ReachAgain(const LookupClientOptions& options,
+                                                       const net::Hello& hello, Reached& node) {
+  constexpr auto kWait = std::chrono::milliseconds(10);
+  node.control.reset();
+  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(node.address));
+  const Nanos timeout = std::chrono::milliseconds(options.connect_timeout_ms);
+  const TimePoint deadline = Clock::Real().Now() + timeout;
+  while (true) {
+    auto control =
+        net::ControlClient::Connect(where.host, where.port, hello, timeout, options.security.get());
+    if (control.ok() || control.status().code() != Code::kAlreadyExists ||
+        Clock::Real().Now() > deadline) {
+      return control;
+    }
+    std::this_thread::sleep_for(kWait);
+  }
+}
+
+// A client that wants the current version gets one version from all nodes, also while another is
+// being published: the one of the highest generation that any node tells. Whoever answered with
+// another one is asked for it by name; it is prepared there, for nothing is committed before.
+Status AgreeOnVersion(const LookupClientOptions& options, net::Hello hello,
+                      std::vector<Reached>& reached) {
+  if (!options.identity.version.empty()) return OkStatus();
+  const auto newest =
+      std::max_element(reached.begin(), reached.end(), [](const Reached& a, const Reached& b) {
+        return a.welcome().generation < b.welcome().generation;
+      });
+  const std::string first = newest->address;
+  hello.identity.version = newest->welcome().identity.version;
+  for (Reached& node : reached) {
+    if (node.welcome().identity.version == hello.identity.version) continue;
+    auto control = ReachAgain(options, hello, node);
+    if (!control.ok()) {
+      return control.status().WithContext(
+          fmt::format("memory node {} serves version \"{}\", and {} does not serve it as well",
+                      first, hello.identity.version, node.address));
+    }
+    node.control = std::move(*control);
+  }
+  return OkStatus();
 }
 
 Status CheckNode(const Reached& node, const LookupClientOptions& options,
@@ -127,6 +172,7 @@ Result<Cluster> ConnectCluster(const LookupClientOptions& options,
   hello.settings = transport.settings();
   hello.address = transport.address();
   ASSIGN_OR_RETURN(std::vector<Reached> reached, ReachAll(options, hello));
+  RETURN_IF_ERROR(AgreeOnVersion(options, hello, reached));
   for (const Reached& node : reached) {
     RETURN_IF_ERROR(CheckNode(node, options, transport));
     RETURN_IF_ERROR(CheckPair(reached[0], node));

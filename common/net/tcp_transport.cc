@@ -189,7 +189,7 @@ TcpTransport::Peer* TcpTransport::AddPeer(const EndpointId& remote) {
 Result<PeerId> TcpTransport::Connect(const std::string& text) {
   ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(text));
   if (address.id == id_ || peer_of_remote_.contains(address.id)) {
-    return FailedPrecondition("already connected to this TCP address, or it is our own");
+    return AlreadyExists("already connected to this TCP address, or it is our own");
   }
   const TimePoint deadline = Clock::Real().Now() + options_.connect_timeout;
   if (address.port == 0) {

@@ -143,7 +143,7 @@ UcxTransport::~UcxTransport() {
 Result<PeerId> UcxTransport::Connect(const std::string& address) {
   ASSIGN_OR_RETURN(const UcxAddress remote, ParseUcxAddress(address));
   if (remote.id == id_ || peer_of_remote_.contains(remote.id)) {
-    return FailedPrecondition("already connected to this UCX address, or it is our own");
+    return AlreadyExists("already connected to this UCX address, or it is our own");
   }
   auto peer = std::make_unique<Peer>();
   peer->transport = this;

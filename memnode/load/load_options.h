@@ -25,7 +25,7 @@ inline constexpr size_t kPositionsMax = 65536;  // of one step
 struct TableOptions {
   std::string model_dir;   // config.json, token map, and for verifying the table shards
   std::string model_name;  // default: the folder's name
-  std::string model_version = "1";
+  std::string model_version;  // empty: the published one
   table::ProceduralSpec procedural;  // used where its layout is not empty
 };
 

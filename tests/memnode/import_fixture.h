@@ -17,11 +17,14 @@
 #include <utility>
 #include <vector>
 
+#include "common/client/checkpoint_tables.h"
 #include "common/client/table_source.h"
 #include "memnode/ctl/layout_maker.h"
 #include "memnode/importer.h"
 #include "memnode/memory_store.h"
+#include "memnode/served_tables.h"
 #include "memnode/table_reader.h"
+#include "memnode/verify.h"
 #include "tests/memnode/tiny_checkpoint.h"
 
 namespace engram::memnode {
@@ -202,6 +205,44 @@ inline void ExpectRowsOf(const client::TableSource& source, RowStore& store,
       }
     }
   }
+}
+
+// Opens what the store has for `member` as a node does, and compares every row that it owns with
+// the shards. Returns the number of rows.
+inline uint64_t ExpectServed(const std::string& folder, RowStore& store, const Manifest& manifest,
+                             const table::ClusterMap& map, const std::string& member) {
+  const auto reader = TableReader::Open(store, manifest);
+  CHECK(reader.ok()) << reader.status().message();
+  const auto verified = VerifyTables(**reader);
+  CHECK(verified.ok()) << verified.status().message();
+  EXPECT_TRUE(verified->sound());
+  OpenTablesOptions options;
+  options.map = map;
+  options.member = member;
+  options.arena.pages = PageBacking::kSmall;
+  obs::Metrics metrics;
+  const auto served = ServedTables::Open(store, manifest, options, metrics);
+  CHECK(served.ok()) << served.status().message();
+  const auto checkpoint = io::Checkpoint::Open(folder);
+  const auto model = client::LoadModelTables(folder, "model", "1");
+  const auto tables = client::CheckpointTables::Open(&*checkpoint, model->config);
+  CHECK(tables.ok()) << tables.status().message();
+  const uint32_t row_bytes = (*served)->row_bytes();
+  std::vector<std::byte> row(row_bytes), expected(row_bytes);
+  uint64_t rows = 0;
+  for (uint32_t i = 0; i < (*served)->layer_count(); ++i) {
+    const LayerPlan& layer = (*served)->plan().layers[i];
+    for (const uint32_t partition : layer.owned) {
+      const uint64_t first = layer.cut.FirstRow(partition);
+      for (uint64_t r = first; r < first + layer.cut.RowCount(partition); ++r, ++rows) {
+        const Status read = (*served)->ReadRow(i, r, row);
+        tables->CopyRows(i, r, 1, expected.data());
+        EXPECT_TRUE(read.ok() && row == expected) << "layer index " << i << " row " << r;
+        if (!read.ok() || row != expected) return rows;
+      }
+    }
+  }
+  return rows;
 }
 
 }  // namespace engram::memnode

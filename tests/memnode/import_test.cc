@@ -5,11 +5,8 @@
 
 #include <filesystem>
 
-#include "common/client/checkpoint_tables.h"
 #include "common/table/procedural.h"
 #include "memnode/rocks_store.h"
-#include "memnode/served_tables.h"
-#include "memnode/verify.h"
 #include "tests/memnode/import_fixture.h"
 
 namespace engram::memnode {
@@ -39,43 +36,6 @@ class ImportLayoutTest : public testing::TestWithParam<Layout> {
   void TearDown() override { fs::remove_all(root_); }
   std::string folder() const { return root_ + "/model"; }
 
-  // Opens what the store has for `member` as a node does, and compares every row that it owns with
-  // the shards. Returns the number of rows.
-  uint64_t ExpectServed(RowStore& store, const Manifest& manifest, const std::string& member) {
-    const auto reader = TableReader::Open(store, manifest);
-    CHECK(reader.ok()) << reader.status().message();
-    const auto verified = VerifyTables(**reader);
-    CHECK(verified.ok()) << verified.status().message();
-    EXPECT_TRUE(verified->sound());
-    OpenTablesOptions options;
-    options.map = map_;
-    options.member = member;
-    options.arena.pages = PageBacking::kSmall;
-    obs::Metrics metrics;
-    const auto served = ServedTables::Open(store, manifest, options, metrics);
-    CHECK(served.ok()) << served.status().message();
-    const auto checkpoint = io::Checkpoint::Open(folder());
-    const auto model = client::LoadModelTables(folder(), "model", "1");
-    const auto tables = client::CheckpointTables::Open(&*checkpoint, model->config);
-    CHECK(tables.ok()) << tables.status().message();
-    const uint32_t row_bytes = (*served)->row_bytes();
-    std::vector<std::byte> row(row_bytes), expected(row_bytes);
-    uint64_t rows = 0;
-    for (uint32_t i = 0; i < (*served)->layer_count(); ++i) {
-      const LayerPlan& layer = (*served)->plan().layers[i];
-      for (const uint32_t partition : layer.owned) {
-        const uint64_t first = layer.cut.FirstRow(partition);
-        for (uint64_t r = first; r < first + layer.cut.RowCount(partition); ++r, ++rows) {
-          const Status read = (*served)->ReadRow(i, r, row);
-          tables->CopyRows(i, r, 1, expected.data());
-          EXPECT_TRUE(read.ok() && row == expected) << "layer index " << i << " row " << r;
-          if (!read.ok() || row != expected) return rows;
-        }
-      }
-    }
-    return rows;
-  }
-
   const table::ClusterMap map_ = {.epoch = 1, .members = {"m0", "m1"}};
   std::string root_;
 };
@@ -97,7 +57,7 @@ TEST_P(ImportLayoutTest, EveryRowOfEveryMemberIsTheOneInTheShards) {
     ASSERT_TRUE(store.ok()) << store.status().message();
     const auto manifest = FindManifest(**store, "model", "1");
     ASSERT_TRUE(manifest.ok() && *manifest);
-    rows += ExpectServed(**store, **manifest, member);
+    rows += ExpectServed(folder(), **store, **manifest, map_, member);
     MemoryStore memory;
     const auto again = ImportFolder(*opened.source, opened.model, map_, member, memory);
     ASSERT_TRUE(again.ok()) << again.status().message();

@@ -90,7 +90,7 @@ TEST_F(Program, KilledAtAnyMomentOfTheImportStartsAgain) {
 
 TEST_F(Program, MissingModelFolder) {
   ExpectError({"model.path=/nowhere/model"}, "/nowhere/model");
-  ExpectError({"model.path="}, "set model.path");
+  ExpectError({"model.path=", "store.path="}, "and model.path to a model's folder");
 }
 
 TEST_F(Program, ModelWithoutEngramLayers) {

@@ -101,7 +101,7 @@ TEST(UcxTransport, LimitsAndUnknownPeersAreRefused) {
   const std::vector<std::byte> header(kHeaderBytesMax + 1);
   EXPECT_EQ(a->Send(1, header, nullptr, 0, {}).code(), Code::kResourceExhausted);
   EXPECT_EQ(a->Send(1, {}, nullptr, 0, {}).code(), Code::kUnavailable);
-  EXPECT_EQ(a->Connect(a->address()).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(a->Connect(a->address()).status().code(), Code::kAlreadyExists);
 }
 
 TEST(UcxTransport, DamagedAddressesAreRefusedBeforeUcxSeesThem) {

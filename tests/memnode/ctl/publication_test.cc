@@ -1,0 +1,191 @@
+// Versions over a cluster of two real nodes: published on both or on neither, never mixed by a
+// client, readers undisturbed.
+#include "memnode/ctl/publication.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/base/rng.h"
+#include "common/client/lookup_client.h"
+#include "common/net/tcp_transport.h"
+#include "memnode/node.h"
+#include "memnode/rocks_store.h"
+#include "tests/memnode/procedural_source.h"
+
+namespace engram::ctl {
+namespace {
+
+using memnode::ProceduralSource;
+using testing::HasSubstr;
+
+constexpr char kModel[] = "procedural";
+constexpr double kScale = 0.00002;
+
+class PublicationTest : public testing::Test {
+ protected:
+  PublicationTest()
+      : folder_(std::filesystem::temp_directory_path() /
+                fmt::format("publication-{}", ::getpid())) {
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    map_ = {.epoch = 1, .members = {"m0", "m1"}};
+    for (const std::string version : {"1", "2"}) {
+      for (int node = 0; node < 2; ++node) Import(node, version);
+    }
+    nodes_.resize(2);
+    for (int node = 0; node < 2; ++node) Start(node);
+  }
+  ~PublicationTest() override {
+    nodes_.clear();
+    std::filesystem::remove_all(folder_);
+  }
+
+  // Version n has rows of seed n.
+  static ProceduralSource SourceOf(const std::string& version) {
+    return ProceduralSource({.layout = "v41", .rows_scale = kScale, .seed = std::stoull(version)});
+  }
+  std::string StoreOf(int node) const { return fmt::format("{}/store-{}", folder_, node); }
+  void Import(int node, const std::string& version) {
+    auto store = memnode::OpenRocksStore(StoreOf(node));
+    ASSERT_TRUE(store.ok()) << store.status().message();
+    const auto manifest = memnode::ImportProcedural(SourceOf(version), version, map_,
+                                                    fmt::format("m{}", node), **store);
+    ASSERT_TRUE(manifest.ok()) << manifest.status().message();
+  }
+  void Start(int node) {
+    nodes_[static_cast<size_t>(node)].reset();
+    memnode::NodeConfig config;
+    config.node_name = fmt::format("m{}", node);
+    config.cluster_members = map_.members;
+    config.store_path = StoreOf(node);
+    config.control_listen = config.http_listen = "127.0.0.1:0";
+    config.limits_drain_timeout_ms = 100;
+    config.store_scrub_mib_s = 0;
+    auto started = memnode::Node::Start(config);
+    ASSERT_TRUE(started.ok()) << started.status().message();
+    nodes_[static_cast<size_t>(node)] = std::move(*started);
+  }
+  std::vector<std::string> Addresses() const {
+    std::vector<std::string> addresses;
+    for (const auto& node : nodes_) addresses.push_back(node->control_address());
+    return addresses;
+  }
+  Nodes Tool() const { return *Nodes::Open({Addresses(), {}}); }
+
+  Result<std::unique_ptr<client::LookupClient>> Connect(const std::string& version) const {
+    client::LookupClientOptions options;
+    options.memnodes = Addresses();
+    options.identity = SourceOf("1").Identity(version);
+    options.make_transport = [] { return net::MakeTcpTransport({}); };
+    return client::LookupClient::Connect(options, SourceOf("1").layout());
+  }
+  // Which version the rows that come are of; "mixed" when they are not of one.
+  static std::string VersionRead(client::LookupClient& client, uint64_t seed = 1) {
+    const ProceduralSource first = SourceOf("1"), second = SourceOf("2");
+    Rng rng(seed);
+    std::vector<uint64_t> rows(200);
+    for (uint64_t& row : rows) row = rng.NextBelow(first.rows(0));
+    std::vector<std::byte> out(rows.size() * first.row_format().row_bytes());
+    const auto ticket = client.Submit(std::vector<client::LayerLookup>{{0, rows, out}},
+                                      Clock::Real().Now() + std::chrono::seconds(20));
+    if (!ticket.ok()) return ticket.status().message();
+    if (const Status arrived = (*ticket)->Wait(0); !arrived.ok()) return arrived.message();
+    size_t of_first = 0, of_second = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t size = first.row_format().row_bytes();
+      const auto got = std::span(out).subspan(i * size, size);
+      of_first += std::ranges::equal(got, first.Row(0, rows[i])) ? 1 : 0;
+      of_second += std::ranges::equal(got, second.Row(0, rows[i])) ? 1 : 0;
+    }
+    if (of_first == rows.size()) return "1";
+    return of_second == rows.size() ? "2" : "mixed";
+  }
+  std::string CurrentVersion() const {
+    const auto client = Connect("");
+    return client.ok() ? VersionRead(**client) : client.status().message();
+  }
+
+  const std::string folder_;
+  table::ClusterMap map_;
+  std::vector<std::unique_ptr<memnode::Node>> nodes_;
+};
+
+TEST_F(PublicationTest, PublishRollBackAndDropWhileReadersGoOn) {
+  EXPECT_THAT(CurrentVersion(), HasSubstr("is not served here"));
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  EXPECT_EQ(CurrentVersion(), "1");
+  const auto reader = *Connect("");
+  ASSERT_TRUE(Publish(Tool(), kModel, "2").ok());
+  EXPECT_EQ(CurrentVersion(), "2");
+  EXPECT_EQ(VersionRead(*reader), "1") << "who began on it finishes on it";
+  EXPECT_EQ(*VersionBefore(Tool(), kModel), "1");
+  ASSERT_TRUE(Publish(Tool(), kModel, *VersionBefore(Tool(), kModel)).ok());
+  EXPECT_EQ(CurrentVersion(), "1");
+  for (int node = 0; node < 2; ++node) Start(node);
+  EXPECT_EQ(CurrentVersion(), "1") << "after a restart without any folder";
+  const json::object drop = {{"command", "drop"}, {"name", kModel}, {"version", "2"}};
+  const auto dropped = Tool().RunJobs(drop, "drop");
+  ASSERT_TRUE(dropped.ok()) << dropped.status().message();
+  EXPECT_THAT(Publish(Tool(), kModel, "2").status().message(), HasSubstr("is not complete"));
+}
+
+TEST_F(PublicationTest, WhatOneNodeCannotServeIsPublishedOnNone) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  nodes_[1].reset();
+  {
+    const auto store = *memnode::OpenRocksStore(StoreOf(1));
+    ASSERT_TRUE(memnode::DropTableSet(*store, kModel, "2").ok());
+  }
+  Start(1);
+  const auto published = Publish(Tool(), kModel, "2");
+  ASSERT_FALSE(published.ok());
+  EXPECT_THAT(published.status().message(),
+              testing::AllOf(HasSubstr(nodes_[1]->control_address()), HasSubstr("nothing")));
+  EXPECT_EQ(CurrentVersion(), "1");
+}
+
+TEST_F(PublicationTest, AToolThatDiesBetweenTheNodesLeavesNoClientMixed) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  const Nodes tool = Tool();
+  json::object request = {
+      {"command", "prepare"}, {"name", kModel}, {"version", "2"}, {"generation", "2"}};
+  ASSERT_TRUE(tool.RunJobs(request, "prepare").ok());
+  EXPECT_EQ(CurrentVersion(), "1") << "prepared everywhere, decided nowhere";
+  request["command"] = "commit";
+  ASSERT_TRUE(tool.Call(1, request).ok());
+  EXPECT_EQ(CurrentVersion(), "2") << "the first commit decides, for all nodes";
+  Start(0);
+  EXPECT_EQ(CurrentVersion(), "2") << "also when the other one restarts";
+  const auto published = Publish(Tool(), kModel, "2");
+  ASSERT_TRUE(published.ok()) << published.status().message();
+  EXPECT_EQ(*published, 2u) << "the same publication, completed";
+  EXPECT_EQ(CurrentVersion(), "2");
+}
+
+TEST_F(PublicationTest, HalfAClusterIsNotPublishedTo) {
+  const Nodes half = *Nodes::Open({{nodes_[0]->control_address()}, {}});
+  EXPECT_THAT(Publish(half, kModel, "1").status().message(), HasSubstr("name them all"));
+  const Nodes twice = *Nodes::Open({{Addresses()[0], Addresses()[0]}, {}});
+  EXPECT_THAT(Publish(twice, kModel, "1").status().message(), HasSubstr("name each once"));
+}
+
+TEST_F(PublicationTest, AnUnknownOrMalformedRequestIsRefusedByName) {
+  const Nodes tool = Tool();
+  EXPECT_THAT(
+      tool.Call(0, {{"command", "explode"}, {"name", "a"}, {"version", "b"}}).status().message(),
+      HasSubstr("\"explode\""));
+  EXPECT_THAT(tool.Call(0, {}).status().message(), HasSubstr("command"));
+  EXPECT_THAT(tool.Call(0, {{"command", "job"}, {"job", "99"}}).status().message(),
+              HasSubstr("no job 99"));
+  EXPECT_THAT(
+      tool.Call(0, {{"command", "commit"}, {"name", "a"}, {"version", "b"}, {"generation", "x"}})
+          .status()
+          .message(),
+      HasSubstr("generation"));
+}
+
+}  // namespace
+}  // namespace engram::ctl
