@@ -92,6 +92,8 @@ Subcommand AddMakeModelCommand(CLI::App& parent) {
   app->add_option("--out", options.out, "folder to write")->required();
   app->add_option("--text", options.text_files,
                   "UTF-8 text files to train the tokenizer on (default: the shipped corpus)");
+  app->add_option("--vocab-size", options.vocab_size, "tokens of a preset's vocabulary")
+      ->check(CLI::Range(512, 1 << 20));
   app->add_option("--table-gib", options.table_gib, "size of the tables of preset bench");
   app->add_flag("--force", options.force, "replace a model already in the folder");
   return {app, [flags] { return Run(*flags); }};

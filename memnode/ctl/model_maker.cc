@@ -106,6 +106,7 @@ void Describe(const ModelPreset& preset, const table::TableLayout& layout, size_
 Status MakeModel(const MakeModelOptions& options, MadeModel* made) {
   ASSIGN_OR_RETURN(ModelPreset preset,
                    FindPreset(options.preset, options.variant, options.table_gib));
+  if (options.vocab_size != 0) preset.vocab_size = options.vocab_size;
   RETURN_IF_ERROR(PrepareFolder(options.out, options.force));
   RETURN_IF_ERROR(WriteTokenizer(options, preset.vocab_size));
   ASSIGN_OR_RETURN(const table::VocabMap map, WriteTokenMap(options.out));

@@ -18,6 +18,7 @@ struct MakeModelOptions {
   uint64_t seed = 1;
   std::string out;                      // folder, created
   std::vector<std::string> text_files;  // to train the tokenizer on; empty = the shipped corpus
+  int64_t vocab_size = 0;               // of the tokenizer; 0 = the preset's
   double table_gib = 0;                 // bench only; 0 = its default
   bool force = false;                   // replace a model already in `out`
 };
