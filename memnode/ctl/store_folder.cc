@@ -14,7 +14,7 @@ Result<std::unique_ptr<memnode::RowStore>> OpenStoreFolder(const std::string& pa
     return NotFound(
         fmt::format("--store {} holds no store of a memory node (no file CURRENT in it)", path));
   }
-  return memnode::OpenRocksStore(path);
+  return memnode::OpenRocksStoreReadOnly(path);
 }
 
 }  // namespace engram::ctl

@@ -1,4 +1,5 @@
-// A store's folder as the tools open it: only to be read, and never made.
+// A store's folder as the tools open it: only to be read, also while a node has it open, and never
+// made.
 #pragma once
 
 #include <memory>

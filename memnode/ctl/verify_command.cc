@@ -1,12 +1,13 @@
 #include "memnode/ctl/verify_command.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <memory>
+#include <set>
 
-#include "common/base/clock.h"
+#include "memnode/ctl/nodes.h"
+#include "memnode/ctl/progress_line.h"
+#include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
 #include "memnode/manifest.h"
 #include "memnode/verify_report.h"
@@ -16,84 +17,102 @@ namespace {
 
 struct Flags {
   std::string store;
+  NodeFlags nodes;
   std::string name;     // empty: every model
   std::string version;  // empty: every version
   int threads = 0;
   double mib_per_s = 0;
   bool json = false;
+
+  bool Wants(const std::string& model, const std::string& of_version) const {
+    return (name.empty() || name == model) && (version.empty() || version == of_version);
+  }
+  // For the message when nothing fits.
+  std::string Wanted() const {
+    return fmt::format("{}{}", name.empty() ? "" : " named " + name,
+                       version.empty() ? "" : " of version " + version);
+  }
 };
 
-// One line on a terminal, drawn over again.
-class ProgressLine {
- public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
-  ~ProgressLine() {
-    if (drawn_) fmt::print(stderr, "\r\x1b[K");
-  }
-
-  void Draw(const memnode::VerifyProgress& progress) {
-    if (!shown_ || progress.pages_total == 0) return;
-    drawn_ = true;
-    const std::chrono::duration<double> spent = Clock::Real().Now() - begin_;
-    const double done =
-        static_cast<double>(progress.pages_done) / static_cast<double>(progress.pages_total);
-    const double mib = static_cast<double>(progress.bytes_done) / (1 << 20);
-    fmt::print(stderr, "\r\x1b[K{}: {:.1f} %, {:.0f} MiB/s, {:.0f} s left, {} bad pages", what_,
-               100 * done, mib / spent.count(), done > 0 ? spent.count() * (1 - done) / done : 0,
-               progress.bad_pages);
-  }
-
- private:
-  const std::string what_;
-  const bool shown_ = isatty(STDERR_FILENO) != 0;
-  const TimePoint begin_ = Clock::Real().Now();
-  bool drawn_ = false;
+struct Tally {
+  int checked = 0;
+  int bad = 0;
 };
 
-// Prints a table set's report; adds to *bad when it is not sound.
-Status Print(const json::object& report, const Flags& flags, int* bad) {
+// Prints the report on one table set in one place.
+Status Print(const json::object& report, const std::string& place, const Flags& flags,
+             Tally* tally) {
   ASSIGN_OR_RETURN(const bool sound, memnode::VerifiedSound(report));
-  if (!sound) ++*bad;
+  ++tally->checked;
+  if (!sound) ++tally->bad;
   if (flags.json) {
-    fmt::print("{}\n", json::serialize(report));
+    json::object placed = report;
+    placed["place"] = place;
+    fmt::print("{}\n", json::serialize(placed));
     return OkStatus();
   }
   ASSIGN_OR_RETURN(const std::string text, memnode::VerifyText(report));
-  fmt::print("{}", text);
+  fmt::print("{}: {}", place, text);
   return OkStatus();
 }
 
-Status Verify(memnode::RowStore& store, const std::string& model, const std::string& version,
-              const Flags& flags, int* bad) {
-  ProgressLine line(fmt::format("verifying {} version {}", model, version));
+Status VerifyInStore(memnode::RowStore& store, const table::TableIdentity& identity,
+                     const Flags& flags, Tally* tally) {
+  ProgressLine line(fmt::format("verifying {} version {}", identity.model, identity.version));
   memnode::VerifyOptions options;
   options.threads = flags.threads;
   options.mib_per_s = flags.mib_per_s;
-  options.on_progress = [&](const memnode::VerifyProgress& progress) { line.Draw(progress); };
+  options.on_progress = [&](const memnode::VerifyProgress& progress) {
+    line.Draw(progress.pages_done, progress.pages_total, progress.bytes_done);
+  };
   ASSIGN_OR_RETURN(const json::object report,
-                   memnode::VerifyVersion(store, model, version, options));
-  return Print(report, flags, bad);
+                   memnode::VerifyVersion(store, identity.model, identity.version, options));
+  return Print(report, flags.store, flags, tally);
+}
+
+Status VerifyStore(const Flags& flags, Tally* tally) {
+  ASSIGN_OR_RETURN(const auto store, OpenStoreFolder(flags.store));
+  ASSIGN_OR_RETURN(const auto manifests, memnode::AllManifests(*store));
+  for (const memnode::Manifest& manifest : manifests) {
+    if (!flags.Wants(manifest.identity.model, manifest.identity.version)) continue;
+    RETURN_IF_ERROR(VerifyInStore(*store, manifest.identity, flags, tally));
+  }
+  return OkStatus();
+}
+
+// Every node reads its own share.
+Status VerifyOnNodes(const Flags& flags, Tally* tally) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
+  std::set<std::pair<std::string, std::string>> wanted;
+  for (const json::object& reply : replies) {
+    ASSIGN_OR_RETURN(const auto versions, VersionsOf(reply));
+    for (const NodeVersion& v : versions) {
+      if (flags.Wants(v.model, v.version)) wanted.emplace(v.model, v.version);
+    }
+  }
+  for (const auto& [model, version] : wanted) {
+    ASSIGN_OR_RETURN(const auto reports,
+                     nodes.RunJobs({{"command", "verify"}, {"name", model}, {"version", version}},
+                                   fmt::format("verifying {} version {}", model, version)));
+    for (size_t node = 0; node < reports.size(); ++node) {
+      RETURN_IF_ERROR(Print(reports[node], nodes.address(node), flags, tally));
+    }
+  }
+  return OkStatus();
 }
 
 Status Run(const Flags& flags) {
-  ASSIGN_OR_RETURN(const auto store, OpenStoreFolder(flags.store));
-  ASSIGN_OR_RETURN(const auto manifests, memnode::AllManifests(*store));
-  int checked = 0, bad = 0;
-  for (const memnode::Manifest& manifest : manifests) {
-    const table::TableIdentity& identity = manifest.identity;
-    if (!flags.name.empty() && flags.name != identity.model) continue;
-    if (!flags.version.empty() && flags.version != identity.version) continue;
-    ++checked;
-    RETURN_IF_ERROR(Verify(*store, identity.model, identity.version, flags, &bad));
+  const bool offline = !flags.store.empty();
+  const std::string where = offline ? "--store " + flags.store : "the nodes";
+  Tally tally;
+  RETURN_IF_ERROR(offline ? VerifyStore(flags, &tally) : VerifyOnNodes(flags, &tally));
+  if (tally.checked == 0) {
+    return NotFound(fmt::format("no complete table set{} in {}", flags.Wanted(), where));
   }
-  if (checked == 0) {
-    return NotFound(fmt::format("--store {} has no complete table set{}{}", flags.store,
-                                flags.name.empty() ? "" : " named " + flags.name,
-                                flags.version.empty() ? "" : " of version " + flags.version));
-  }
-  if (bad > 0) {
+  if (tally.bad > 0) {
     return DataLoss(
-        fmt::format("{} of {} table sets in {} are damaged", bad, checked, flags.store));
+        fmt::format("{} of {} table sets in {} are damaged", tally.bad, tally.checked, where));
   }
   return OkStatus();
 }
@@ -104,11 +123,20 @@ Subcommand AddVerifyCommand(CLI::App& parent) {
   const auto flags = std::make_shared<Flags>();  // lives as long as the options that fill it
   CLI::App* app =
       parent.add_subcommand("verify", "read stored tables whole and say what is damaged");
-  app->add_option("--store", flags->store, "folder of a memory node's store")->required();
+  CLI::Option_group* where = app->add_option_group("where");
+  where->add_option("--store", flags->store, "folder of a memory node's store, running or not");
+  where
+      ->add_option("--nodes", flags->nodes.addresses,
+                   "host:port,... of memory nodes' control sockets")
+      ->delimiter(',');
+  where->require_option(1);
+  AddSecurityFlags(*app, flags->nodes);
   app->add_option("--name", flags->name, "model (default: every one)");
   app->add_option("--version", flags->version, "version (default: every one)");
-  app->add_option("--threads", flags->threads, "0: one a CPU")->check(CLI::Range(0, 256));
-  app->add_option("--rate", flags->mib_per_s, "MiB/s at most (default: as fast as it goes)")
+  app->add_option("--threads", flags->threads, "--store only; 0: one a CPU")
+      ->check(CLI::Range(0, 256));
+  app->add_option("--rate", flags->mib_per_s,
+                  "--store only: MiB/s at most (default: as fast as it goes)")
       ->check(CLI::NonNegativeNumber);
   app->add_flag("--json", flags->json, "one JSON object a table set");
   return {app, [flags] { return Run(*flags); }};
