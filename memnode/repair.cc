@@ -119,7 +119,6 @@ class Repairer::Rebuild {
   const uint32_t layer_index_;
   std::optional<Result<std::unique_ptr<client::TableSource>>> source_;  // opened when needed
   std::vector<std::byte> rows_;                                         // of one partition
-  std::string first_damage_;                                            // of it
   RepairedFile file_;
 };
 
@@ -148,8 +147,6 @@ std::vector<bool> Repairer::Rebuild::ReadSound(uint32_t partition) {
     sound[i] = read.ok();
     if (read.ok()) {
       std::copy(read->begin(), read->end(), RowsOf(partition, first + i).begin());
-    } else if (first_damage_.empty()) {
-      first_damage_ = read.status().message();
     }
   }
   return sound;
@@ -209,7 +206,6 @@ Status Repairer::Rebuild::Fill(uint32_t partition, const std::vector<bool>& soun
 // Puts the partition's rows into rows_, matching its SHA-256.
 Status Repairer::Rebuild::Assemble(uint32_t partition) {
   rows_.resize(reader_.cut(layer_index_).RowCount(partition) * reader_.row_bytes());
-  first_damage_.clear();
   const std::vector<bool> sound = ReadSound(partition);
   const auto bad = static_cast<uint64_t>(std::count(sound.begin(), sound.end(), false));
   if (bad == 0 && Matches(partition)) return OkStatus();
@@ -234,9 +230,9 @@ Status Repairer::Rebuild::Assemble(uint32_t partition) {
                                                  : fmt::format("source '{}'", manifest_.source),
                            filled.message());
   }
-  return DataLoss(fmt::format("{} is damaged in {} of {} pages and cannot be repaired{}{}{}",
+  return DataLoss(fmt::format("{} is damaged in {} of {} pages and cannot be repaired{}",
                               NameOf(manifest_, layer_index_, partition), bad, sound.size(),
-                              reasons, first_damage_.empty() ? "" : "; damage: ", first_damage_));
+                              reasons));
 }
 
 Status Repairer::Rebuild::Write(uint32_t partition, PageWriter& writer) {

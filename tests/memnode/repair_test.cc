@@ -129,7 +129,7 @@ TEST_F(RepairTest, NothingIsWrittenFromCopiesThatAreAllWrong) {
   EXPECT_EQ(report.status().code(), Code::kDataLoss);
   EXPECT_THAT(report.status().message(),
               AllOf(HasSubstr("1 of 2 pages"), HasSubstr("memory: its rows do not match"),
-                    HasSubstr("source"), HasSubstr("page 9 of"), HasSubstr("missing")));
+                    HasSubstr("source")));
   EXPECT_EQ(store_.page_count(), pages);
   EXPECT_TRUE(tables_.Open("1")->ReadPartition(1, 7, [](uint64_t, auto) {}).ok());
 }
