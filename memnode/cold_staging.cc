@@ -69,4 +69,15 @@ bool PlaceColdRows(const Request& request, uint32_t first, std::span<const std::
   return true;
 }
 
+void ComputeRows(const ServedTables& tables, uint32_t layer_index, std::span<const uint64_t> rows,
+                 std::vector<std::byte>& scratch, std::span<const std::byte*> addresses) {
+  const size_t stride = tables.stored_row_bytes();
+  scratch.resize(std::max(scratch.size(), rows.size() * stride));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::span<std::byte> stored = std::span(scratch).subspan(i * stride, stride);
+    tables.ComputeRow(layer_index, rows[i], stored);
+    addresses[i] = stored.data();
+  }
+}
+
 }  // namespace engram::memnode

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "common/base/status.h"
 #include "memnode/request_queue.h"
@@ -24,5 +25,9 @@ Result<bool> StageColdRows(Request& request, const ServedTables& tables,
 // Fills the null addresses of rows [first, first + addresses.size()) of the request's current layer
 // from request.cold. False when one of them was not staged: its partition has left memory since.
 bool PlaceColdRows(const Request& request, uint32_t first, std::span<const std::byte*> addresses);
+
+// Rows of computed tables, made in `scratch`.
+void ComputeRows(const ServedTables& tables, uint32_t layer_index, std::span<const uint64_t> rows,
+                 std::vector<std::byte>& scratch, std::span<const std::byte*> addresses);
 
 }  // namespace engram::memnode

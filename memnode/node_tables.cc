@@ -59,11 +59,20 @@ ArenaOptions NodeTables::Memory() const {
 }
 
 Status NodeTables::OpenProcedural() {
+  const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
   ASSIGN_OR_RETURN(ProceduralTables made, LoadProcedural(config_.Procedural(), config_.Map(),
-                                                         config_.node_name, Memory()));
-  ASSIGN_OR_RETURN(
-      main_, ServedTables::InMemory(std::move(made.identity), std::move(made.plan),
-                                    std::make_shared<Arena>(std::move(made.arena)), metrics_));
+                                                         config_.node_name, Memory(), budget));
+  if (made.arena) {
+    const auto arena = std::make_shared<Arena>(std::move(*made.arena));
+    ASSIGN_OR_RETURN(main_, ServedTables::InMemory(std::move(made.identity), std::move(made.plan),
+                                                   arena, metrics_));
+  } else {
+    ASSIGN_OR_RETURN(
+        main_, ServedTables::Computed(std::move(made.identity), std::move(made.plan), made.format,
+                                      config_.Procedural().seed, metrics_));
+    obs::LogInfo("procedural rows do not fit into memory: each is computed when it is asked for");
+  }
+  TellOpen(*main_, 0);
   return OkStatus();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <fstream>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -25,14 +26,30 @@ void FillPartition(const table::RowFormat& format, uint64_t seed, uint32_t layer
   }
 }
 
+// Memory to be had without pushing anybody out, less a tenth; everything where that is not told.
+uint64_t AvailableBytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  uint64_t kib = 0;
+  while (file >> key >> kib) {
+    if (key == "MemAvailable:") return kib * 1024 / 10 * 9;
+    file.ignore(256, '\n');
+  }
+  return UINT64_MAX;
+}
+
 }  // namespace
 
-Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec, const table::ClusterMap& map,
-                                    const std::string& member, const ArenaOptions& arena) {
+Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec,
+                                        const table::ClusterMap& map, const std::string& member,
+                                        const ArenaOptions& arena, uint64_t budget_bytes) {
   ASSIGN_OR_RETURN(const table::TableLayout layout, table::MakeProceduralLayout(spec));
   ProceduralTables loaded;
   loaded.identity = table::MakeProceduralIdentity(spec, layout);
   ASSIGN_OR_RETURN(loaded.plan, MakePlan(loaded.identity, map, member));
+  loaded.format = layout.row_format;
+  const uint64_t room = budget_bytes > 0 ? budget_bytes : AvailableBytes();
+  if (loaded.plan.Map().size_bytes() > room) return loaded;
   ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, arena));
   std::vector<std::pair<uint32_t, uint32_t>> partitions;  // layer index, partition
   for (uint32_t i = 0; i < loaded.plan.layers.size(); ++i) {
@@ -44,7 +61,7 @@ Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec, const
     for (size_t at = next++; at < partitions.size(); at = next++) {
       const auto [layer_index, partition] = partitions[at];
       FillPartition(layout.row_format, spec.seed, layer_index, partition,
-                    loaded.plan.layers[layer_index], loaded.arena);
+                    loaded.plan.layers[layer_index], *loaded.arena);
     }
   };
   std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()));

@@ -2,12 +2,12 @@
 // store.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "common/base/status.h"
 #include "common/table/placement.h"
 #include "common/table/procedural.h"
-#include "memnode/arena.h"
 #include "memnode/arena.h"
 #include "memnode/table_plan.h"
 
@@ -16,12 +16,15 @@ namespace engram::memnode {
 struct ProceduralTables {
   table::TableIdentity identity;
   TablePlan plan;
-  Arena arena;
+  table::RowFormat format;
+  std::optional<Arena> arena;  // none: they do not fit, and are computed when asked for
 };
 
-// Computes this member's rows into a new arena, on all CPUs. Errors as MakeProceduralLayout and
+// Computes this member's rows into a new arena, on all CPUs; where they do not fit into
+// `budget_bytes` (0: the memory available now), into none. Errors as MakeProceduralLayout and
 // Arena::Allocate.
-Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec, const table::ClusterMap& map,
-                                    const std::string& member, const ArenaOptions& arena);
+Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec,
+                                        const table::ClusterMap& map, const std::string& member,
+                                        const ArenaOptions& arena, uint64_t budget_bytes = 0);
 
 }  // namespace engram::memnode

@@ -350,7 +350,7 @@ bool RowService::ServeChunk() {
 // Whether the next layer's rows are all in memory or have come from the store. A layer that is late
 // already needs none.
 Result<bool> RowService::Ready(Request& request, const Session& session) {
-  if (session.tables->complete()) return true;
+  if (session.tables->complete() || session.tables->computed()) return true;
   const TimePoint now = clock_.Now();
   if (now >= request.deadline || !InTime(request, request.layers[request.layer], now)) return true;
   if (request.cold == nullptr) {
@@ -458,7 +458,11 @@ Result<bool> RowService::SendChunk(Request& request, Session& session,
   const bool complete = tables.complete();
   const auto in_use = tables.Use();
   RETURN_IF_ERROR(FindRows(request, session, layer, request.ids_before + request.first, count));
-  if (!complete && !PlaceColdRows(request, request.first, std::span(addresses_).first(count))) {
+  if (tables.computed()) {
+    ComputeRows(tables, layer.layer_index, std::span(rows_).first(count), computed_,
+                std::span(addresses_).first(count));
+  } else if (!complete &&
+             !PlaceColdRows(request, request.first, std::span(addresses_).first(count))) {
     request.cold.reset();
     return false;
   }

@@ -137,6 +137,7 @@ class RowService : public net::TransportHandler {
   std::unordered_map<uint64_t, net::PeerId> peer_of_session_;
   std::vector<uint64_t> rows_;               // scratch: a chunk's ids
   std::vector<const std::byte*> addresses_;  // scratch: where they lie
+  std::vector<std::byte> computed_;          // scratch: rows made for a chunk
   TimePoint next_stall_check_;
   double sessions_told_ = 0;      // to the gauge all services share
   std::shared_ptr<Waker> waker_;  // of this data thread, for those who read rows for it

@@ -6,6 +6,7 @@
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
 #include "common/obs/log.h"
+#include "common/table/procedural.h"
 
 namespace engram::memnode {
 namespace {
@@ -28,7 +29,7 @@ std::string NameOf(const table::TableIdentity& identity) {
 }  // namespace
 
 ServedTables::ServedTables(table::TableIdentity identity, TablePlan plan, obs::Metrics& metrics)
-    : identity_(std::move(identity)), plan_(std::move(plan)) {
+    : identity_(std::move(identity)), plan_(std::move(plan)), map_(plan_.Map()) {
   for (const LayerPlan& layer : plan_.layers) {
     rows_served_.push_back(&metrics.GetCounter("engram_memnode_rows_served_total", "Rows sent",
                                                {{"model", identity_.model},
@@ -54,6 +55,24 @@ Result<std::shared_ptr<ServedTables>> ServedTables::InMemory(table::TableIdentit
   RETURN_IF_ERROR(tables->ShareLocally());
   RETURN_IF_ERROR(tables->ChooseKnownAnswers());
   return tables;
+}
+
+Result<std::shared_ptr<ServedTables>> ServedTables::Computed(table::TableIdentity identity,
+                                                             TablePlan plan,
+                                                             table::RowFormat format, uint64_t seed,
+                                                             obs::Metrics& metrics) {
+  std::shared_ptr<ServedTables> tables(
+      new ServedTables(std::move(identity), std::move(plan), metrics));
+  tables->computed_ = Rule{format, seed};
+  RETURN_IF_ERROR(tables->ChooseKnownAnswers());
+  return tables;
+}
+
+void ServedTables::ComputeRow(uint32_t layer_index, uint64_t row,
+                              std::span<std::byte> stored) const {
+  table::FillProceduralRow(computed_->format, computed_->seed, layer_index, row,
+                           stored.first(row_bytes()));
+  table::SealRow(layer_index, row, stored);
 }
 
 Result<std::shared_ptr<ServedTables>> ServedTables::Open(RowStore& store, Manifest manifest,
@@ -156,12 +175,18 @@ Status ServedTables::ShareLocally() {
 }
 
 std::shared_lock<std::shared_mutex> ServedTables::Use() const {
-  return complete() ? std::shared_lock<std::shared_mutex>() : tier_->residency().Use();
+  return complete() || computed() ? std::shared_lock<std::shared_mutex>()
+                                  : tier_->residency().Use();
 }
 
 Status ServedTables::Find(uint32_t layer_index, std::span<const uint64_t> rows,
                           std::span<const std::byte*> addresses) const {
   if (complete()) return arena_->Find(layer_index, rows, addresses);
+  if (computed()) {
+    std::vector<uint64_t> unused(rows.size());
+    std::fill(addresses.begin(), addresses.end(), nullptr);
+    return map_.FindOffsets(layer_index, rows, unused);
+  }
   return tier_->Find(layer_index, rows, addresses);
 }
 
@@ -175,6 +200,12 @@ Status ServedTables::ReadRow(uint32_t layer_index, uint64_t row, std::span<std::
       std::copy_n(address, out.size(), out.data());
       return OkStatus();
     }
+  }
+  if (computed()) {
+    std::vector<std::byte> stored(stored_row_bytes());
+    ComputeRow(layer_index, row, stored);
+    std::copy_n(stored.data(), out.size(), out.data());
+    return OkStatus();
   }
   std::string scratch;
   const uint64_t page = reader_->PageOfRow(layer_index, row);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -57,6 +58,10 @@ class ServedTables {
                                                         TablePlan plan,
                                                         std::shared_ptr<const Arena> arena,
                                                         obs::Metrics& metrics);
+  // No row in memory: each is computed when it is asked for (common/table/procedural.h).
+  static Result<std::shared_ptr<ServedTables>> Computed(table::TableIdentity identity,
+                                                        TablePlan plan, table::RowFormat format,
+                                                        uint64_t seed, obs::Metrics& metrics);
   ~ServedTables();
 
   const table::TableIdentity& identity() const { return identity_; }
@@ -70,6 +75,9 @@ class ServedTables {
   // The memory itself, null unless complete.
   const Arena* arena() const { return complete() ? arena_.get() : nullptr; }
   Tier* tier() const { return tier_.get(); }
+  bool computed() const { return computed_.has_value(); }
+  // Of computed tables: one stored row.
+  void ComputeRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored) const;
 
   // To be held while addresses are in use.
   std::shared_lock<std::shared_mutex> Use() const;
@@ -100,8 +108,15 @@ class ServedTables {
   Status ChooseKnownAnswers();
   Status ShareLocally();
 
+  struct Rule {
+    table::RowFormat format;
+    uint64_t seed = 0;
+  };
+
   const table::TableIdentity identity_;
   const TablePlan plan_;
+  const table::ArenaMap map_;
+  std::optional<Rule> computed_;
   std::vector<obs::Counter*> rows_served_;  // by layer
   std::shared_ptr<const Arena> arena_;      // null: less memory than the share
   std::unique_ptr<TableReader> reader_;     // null: no store

@@ -29,6 +29,7 @@ void ProgressLine::Draw(uint64_t done, uint64_t total, uint64_t bytes) {
                                  kWidth - filled, share * 100);
   if (bytes > 0)
     text += fmt::format(", {:.0f} MB/s", static_cast<double>(bytes) / spent.count() / 1e6);
+  if (bytes == 0) text += fmt::format(", {:.2f} M/s", rate / 1e6);
   text += fmt::format(", {:.0f} s left", left);
   fmt::print(stderr, "\r\x1b[K{}", text);
   std::fflush(stderr);

@@ -49,9 +49,12 @@ class ColdNodeTest : public testing::Test {
     auto node = Node::Start(config_);
     ASSERT_TRUE(node.ok()) << node.status().message();
     node_ = std::move(*node);
+    Connect(source_.Identity("1"));
+  }
+  void Connect(table::TableIdentity identity) {
     client::LookupClientOptions options;
     options.memnodes = {node_->control_address()};
-    options.identity = source_.Identity("1");
+    options.identity = std::move(identity);
     options.make_transport = [] { return net::MakeTcpTransport({}); };
     auto client = client::LookupClient::Connect(options, source_.layout());
     ASSERT_TRUE(client.ok()) << client.status().message();
@@ -106,6 +109,25 @@ TEST_F(ColdNodeTest, ServesWhileLoadingWhatItIsAskedFor) {
   config_.store_serve_while_loading = true;
   Start();
   for (uint64_t seed = 0; seed < 30; ++seed) ASSERT_TRUE(Ask(seed, 100).ok());
+}
+
+TEST_F(ColdNodeTest, ProceduralRowsThatDoNotFitAreComputedWhenAskedFor) {
+  const table::ProceduralSpec spec = {.layout = "v41", .rows_scale = 0.0002, .seed = 5};
+  config_.procedural_layout = spec.layout;
+  config_.procedural_rows_scale = spec.rows_scale;
+  config_.procedural_seed = 5;
+  config_.arena_budget_mib = 1;
+  auto node = Node::Start(config_);
+  ASSERT_TRUE(node.ok()) << node.status().message();
+  node_ = std::move(*node);
+  Connect(table::MakeProceduralIdentity(spec, source_.layout()));
+  ASSERT_TRUE(Ask(1, 24).ok());
+  ASSERT_TRUE(Ask(2, 6000).ok());
+  const std::vector<uint64_t> rows = {source_.rows(0)};
+  std::vector<std::byte> out(source_.row_format().row_bytes());
+  const auto ticket = client_->Submit(std::vector<client::LayerLookup>{{0, rows, out}},
+                                      Clock::Real().Now() + std::chrono::seconds(20));
+  EXPECT_FALSE(ticket.ok() && (*ticket)->Wait(0).ok()) << "a row past the end";
 }
 
 TEST_F(ColdNodeTest, ADamagedPageFailsTheLookupsThatNeedItAndNoOthers) {
