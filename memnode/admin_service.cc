@@ -2,11 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "common/client/model_tables.h"
 #include "common/client/table_source.h"
-#include "memnode/importer.h"
 #include "memnode/row_description.h"
 #include "memnode/table_plan.h"
 #include "memnode/verify_report.h"
@@ -15,7 +16,9 @@ namespace engram::memnode {
 namespace {
 
 constexpr std::string_view kWhat = "request";
-constexpr int64_t kThreadsMax = 1024;
+constexpr uint64_t kThreadsMax = 1024;
+constexpr uint64_t kMemoryMibMax = 1 << 20;
+constexpr size_t kNameBytesMax = 4096;  // also of a path
 
 Result<uint64_t> GetNumber(const json::object& request, std::string_view key) {
   ASSIGN_OR_RETURN(const std::string text, io::GetString(request, key, kWhat));
@@ -28,8 +31,13 @@ Result<uint64_t> GetNumber(const json::object& request, std::string_view key) {
       fmt::format("request: {} is \"{}\", expected a number as text", key, text));
 }
 
-Result<std::string> GetOptional(const json::object& request, std::string_view key) {
-  return request.contains(key) ? io::GetString(request, key, kWhat) : Result(std::string());
+Result<std::string> GetName(const json::object& request, std::string_view key) {
+  ASSIGN_OR_RETURN(std::string text, io::GetString(request, key, kWhat));
+  if (!text.empty() && text.size() <= kNameBytesMax && text.find('\n') == std::string::npos) {
+    return text;
+  }
+  return InvalidArgument(
+      fmt::format("request: {} must be one line of 1..{} bytes", key, kNameBytesMax));
 }
 
 json::object ToJson(const VersionInfo& info) {
@@ -78,31 +86,36 @@ Result<json::object> AdminService::Call(const json::object& request) {
     return json::object();
   }
   Target target;
-  ASSIGN_OR_RETURN(target.model, io::GetString(request, "name", kWhat));
-  ASSIGN_OR_RETURN(target.version, io::GetString(request, "version", kWhat));
-  if (target.model.empty() || target.version.empty()) {
-    return InvalidArgument("request: name and version must not be empty");
-  }
-  if (command == "import") return Import(request);
-  if (command == "prepare") return Prepare(request);
-  if (command == "commit" || command == "abort") return Commit(request, command == "abort");
+  ASSIGN_OR_RETURN(target.model, GetName(request, "name"));
+  ASSIGN_OR_RETURN(target.version, GetName(request, "version"));
+  if (command == "import") return Import(target, request);
   if (command == "pin") return Pin(target);
   if (command == "drop") return Drop(target);
   if (command == "verify") return Verify(target);
-  if (command == "row") return Row(request);
+  if (command == "row") return Row(target, request);
   if (command == "unpin") {
     RETURN_IF_ERROR(versions_.Unpin(target.model, target.version));
     return json::object();
   }
-  return InvalidArgument(fmt::format("request: command \"{}\" is not known here", command));
+  if (command != "prepare" && command != "commit" && command != "abort") {
+    return InvalidArgument(fmt::format("request: command \"{:.64}\" is not known here", command));
+  }
+  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
+  if (command == "prepare") return Prepare(target, generation);
+  RETURN_IF_ERROR(command == "commit" ? versions_.Commit(target.model, target.version, generation)
+                                      : versions_.Abort(target.model, target.version, generation));
+  return json::object();
 }
 
 void AdminService::Changed() const {
   if (hooks_.changed) hooks_.changed();
 }
 
-Result<json::object> AdminService::StartJob(const std::string& title, Jobs::Work work) {
-  ASSIGN_OR_RETURN(const uint64_t job, jobs_.Start(title, std::move(work)));
+Result<json::object> AdminService::StartJob(const std::string& title,
+                                            const std::vector<Target>& changed, Jobs::Work work) {
+  std::vector<std::string> subjects;
+  for (const Target& target : changed) subjects.push_back(target.model + "\n" + target.version);
+  ASSIGN_OR_RETURN(const uint64_t job, jobs_.Start(title, subjects, std::move(work)));
   return json::object{{"job", std::to_string(job)}};
 }
 
@@ -115,66 +128,66 @@ Result<json::object> AdminService::Versions() const {
                       {"versions", std::move(versions)}};
 }
 
-Result<json::object> AdminService::Import(const json::object& request) {
-  ASSIGN_OR_RETURN(const std::string path, io::GetString(request, "model_path", kWhat));
-  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
-  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+Result<json::object> AdminService::Import(const Target& target, const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string path, GetName(request, "model_path"));
   ImportOptions options;
   options.source = path;
-  ASSIGN_OR_RETURN(options.base_version, GetOptional(request, "base"));
+  std::vector<Target> changed = {target};
+  if (request.contains("base")) {
+    ASSIGN_OR_RETURN(options.base_version, GetName(request, "base"));
+    changed.push_back({target.model, options.base_version});
+  }
   if (request.contains("threads")) {
     ASSIGN_OR_RETURN(const uint64_t threads, GetNumber(request, "threads"));
-    options.threads = static_cast<int>(std::min<uint64_t>(threads, kThreadsMax));
+    options.threads = static_cast<int>(std::min(threads, kThreadsMax));
   }
   if (request.contains("memory_mib")) {
-    ASSIGN_OR_RETURN(options.memory_mib, GetNumber(request, "memory_mib"));
+    ASSIGN_OR_RETURN(const uint64_t memory_mib, GetNumber(request, "memory_mib"));
+    options.memory_mib = std::min(memory_mib, kMemoryMibMax);
   }
-  const auto work = [this, path, name, version,
-                     options](JobContext& context) -> Result<json::object> {
-    ASSIGN_OR_RETURN(const client::ModelTables model, client::LoadModelTables(path, name, version));
-    ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(path, model));
-    ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_, member_));
-    ImportOptions import = options;
-    ImportProgress last;
-    import.cancel = &context.cancelled();
-    import.on_progress = [&](const ImportProgress& progress) { last = progress;
-    context.Tell(progress.rows_done, progress.rows_total);
+  std::string title = fmt::format("import {} version {}", target.model, target.version);
+  if (!options.base_version.empty()) title += " on " + options.base_version;
+  return StartJob(title + " from " + path, changed,
+                  [this, target, path, options](JobContext& context) {
+                    return RunImport(target, path, options, context);
+                  });
+}
+
+Result<json::object> AdminService::RunImport(const Target& target, const std::string& path,
+                                             ImportOptions options, JobContext& context) {
+  RETURN_IF_ERROR(EndDrop(store_, target.model, target.version).status());
+  ASSIGN_OR_RETURN(const client::ModelTables model,
+                   client::LoadModelTables(path, target.model, target.version));
+  ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(path, model));
+  ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_, member_));
+  ImportProgress last;
+  options.cancel = &context.cancelled();
+  options.on_progress = [&](const ImportProgress& progress) {
+    last = progress;
+    context.Tell(progress.rows_done, progress.rows_total, progress.bytes_read);
   };
   ASSIGN_OR_RETURN(const Manifest manifest,
-                   ImportTables(*source, model.identity, map_, plan, store_, import));
-  RETURN_IF_ERROR(versions_.Refresh());
+                   ImportTables(*source, model.identity, map_, plan, store_, options));
+  versions_.Imported(manifest);
   Changed();
   return json::object{{"digest", manifest.identity.content_digest},
                       {"rows", std::to_string(plan.OwnedRows())},
                       {"bytes_read", std::to_string(last.bytes_read)},
                       {"bytes_written", std::to_string(last.bytes_written)},
                       {"pages_changed", std::to_string(last.pages_changed)}};
-};
-return StartJob(fmt::format("import {} version {} from {}", name, version, path), work);
 }
 
-Result<json::object> AdminService::Prepare(const json::object& request) {
-  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
-  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
-  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
-  return StartJob(fmt::format("prepare {} version {} generation {}", name, version, generation),
-                  [this, name, version, generation](JobContext&) -> Result<json::object> {
-                    RETURN_IF_ERROR(versions_.Prepare(name, version, generation));
-                    return json::object();
-                  });
-}
-
-Result<json::object> AdminService::Commit(const json::object& request, bool abort) {
-  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
-  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
-  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
-  RETURN_IF_ERROR(abort ? versions_.Abort(name, version, generation)
-                        : versions_.Commit(name, version, generation));
-  return json::object();
+Result<json::object> AdminService::Prepare(const Target& target, uint64_t generation) {
+  return StartJob(
+      fmt::format("prepare {} version {} generation {}", target.model, target.version, generation),
+      {target}, [this, target, generation](JobContext&) -> Result<json::object> {
+        RETURN_IF_ERROR(versions_.Prepare(target.model, target.version, generation));
+        return json::object();
+      });
 }
 
 Result<json::object> AdminService::Pin(const Target& target) {
-  return StartJob(fmt::format("pin {} version {}", target.model, target.version),
+  return StartJob(fmt::format("pin {} version {}", target.model, target.version), {target},
                   [this, target](JobContext&) -> Result<json::object> {
                     RETURN_IF_ERROR(versions_.Pin(target.model, target.version));
                     return json::object();
@@ -182,16 +195,17 @@ Result<json::object> AdminService::Pin(const Target& target) {
 }
 
 Result<json::object> AdminService::Drop(const Target& target) {
-  return StartJob(fmt::format("drop {} version {}", target.model, target.version),
+  return StartJob(fmt::format("drop {} version {}", target.model, target.version), {target},
                   [this, target](JobContext&) -> Result<json::object> {
-                    RETURN_IF_ERROR(versions_.Drop(target.model, target.version));
+                    const Status dropped = versions_.Drop(target.model, target.version);
                     Changed();
-                    return json::object();
+                    if (!dropped.ok() && dropped.code() != Code::kNotFound) return dropped;
+                    return json::object{{"dropped", dropped.ok()}};
                   });
 }
 
 Result<json::object> AdminService::Verify(const Target& target) {
-  return StartJob(fmt::format("verify {} version {}", target.model, target.version),
+  return StartJob(fmt::format("verify {} version {}", target.model, target.version), {},
                   [this, target](JobContext& context) -> Result<json::object> {
                     VerifyOptions options;
                     options.cancel = &context.cancelled();
@@ -202,12 +216,13 @@ Result<json::object> AdminService::Verify(const Target& target) {
                   });
 }
 
-Result<json::object> AdminService::Row(const json::object& request) const {
-  ASSIGN_OR_RETURN(const std::string name, io::GetString(request, "name", kWhat));
-  ASSIGN_OR_RETURN(const std::string version, io::GetString(request, "version", kWhat));
+Result<json::object> AdminService::Row(const Target& target, const json::object& request) const {
   ASSIGN_OR_RETURN(const uint64_t layer, GetNumber(request, "layer"));
   ASSIGN_OR_RETURN(const uint64_t row, GetNumber(request, "row"));
-  return DescribeStoredRow(store_, name, version, static_cast<int>(layer), row);
+  if (layer > static_cast<uint64_t>(std::numeric_limits<int>::max())) {
+    return InvalidArgument(fmt::format("request: there is no layer {}", layer));
+  }
+  return DescribeStoredRow(store_, target.model, target.version, static_cast<int>(layer), row);
 }
 
 Result<json::object> AdminService::DamageNow() const {

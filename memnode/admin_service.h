@@ -7,12 +7,14 @@
 //   {"command": "prepare", "name", "version", "generation"}  -> job
 //   {"command": "commit" | "abort", the same}                -> {}
 //   {"command": "pin" | "drop" | "verify", "name", "version"} -> job
+//                                 (the result of drop: {"dropped": false} where there was none)
 //   {"command": "unpin", "name", "version"}                  -> {}
 //   {"command": "row", "name", "version", "layer", "row"}    -> row_description.h
 //   {"command": "damage"}                                    -> what is damaged now
 //   {"command": "job" | "cancel", "job"}                     -> jobs.h
 //
-// 64-bit numbers travel as decimal strings. Any thread.
+// 64-bit numbers travel as decimal strings. A job that changes a version is refused while another
+// one does. Any thread; no call waits for a job.
 #pragma once
 
 #include <functional>
@@ -22,6 +24,7 @@
 #include "common/base/status.h"
 #include "common/io/json.h"
 #include "common/table/placement.h"
+#include "memnode/importer.h"
 #include "memnode/jobs.h"
 #include "memnode/row_store.h"
 #include "memnode/verify.h"
@@ -48,15 +51,17 @@ class AdminService {
     std::string model, version;
   };
   Result<json::object> Versions() const;
-  Result<json::object> Import(const json::object& request);
-  Result<json::object> Prepare(const json::object& request);
-  Result<json::object> Commit(const json::object& request, bool abort);
+  Result<json::object> Import(const Target& target, const json::object& request);
+  Result<json::object> Prepare(const Target& target, uint64_t generation);
   Result<json::object> Pin(const Target& target);
   Result<json::object> Drop(const Target& target);
   Result<json::object> Verify(const Target& target);
-  Result<json::object> Row(const json::object& request) const;
+  Result<json::object> Row(const Target& target, const json::object& request) const;
   Result<json::object> DamageNow() const;
-  Result<json::object> StartJob(const std::string& title, Jobs::Work work);
+  Result<json::object> StartJob(const std::string& title, const std::vector<Target>& changed,
+                                Jobs::Work work);
+  Result<json::object> RunImport(const Target& target, const std::string& path,
+                                 ImportOptions options, JobContext& context);
   void Changed() const;
 
   VersionManager& versions_;

@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "common/obs/log.h"
 
 namespace engram::memnode {
 
-void JobContext::Tell(uint64_t done, uint64_t total) {
+void JobContext::Tell(uint64_t done, uint64_t total, uint64_t bytes) {
   done_ = done;
   total_ = total;
+  bytes_ = bytes;
 }
 
 Jobs::~Jobs() {
@@ -21,13 +24,17 @@ Jobs::~Jobs() {
   for (const auto& [id, job] : jobs) job->thread.join();
 }
 
-Result<uint64_t> Jobs::Start(const std::string& title, Work work) {
+Result<uint64_t> Jobs::Start(const std::string& title, const std::vector<std::string>& subjects,
+                             Work work) {
   const std::lock_guard lock(mutex_);
   size_t running = 0;
   for (const auto& [id, job] : jobs_) {
     if (job->ended) continue;
     ++running;
     if (job->title == title) return id;
+    if (std::ranges::find_first_of(job->subjects, subjects) == job->subjects.end()) continue;
+    return FailedPrecondition(
+        fmt::format("cannot {} now: the job \"{}\" is under way", title, job->title));
   }
   if (running >= kRunningMax) {
     return ResourceExhausted(fmt::format("{} jobs are running here, at most {} may: wait for one",
@@ -44,6 +51,7 @@ Result<uint64_t> Jobs::Start(const std::string& title, Work work) {
   const uint64_t id = next_id_++;
   Job& job = *(jobs_[id] = std::make_unique<Job>());
   job.title = title;
+  job.subjects = subjects;
   job.thread = std::thread([this, &job, work = std::move(work)] { Run(job, work); });
   return id;
 }
@@ -69,7 +77,8 @@ Result<json::object> Jobs::Look(uint64_t id) const {
                                  : job.status.ok() ? "done"
                                                    : "failed"},
                        {"done", job.context.done_.load()},
-                       {"total", job.context.total_.load()}};
+                       {"total", job.context.total_.load()},
+                       {"bytes", job.context.bytes_.load()}};
   if (job.ended && job.status.ok()) seen["result"] = job.result;
   if (job.ended && !job.status.ok()) {
     seen["error"] = json::object{{"code", static_cast<int>(job.status.code())},

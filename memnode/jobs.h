@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/status.h"
 #include "common/io/json.h"
@@ -20,14 +21,15 @@ namespace engram::memnode {
 class JobContext {
  public:
   const std::atomic<bool>& cancelled() const { return cancelled_; }
-  // What a tool draws its progress bar from; `done` of `total` in `unit`s.
-  void Tell(uint64_t done, uint64_t total);
+  // What a tool draws its progress bar from; `bytes` were read so far, 0: not told.
+  void Tell(uint64_t done, uint64_t total, uint64_t bytes = 0);
 
  private:
   friend class Jobs;
   std::atomic<bool> cancelled_ = false;
   std::atomic<uint64_t> done_ = 0;
   std::atomic<uint64_t> total_ = 0;
+  std::atomic<uint64_t> bytes_ = 0;
 };
 
 class Jobs {
@@ -40,9 +42,12 @@ class Jobs {
   Jobs() = default;
   ~Jobs();  // stops and joins all
 
-  // RESOURCE_EXHAUSTED over kRunningMax. A job of this title that is running already is the one.
-  Result<uint64_t> Start(const std::string& title, Work work);
-  // {"title", "state": "running" | "done" | "failed", "done", "total", and "result" or "error"}.
+  // A job of this title that is running already is the one. RESOURCE_EXHAUSTED over kRunningMax;
+  // FAILED_PRECONDITION names another job that is running on one of the `subjects`.
+  Result<uint64_t> Start(const std::string& title, const std::vector<std::string>& subjects,
+                         Work work);
+  // {"title", "state": "running" | "done" | "failed", "done", "total", "bytes", and "result" or
+  // "error"}.
   // NOT_FOUND: no such job, or too long ago.
   Result<json::object> Look(uint64_t id) const;
   Status Cancel(uint64_t id);
@@ -50,6 +55,7 @@ class Jobs {
  private:
   struct Job {
     std::string title;
+    std::vector<std::string> subjects;
     JobContext context;
     bool ended = false;
     Status status;

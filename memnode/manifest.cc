@@ -162,9 +162,12 @@ Result<std::vector<Manifest>> AllManifests(RowStore& store) {
   return manifests;
 }
 
+std::string ManifestKey(const std::string& model, const std::string& version) {
+  return fmt::format("{}{:016x}", kManifests, TableSetIdOf(model, version));
+}
+
 RecordChange ManifestRecord(const Manifest& manifest) {
-  const table::TableIdentity& identity = manifest.identity;
-  return {fmt::format("{}{:016x}", kManifests, TableSetIdOf(identity.model, identity.version)),
+  return {ManifestKey(manifest.identity.model, manifest.identity.version),
           ManifestToText(manifest)};
 }
 

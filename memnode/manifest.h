@@ -44,6 +44,7 @@ Result<std::optional<Manifest>> FindManifest(RowStore& store, const std::string&
                                              const std::string& version);
 Result<std::vector<Manifest>> AllManifests(RowStore& store);
 // The record that completes a table set: without it the table set does not exist.
+std::string ManifestKey(const std::string& model, const std::string& version);
 RecordChange ManifestRecord(const Manifest& manifest);
 // Removes manifest, changed pages and import progress in one step, then the pages; also what an
 // interrupted import left. No error when there is nothing.

@@ -4,132 +4,51 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 
-#include "common/io/json.h"
 #include "common/obs/log.h"
 
 namespace engram::memnode {
-namespace {
-
-constexpr char kCatalog[] = "catalog/";
-constexpr char kDropping[] = "dropping/";
-
-std::string CatalogKey(const std::string& model, const std::string& version) {
-  return fmt::format("{}{:016x}", kCatalog, TableSetIdOf(model, version));
-}
-
-RecordChange CatalogRecord(const VersionInfo& info) {
-  return {CatalogKey(info.model, info.version),
-          json::serialize(
-              json::object{{"model", info.model},
-                           {"version", info.version},
-                           {"generation", std::to_string(info.generation)},
-                           {"published", info.published},
-                           {"prepared", info.prepared},
-                           {"prepared_generation", std::to_string(info.prepared_generation)},
-                           {"pinned", info.pinned}})};
-}
-
-Result<uint64_t> ReadNumber(const json::object& object, std::string_view key) {
-  ASSIGN_OR_RETURN(const std::string text, io::GetString(object, key, "catalog"));
-  uint64_t value = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return value;
-  return DataLoss(fmt::format("the catalog of versions is damaged: {} is \"{}\"", key, text));
-}
-
-Result<VersionInfo> ParseCatalogRecord(const std::string& text) {
-  ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "catalog"));
-  if (!value.is_object()) return DataLoss("the catalog of versions is damaged: no object");
-  const json::object& object = value.get_object();
-  VersionInfo info;
-  ASSIGN_OR_RETURN(info.model, io::GetString(object, "model", "catalog"));
-  ASSIGN_OR_RETURN(info.version, io::GetString(object, "version", "catalog"));
-  ASSIGN_OR_RETURN(info.generation, ReadNumber(object, "generation"));
-  ASSIGN_OR_RETURN(info.published, io::GetBool(object, "published", "catalog"));
-  ASSIGN_OR_RETURN(info.prepared, io::GetBool(object, "prepared", "catalog"));
-  ASSIGN_OR_RETURN(info.prepared_generation, ReadNumber(object, "prepared_generation"));
-  ASSIGN_OR_RETURN(info.pinned, io::GetBool(object, "pinned", "catalog"));
-  return info;
-}
-
-void DescribeManifest(const Manifest& manifest, VersionInfo& info) {
-  info.model = manifest.identity.model;
-  info.version = manifest.identity.version;
-  info.base_version = manifest.base_version;
-  info.content_digest = manifest.identity.content_digest;
-  info.rows_held = 0;
-  const auto format = FormatOf(manifest.identity);
-  for (size_t i = 0; format.ok() && i < manifest.layers.size(); ++i) {
-    const table::LayerPartitions cut =
-        table::CutLayer(manifest.identity.layers[i].total_rows, format->row_bytes());
-    for (const uint32_t partition : manifest.layers[i].held) {
-      info.rows_held += cut.RowCount(partition);
-    }
-  }
-}
-
-bool Wanted(const VersionInfo& info) { return info.published || info.prepared || info.pinned; }
-
-}  // namespace
 
 Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, Load load) {
   std::unique_ptr<VersionManager> manager(new VersionManager(store, std::move(load)));
-  RETURN_IF_ERROR(manager->EndDrops());
-  RETURN_IF_ERROR(manager->ReadCatalog());
-  RETURN_IF_ERROR(manager->Refresh());
+  RETURN_IF_ERROR(EndAllDrops(store));
+  RETURN_IF_ERROR(manager->ReadStore());
   manager->LoadWanted();
   return manager;
 }
 
-// Pages of a table set whose manifest is gone already.
-Status VersionManager::EndDrops() {
-  ASSIGN_OR_RETURN(const auto dropping, store_.ReadRecords(kDropping));
-  for (const auto& [key, text] : dropping) {
-    const size_t slash = text.find('\n');
-    if (slash == std::string::npos) return DataLoss(fmt::format("record {} is damaged", key));
-    RETURN_IF_ERROR(DropTableSet(store_, text.substr(0, slash), text.substr(slash + 1)));
-    const RecordChange ended = {key, std::nullopt};
-    RETURN_IF_ERROR(store_.WriteRecords({&ended, 1}));
-  }
-  return OkStatus();
-}
-
-Status VersionManager::ReadCatalog() {
-  ASSIGN_OR_RETURN(const auto records, store_.ReadRecords(kCatalog));
-  for (const auto& [key, text] : records) {
-    ASSIGN_OR_RETURN(VersionInfo info, ParseCatalogRecord(text));
-    entries_[{info.model, info.version}].info = info;
-  }
-  return OkStatus();
-}
-
-Status VersionManager::Refresh() {
-  ASSIGN_OR_RETURN(const std::vector<Manifest> manifests, AllManifests(store_));
+Status VersionManager::ReadStore() {
+  ASSIGN_OR_RETURN(const std::vector<VersionInfo> versions, ReadVersions(store_));
   const std::lock_guard lock(mutex_);
-  for (const Manifest& manifest : manifests) {
-    DescribeManifest(manifest, entries_[{manifest.identity.model, manifest.identity.version}].info);
+  for (const VersionInfo& info : versions) {
+    entries_.try_emplace({info.model, info.version}, Entry{info, nullptr, {}});
   }
   return OkStatus();
 }
 
+void VersionManager::Imported(const Manifest& manifest) {
+  const std::lock_guard lock(mutex_);
+  DescribeManifest(manifest, entries_[{manifest.identity.model, manifest.identity.version}].info);
+}
+
+// Nobody else is there yet. What is published comes first, should memory be short.
 void VersionManager::LoadWanted() {
   std::vector<Key> wanted;
-  for (const auto& [key, entry] : entries_) {
-    if (Wanted(entry.info)) wanted.push_back(key);
+  for (const bool published : {true, false}) {
+    for (const auto& [key, entry] : entries_) {
+      if (entry.info.Wanted() && entry.info.published == published) wanted.push_back(key);
+    }
   }
-  for (const Key& key : wanted) {
-    const Result<TablesPtr> loaded = Loaded(key.first, key.second);
-    const std::lock_guard lock(mutex_);
-    Entry& entry = entries_.at(key);
+  for (const auto& [model, version] : wanted) {
+    const Result<TablesPtr> loaded = Loaded(model, version);
+    Entry& entry = entries_.at({model, version});
     if (loaded.ok()) {
       entry.kept = *loaded;
-    } else {
-      entry.info.problem = loaded.status().message();
-      obs::LogError(fmt::format("a version cannot be served model={} version={} why={}", key.first,
-                                key.second, entry.info.problem));
+      continue;
     }
+    entry.info.problem = loaded.status().message();
+    obs::LogError(fmt::format("a version cannot be served model={} version={} why={}", model,
+                              version, entry.info.problem));
   }
 }
 
@@ -141,7 +60,7 @@ Result<Manifest> VersionManager::Complete(const std::string& model, const std::s
                   model, Inventory()));
 }
 
-// In memory already, or loaded now. change_mutex_ is held, or nobody else is there.
+// In memory already, or loaded now. load_mutex_ is held, or nobody else is there.
 Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::string& version) {
   ASSIGN_OR_RETURN(const Manifest manifest, Complete(model, version));
   {
@@ -158,9 +77,9 @@ Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::st
   return tables;
 }
 
-// Memory of a version that nothing keeps any more is given back when its last reader leaves.
+// The memory of a version that nothing keeps any more goes with its last reader.
 void VersionManager::Let(Entry& entry) {
-  if (!Wanted(entry.info)) entry.kept.reset();
+  if (!entry.info.Wanted()) entry.kept.reset();
 }
 
 std::string VersionManager::Inventory() const {
@@ -214,24 +133,22 @@ Result<VersionManager::Found> VersionManager::Find(const std::string& model,
 Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported) {
   const std::string& model = manifest.identity.model;
   const std::string& version = manifest.identity.version;
-  const std::lock_guard change(change_mutex_);
+  const std::lock_guard load(load_mutex_);
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
+  const std::lock_guard lock(mutex_);
   uint64_t generation = 0;
   bool has_published = false;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [key, entry] : entries_) {
-      if (key.first != model) continue;
-      generation = std::max({generation, entry.info.generation, entry.info.prepared_generation});
-      has_published |= entry.info.published;
-    }
-    Entry& entry = entries_.at({model, version});
-    // What the config names is served, whatever is published.
-    entry.kept = tables;
-    if (has_published && !imported) return tables;
-    entry.info.prepared = true;
-    entry.info.prepared_generation = generation + 1;
+  for (const auto& [key, entry] : entries_) {
+    if (key.first != model) continue;
+    generation = std::max({generation, entry.info.generation, entry.info.prepared_generation});
+    has_published |= entry.info.published;
   }
+  Entry& entry = entries_.at({model, version});
+  // What the config names is served, whatever is published.
+  entry.kept = tables;
+  if (has_published && !imported) return tables;
+  entry.info.prepared = true;
+  entry.info.prepared_generation = generation + 1;
   RETURN_IF_ERROR(CommitPrepared(model, version, generation + 1));
   return tables;
 }
@@ -248,70 +165,93 @@ std::vector<VersionInfo> VersionManager::List() const {
   return all;
 }
 
+// Nothing of this generation or a later one was published here, but for this very version.
+Status VersionManager::CheckNewest(const std::string& model, const std::string& version,
+                                   uint64_t generation) const {
+  for (const auto& [key, entry] : entries_) {
+    if (key.first != model || entry.info.generation < generation) continue;
+    if (key.second == version && entry.info.published) continue;
+    return FailedPrecondition(
+        fmt::format("generation {} of {} was version {} here: publish with a higher one",
+                    entry.info.generation, model, key.second));
+  }
+  return OkStatus();
+}
+
+// Written first: what is told is what a restart would find.
+Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
+  const RecordChange record = CatalogRecord(info);
+  const Status written = store_.WriteRecords({&record, 1});
+  if (written.ok()) entry.info = info;
+  Let(entry);
+  return written;
+}
+
 Status VersionManager::Prepare(const std::string& model, const std::string& version,
                                uint64_t generation) {
-  const std::lock_guard change(change_mutex_);
+  if (generation == 0) return InvalidArgument("generation 0 is none: they begin at 1");
+  const std::lock_guard load(load_mutex_);
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [key, entry] : entries_) {
-      if (key.first != model || entry.info.generation < generation) continue;
-      if (key.second == version && entry.info.published) return OkStatus();  // committed already
-      return FailedPrecondition(
-          fmt::format("generation {} of {} was version {} here: publish with a higher one",
-                      entry.info.generation, model, key.second));
-    }
+    RETURN_IF_ERROR(CheckNewest(model, version, generation));
   }
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
   const std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(CheckNewest(model, version, generation));  // a commit may have come meanwhile
   Entry& entry = entries_.at({model, version});
+  entry.kept = std::move(tables);
+  if (entry.info.published && entry.info.generation >= generation) return OkStatus();
   VersionInfo info = entry.info;
   info.prepared = true;
   info.prepared_generation = std::max(info.prepared_generation, generation);
-  const RecordChange record = CatalogRecord(info);
-  RETURN_IF_ERROR(store_.WriteRecords({&record, 1}));
-  entry.info = info;
-  entry.kept = std::move(tables);
-  return OkStatus();
+  return Change(entry, info);
 }
 
 Status VersionManager::Commit(const std::string& model, const std::string& version,
                               uint64_t generation) {
-  const std::lock_guard change(change_mutex_);
+  const std::lock_guard lock(mutex_);
   return CommitPrepared(model, version, generation);
 }
 
-// The old version steps back and the new one takes its place in one write.
+// mutex_ is held. The old version steps back and the new one takes its place in one write.
 Status VersionManager::CommitPrepared(const std::string& model, const std::string& version,
                                       uint64_t generation) {
-  const std::lock_guard lock(mutex_);
   const auto found = entries_.find({model, version});
-  if (found == entries_.end() || !(found->second.info.prepared || found->second.info.published)) {
-    return FailedPrecondition(
-        fmt::format("version {} of {} was not prepared here: publish it again", version, model));
+  const std::string name = fmt::format("version {} of {}", version, model);
+  if (found == entries_.end()) {
+    return FailedPrecondition(name + " was not prepared here: publish it again");
   }
   VersionInfo info = found->second.info;
   if (info.published && info.generation == generation) return OkStatus();
-  if (info.prepared_generation != generation) {
-    return FailedPrecondition(fmt::format(
-        "version {} of {} was prepared here for generation {}, not {}: publish it again", version,
-        model, info.prepared_generation, generation));
+  if (!info.prepared || info.prepared_generation != generation) {
+    return FailedPrecondition(
+        info.prepared ? fmt::format("{} was prepared here for generation {}, not {}: publish it "
+                                    "again",
+                                    name, info.prepared_generation, generation)
+                      : name + " was not prepared here: publish it again");
   }
+  if (found->second.kept == nullptr) {
+    return FailedPrecondition(fmt::format("{} cannot be served here: {}", name, info.problem));
+  }
+  RETURN_IF_ERROR(CheckNewest(model, version, generation));
   info.published = true;
   info.prepared = false;
   info.generation = generation;
-  std::vector<RecordChange> records = {CatalogRecord(info)};
-  std::vector<Entry*> before;
+  std::vector<std::pair<Entry*, VersionInfo>> changes = {{&found->second, info}};
   for (auto& [key, entry] : entries_) {
-    if (key.first != model || key.second == version || !entry.info.published) continue;
-    before.push_back(&entry);
-    VersionInfo retired = entry.info;
-    retired.published = false;
-    records.push_back(CatalogRecord(retired));
+    if (key.first != model || key.second == version) continue;
+    VersionInfo before = entry.info;
+    before.published = false;
+    before.prepared = before.prepared && before.prepared_generation > generation;
+    if (before.Wanted() != entry.info.Wanted() || before.published != entry.info.published) {
+      changes.emplace_back(&entry, before);
+    }
   }
+  std::vector<RecordChange> records;
+  for (const auto& [entry, changed] : changes) records.push_back(CatalogRecord(changed));
   RETURN_IF_ERROR(store_.WriteRecords(records));
-  found->second.info = info;
-  for (Entry* entry : before) {
-    entry->info.published = false;
+  for (const auto& [entry, changed] : changes) {
+    entry->info = changed;
     Let(*entry);
   }
   obs::LogInfo(
@@ -319,86 +259,72 @@ Status VersionManager::CommitPrepared(const std::string& model, const std::strin
   return OkStatus();
 }
 
-Result<VersionManager::Entry*> VersionManager::FindEntry(const std::string& model,
-                                                         const std::string& version) {
+Status VersionManager::Abort(const std::string& model, const std::string& version,
+                             uint64_t generation) {
+  const std::lock_guard lock(mutex_);
   const auto found = entries_.find({model, version});
-  if (found != entries_.end()) return &found->second;
+  if (found == entries_.end()) return OkStatus();
+  VersionInfo info = found->second.info;
+  if (!info.prepared || info.prepared_generation != generation) return OkStatus();
+  info.prepared = false;
+  return Change(found->second, info);
+}
+
+Status VersionManager::Pin(const std::string& model, const std::string& version) {
+  const std::lock_guard load(load_mutex_);
+  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_.at({model, version});
+  entry.kept = std::move(tables);
+  VersionInfo info = entry.info;
+  info.pinned = true;
+  return Change(entry, info);
+}
+
+Status VersionManager::Unpin(const std::string& model, const std::string& version) {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find({model, version});
+  if (found == entries_.end()) {
+    return NotFound(fmt::format("there is no version {} of {} here", version, model));
+  }
+  VersionInfo info = found->second.info;
+  if (!info.pinned) return OkStatus();
+  info.pinned = false;
+  return Change(found->second, info);
+}
+
+Status VersionManager::Drop(const std::string& model, const std::string& version) {
+  const std::lock_guard load(load_mutex_);
+  RETURN_IF_ERROR(ReadStore());
+  RETURN_IF_ERROR(Release(model, version));
+  ASSIGN_OR_RETURN(const bool dropped, EndDrop(store_, model, version));
+  if (dropped) return OkStatus();
   return NotFound(fmt::format("there is no version {} of {} here", version, model));
 }
 
-Status VersionManager::Abort(const std::string& model, const std::string& version,
-                             uint64_t generation) {
-  const std::lock_guard change(change_mutex_);
+// The first write of a drop, unless somebody needs the version. OK when it is not listed.
+Status VersionManager::Release(const std::string& model, const std::string& version) {
   const std::lock_guard lock(mutex_);
   const auto found = entries_.find({model, version});
   if (found == entries_.end()) return OkStatus();
   Entry& entry = found->second;
-  if (!entry.info.prepared || entry.info.prepared_generation != generation) return OkStatus();
-  VersionInfo info = entry.info;
-  info.prepared = false;
-  const RecordChange record = CatalogRecord(info);
-  RETURN_IF_ERROR(store_.WriteRecords({&record, 1}));
-  entry.info = info;
-  Let(entry);
-  return OkStatus();
-}
-
-Status VersionManager::Pin(const std::string& model, const std::string& version) {
-  const std::lock_guard change(change_mutex_);
-  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
-  const std::lock_guard lock(mutex_);
-  Entry& entry = entries_.at({model, version});
-  VersionInfo info = entry.info;
-  info.pinned = true;
-  const RecordChange record = CatalogRecord(info);
-  RETURN_IF_ERROR(store_.WriteRecords({&record, 1}));
-  entry.info = info;
-  entry.kept = std::move(tables);
-  return OkStatus();
-}
-
-Status VersionManager::Unpin(const std::string& model, const std::string& version) {
-  const std::lock_guard change(change_mutex_);
-  const std::lock_guard lock(mutex_);
-  ASSIGN_OR_RETURN(Entry * entry, FindEntry(model, version));
-  VersionInfo info = entry->info;
-  info.pinned = false;
-  const RecordChange record = CatalogRecord(info);
-  RETURN_IF_ERROR(store_.WriteRecords({&record, 1}));
-  entry->info = info;
-  Let(*entry);
-  return OkStatus();
-}
-
-Status VersionManager::Drop(const std::string& model, const std::string& version) {
-  const std::lock_guard change(change_mutex_);
-  RETURN_IF_ERROR(Refresh());
-  const std::string name = fmt::format("version {} of {}", version, model);
   const auto keeps = [&](std::string_view why) {
-    return FailedPrecondition(fmt::format("{} is not dropped: {}", name, why));
+    return FailedPrecondition(
+        fmt::format("version {} of {} is not dropped: {}", version, model, why));
   };
-  {
-    const std::lock_guard lock(mutex_);
-    ASSIGN_OR_RETURN(Entry * entry, FindEntry(model, version));
-    if (entry->info.published) return keeps("it is published; publish another version first");
-    if (entry->info.prepared) return keeps("it is being published; publish it again, or abort");
-    if (entry->info.pinned) return keeps("it is pinned; unpin it first");
-    for (const auto& [key, other] : entries_) {
-      if (key.first == model && other.info.base_version == version) {
-        return keeps(fmt::format("version {} is a delta on it; drop that first", key.second));
-      }
+  if (entry.info.published) return keeps("it is published; publish another version first");
+  if (entry.info.prepared) return keeps("it is being published; publish it again, or abort");
+  if (entry.info.pinned) return keeps("it is pinned; unpin it first");
+  for (const auto& [key, other] : entries_) {
+    if (key.first == model && other.info.base_version == version) {
+      return keeps(fmt::format("version {} is a delta on it; drop that first", key.second));
     }
-    entry->kept.reset();
-    if (!entry->seen.expired()) return keeps("sessions read it; try again when they have ended");
-    entries_.erase({model, version});
   }
-  const std::vector<RecordChange> begun = {
-      {fmt::format("{}{:016x}", kDropping, TableSetIdOf(model, version)), model + "\n" + version},
-      {CatalogKey(model, version), std::nullopt}};
-  RETURN_IF_ERROR(store_.WriteRecords(begun));
-  RETURN_IF_ERROR(DropTableSet(store_, model, version));
-  const RecordChange ended = {begun[0].key, std::nullopt};
-  return store_.WriteRecords({&ended, 1});
+  entry.kept.reset();
+  if (!entry.seen.expired()) return keeps("sessions read it; try again when they have ended");
+  RETURN_IF_ERROR(BeginDrop(store_, model, version));
+  entries_.erase(found);
+  return OkStatus();
 }
 
 }  // namespace engram::memnode

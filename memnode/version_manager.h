@@ -10,7 +10,8 @@
 // What is published, prepared or pinned is in memory; another version stays while sessions read it.
 // State is kept as records `catalog/<id>`, changed together or not at all.
 //
-// Any thread; loading happens outside of the lock, so that readers are not held up.
+// Any thread. Prepare, Pin, Adopt and Drop may take long, and wait for each other; the
+// other calls take no longer than a write of records, whatever is being loaded.
 #pragma once
 
 #include <cstdint>
@@ -24,27 +25,12 @@
 #include "common/base/status.h"
 #include "memnode/manifest.h"
 #include "memnode/row_store.h"
+#include "memnode/version_catalog.h"
 
 namespace engram::memnode {
 
 class ServedTables;
 using TablesPtr = std::shared_ptr<const ServedTables>;
-
-struct VersionInfo {
-  std::string model;
-  std::string version;
-  std::string base_version;  // empty: a full version
-  std::string content_digest;
-  uint64_t rows_held = 0;
-  uint64_t generation = 0;  // of its last publication here; 0: never
-  bool published = false;
-  bool prepared = false;
-  uint64_t prepared_generation = 0;
-  bool pinned = false;
-  bool loaded = false;
-  uint64_t readers = 0;  // sessions, and jobs under way
-  std::string problem;   // why it should be loaded and is not
-};
 
 class VersionManager {
  public:
@@ -69,13 +55,14 @@ class VersionManager {
   Result<TablesPtr> Adopt(const Manifest& manifest, bool imported);
 
   std::vector<VersionInfo> List() const;
-  // Looks for table sets that were imported since.
-  Status Refresh();
+  // Lists a version that was imported just now.
+  void Imported(const Manifest& manifest);
 
   // Loads and verifies. FAILED_PRECONDITION: not complete here, or prepared for another generation
   // that is higher. Idempotent.
   Status Prepare(const std::string& model, const std::string& version, uint64_t generation);
-  // FAILED_PRECONDITION unless prepared for this generation, or published in it already.
+  // Forgets earlier preparations of other versions. FAILED_PRECONDITION unless prepared for this
+  // generation, or published in it already, or when a later one was published.
   Status Commit(const std::string& model, const std::string& version, uint64_t generation);
   // Forgets a preparation; no error when there is none.
   Status Abort(const std::string& model, const std::string& version, uint64_t generation);
@@ -84,7 +71,7 @@ class VersionManager {
   Status Pin(const std::string& model, const std::string& version);
   Status Unpin(const std::string& model, const std::string& version);
   // FAILED_PRECONDITION says what keeps it: published, prepared, pinned, the base of another
-  // version, or sessions that read it.
+  // version, or sessions that read it. Run again it ends a drop that was interrupted.
   Status Drop(const std::string& model, const std::string& version);
 
  private:
@@ -96,21 +83,23 @@ class VersionManager {
   using Key = std::pair<std::string, std::string>;  // model, version
 
   VersionManager(RowStore& store, Load load) : store_(store), load_(std::move(load)) {}
-  Status ReadCatalog();
-  Status EndDrops();
+  Status ReadStore();
   void LoadWanted();
   Result<Manifest> Complete(const std::string& model, const std::string& version);
   Result<TablesPtr> Loaded(const std::string& model, const std::string& version);
   Status CommitPrepared(const std::string& model, const std::string& version, uint64_t generation);
+  Status CheckNewest(const std::string& model, const std::string& version,
+                     uint64_t generation) const;
+  Status Release(const std::string& model, const std::string& version);
+  Status Change(Entry& entry, const VersionInfo& info);
   void Let(Entry& entry);
-  Result<Entry*> FindEntry(const std::string& model, const std::string& version);
   Result<const Entry*> FindServed(const std::string& model, const std::string& version) const;
   std::string Inventory() const;
 
   RowStore& store_;
   const Load load_;
-  std::mutex change_mutex_;   // one change at a time; taken before mutex_
-  mutable std::mutex mutex_;  // guards entries_
+  std::mutex load_mutex_;     // one load or drop at a time; taken before mutex_
+  mutable std::mutex mutex_;  // guards entries_ and the catalog's records
   std::map<Key, Entry> entries_;
 };
 

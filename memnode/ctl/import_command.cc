@@ -14,6 +14,7 @@
 #include "memnode/ctl/progress_line.h"
 #include "memnode/importer.h"
 #include "memnode/rocks_store.h"
+#include "memnode/version_catalog.h"
 
 namespace engram::ctl {
 namespace {
@@ -79,6 +80,7 @@ Status ToStore(const Flags& flags, const std::string& folder) {
   ASSIGN_OR_RETURN(const memnode::TablePlan plan,
                    memnode::MakePlan(model.identity, map, flags.member));
   ASSIGN_OR_RETURN(const auto store, memnode::OpenRocksStore(folder));
+  RETURN_IF_ERROR(memnode::EndDrop(*store, NameOf(flags), flags.version).status());
   ProgressLine line(fmt::format("importing {} version {}", NameOf(flags), flags.version));
   memnode::ImportOptions options;
   options.threads = flags.threads;

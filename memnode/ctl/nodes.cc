@@ -18,6 +18,8 @@ namespace {
 constexpr Nanos kCallTimeout = std::chrono::seconds(20);
 constexpr Nanos kLookEvery = std::chrono::milliseconds(50);
 constexpr size_t kNodesMax = 1024;
+// A node under load may miss a look; one that has gone refuses the connection at once, many times.
+constexpr int kUnansweredMax = 3;
 
 std::string TextOf(const json::object& object, std::string_view key) {
   const json::value* value = object.if_contains(key);
@@ -30,6 +32,10 @@ uint64_t CountOf(const json::object& object, std::string_view key) {
   if (value->is_uint64()) return value->get_uint64();
   return value->is_int64() && value->get_int64() > 0 ? static_cast<uint64_t>(value->get_int64())
                                                      : 0;
+}
+
+bool IsUnreachable(const Status& status) {
+  return status.code() == Code::kUnavailable || status.code() == Code::kDeadlineExceeded;
 }
 
 // Of a job that failed; OK when it did not.
@@ -90,50 +96,72 @@ Result<std::vector<json::object>> Nodes::CallAll(const json::object& request) co
   return replies;
 }
 
+// One node's job as it was last seen.
+struct Nodes::Job {
+  size_t node = 0;
+  std::string id;
+  bool running = true;
+  uint64_t done = 0, total = 0, bytes = 0;
+  int unanswered = 0;  // looks, one after the other
+  json::object result;
+};
+
+// The job's error, or that of a node which does not answer any more.
+Status Nodes::Look(Job& job) const {
+  const Result<json::object> seen = Call(job.node, {{"command", "job"}, {"job", job.id}});
+  if (!seen.ok()) {
+    job.running = IsUnreachable(seen.status()) && ++job.unanswered < kUnansweredMax;
+    return job.running ? OkStatus() : seen.status();
+  }
+  job.unanswered = 0;
+  job.done = CountOf(*seen, "done");
+  job.total = CountOf(*seen, "total");
+  job.bytes = CountOf(*seen, "bytes");
+  job.running = TextOf(*seen, "state") == "running";
+  if (const json::value* result = seen->if_contains("result");
+      result != nullptr && result->is_object()) {
+    job.result = result->get_object();
+  }
+  return ErrorOf(*seen).WithContext(fmt::format("memory node {}", addresses_[job.node]));
+}
+
 Result<std::vector<json::object>> Nodes::RunJobs(const json::object& request,
                                                  const std::string& what) const {
-  std::vector<std::string> jobs;
+  std::vector<Job> jobs;
   Status failed;
   for (size_t node = 0; node < size() && failed.ok(); ++node) {
     const Result<json::object> started = Call(node, request);
-    if (started.ok()) jobs.push_back(TextOf(*started, "job"));
     failed = started.status();
+    if (!started.ok()) break;
+    jobs.emplace_back();
+    jobs.back().node = node;
+    jobs.back().id = TextOf(*started, "job");
   }
   ProgressLine line(what);
-  std::vector<json::object> results(jobs.size());
-  std::set<size_t> running;
-  for (size_t node = 0; node < jobs.size(); ++node) running.insert(node);
   bool stopped = false;
-  while (!running.empty()) {
+  while (std::ranges::any_of(jobs, &Job::running)) {
     if (!failed.ok() && !stopped) {
-      for (const size_t node : running) {
-        (void)Call(node, {{"command", "cancel"}, {"job", jobs[node]}});
+      for (const Job& job : jobs) {
+        if (job.running) (void)Call(job.node, {{"command", "cancel"}, {"job", job.id}});
       }
       stopped = true;
     }
-    uint64_t done = 0, total = 0;
-    for (size_t node = 0; node < jobs.size(); ++node) {
-      if (!running.contains(node)) continue;
-      const Result<json::object> job = Call(node, {{"command", "job"}, {"job", jobs[node]}});
-      if (job.ok()) {
-        done += CountOf(*job, "done");
-        total += CountOf(*job, "total");
+    uint64_t done = 0, total = 0, bytes = 0;
+    for (Job& job : jobs) {
+      if (job.running) {
+        const Status error = Look(job);
+        if (failed.ok()) failed = error;
       }
-      const Status error = job.ok() ? ErrorOf(*job) : job.status();
-      if (!error.ok() && failed.ok()) {
-        failed =
-            job.ok() ? error.WithContext(fmt::format("memory node {}", addresses_[node])) : error;
-      }
-      if (job.ok() && TextOf(*job, "state") == "running") continue;
-      if (job.ok() && job->contains("result")) {
-        results[node] = job->at("result").get_object();
-      }
-      running.erase(node);
+      done += job.done;
+      total += job.total;
+      bytes += job.bytes;
     }
-    line.Draw(done, total);
-    if (!running.empty()) std::this_thread::sleep_for(kLookEvery);
+    line.Draw(done, total, bytes);
+    if (std::ranges::any_of(jobs, &Job::running)) std::this_thread::sleep_for(kLookEvery);
   }
   if (!failed.ok()) return failed;
+  std::vector<json::object> results;
+  for (Job& job : jobs) results.push_back(std::move(job.result));
   return results;
 }
 

@@ -43,6 +43,9 @@ class Nodes {
   Status CheckWhole(const std::vector<json::object>& versions) const;
 
  private:
+  struct Job;
+  Status Look(Job& job) const;
+
   std::vector<std::string> addresses_;
   std::vector<net::HostPort> places_;
   std::shared_ptr<const net::Security> security_;

@@ -82,7 +82,12 @@ Status CheckDigests(const Nodes& nodes, const Survey& survey, const std::string&
 }
 
 // One more than any so far; or that of a publication which somebody has committed to already.
-uint64_t GenerationFor(const Survey& survey, const std::string& model, const std::string& version) {
+struct Generation {
+  uint64_t number = 0;
+  bool decided = false;  // some node has committed to it
+};
+Generation GenerationFor(const Survey& survey, const std::string& model,
+                         const std::string& version) {
   uint64_t highest = 0, committed = 0;
   for (const auto& versions : survey.nodes) {
     for (const NodeVersion& v : versions) {
@@ -91,7 +96,8 @@ uint64_t GenerationFor(const Survey& survey, const std::string& model, const std
       if (v.version == version && v.published) committed = std::max(committed, v.generation);
     }
   }
-  return committed != 0 && committed == highest ? committed : highest + 1;
+  if (committed != 0 && committed == highest) return {committed, true};
+  return {highest + 1, false};
 }
 
 }  // namespace
@@ -113,13 +119,20 @@ Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply) {
 Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version) {
   ASSIGN_OR_RETURN(const Survey survey, Look(nodes));
   RETURN_IF_ERROR(CheckDigests(nodes, survey, model, version));
-  const uint64_t generation = GenerationFor(survey, model, version);
+  const Generation generation = GenerationFor(survey, model, version);
   json::object request = {{"command", "prepare"},
                           {"name", model},
                           {"version", version},
-                          {"generation", std::to_string(generation)}};
+                          {"generation", std::to_string(generation.number)}};
   const auto prepared =
       nodes.RunJobs(request, fmt::format("loading version {} on {} nodes", version, nodes.size()));
+  if (!prepared.ok() && generation.decided) {
+    // Nodes that have prepared must go on serving it to clients of those that have committed.
+    return Status(
+        prepared.status().code(),
+        prepared.status().message() +
+            "; the version is published, but not every node knows it yet: run this again");
+  }
   if (!prepared.ok()) {
     request["command"] = "abort";
     for (size_t node = 0; node < nodes.size(); ++node) (void)nodes.Call(node, request);
@@ -133,11 +146,12 @@ Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std
     return Status(
         committed.status().code(),
         fmt::format("{}; {}", committed.status().message(),
-                    node == 0 ? "nothing was published for certain: run this again"
-                              : "the version is published, but not every node knows it yet: run "
-                                "this again"));
+                    node == 0 && !generation.decided
+                        ? "nothing was published for certain: run this again"
+                        : "the version is published, but not every node knows it yet: run this "
+                          "again"));
   }
-  return generation;
+  return generation.number;
 }
 
 Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model) {

@@ -7,7 +7,7 @@
 
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
-#include "memnode/manifest.h"
+#include "memnode/version_catalog.h"
 
 namespace engram::ctl {
 namespace {
@@ -41,22 +41,23 @@ void PrintRow(const std::string& node, const NodeVersion& v) {
              StateOf(v));
 }
 
-// What is complete in a folder; whether it is published is the node's to say.
+// Of a node that is down.
 Status ListStore(const Flags& flags) {
   ASSIGN_OR_RETURN(const auto store, OpenStoreFolder(flags.store));
-  ASSIGN_OR_RETURN(const auto manifests, memnode::AllManifests(*store));
+  ASSIGN_OR_RETURN(const auto versions, memnode::ReadVersions(*store));
   PrintHeader();
-  for (const memnode::Manifest& manifest : manifests) {
+  for (const memnode::VersionInfo& info : versions) {
     NodeVersion v;
-    v.model = manifest.identity.model;
-    v.version = manifest.identity.version;
-    v.base = manifest.base_version;
-    v.digest = manifest.identity.content_digest;
-    const auto format = memnode::FormatOf(manifest.identity);
-    for (size_t i = 0; format.ok() && i < manifest.layers.size(); ++i) {
-      const auto cut = table::CutLayer(manifest.identity.layers[i].total_rows, format->row_bytes());
-      for (const uint32_t held : manifest.layers[i].held) v.rows_held += cut.RowCount(held);
-    }
+    v.model = info.model;
+    v.version = info.version;
+    v.base = info.base_version;
+    v.digest = info.content_digest;
+    v.rows_held = info.rows_held;
+    v.generation = info.generation;
+    v.prepared_generation = info.prepared_generation;
+    v.published = info.published;
+    v.prepared = info.prepared;
+    v.pinned = info.pinned;
     PrintRow("-", v);
   }
   return OkStatus();
@@ -93,16 +94,24 @@ Status Rollback(const Flags& flags) {
 }
 
 // One command on every node of the cluster.
-Status OnAll(const Flags& flags, const std::string& command, bool job, const char* said) {
+Status OnAll(const Flags& flags, const std::string& command, const char* said) {
   ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
   ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
   RETURN_IF_ERROR(nodes.CheckWhole(replies));
   const json::object request = {
       {"command", command}, {"name", flags.name}, {"version", flags.version}};
-  if (job) {
-    RETURN_IF_ERROR(nodes.RunJobs(request, command).status());
-  } else {
+  if (command == "unpin") {
     RETURN_IF_ERROR(nodes.CallAll(request).status());
+  } else {
+    ASSIGN_OR_RETURN(const auto results, nodes.RunJobs(request, command));
+    const auto had_none = [](const json::object& result) {
+      const json::value* dropped = result.if_contains("dropped");
+      return dropped != nullptr && *dropped == json::value(false);
+    };
+    if (std::ranges::all_of(results, had_none)) {
+      return NotFound(
+          fmt::format("there is no version {} of {} on any node", flags.version, flags.name));
+    }
   }
   fmt::print("version {} of {} is {} on {} nodes\n", flags.version, flags.name, said, nodes.size());
   return OkStatus();
@@ -142,11 +151,11 @@ std::vector<Subcommand> AddVersionCommands(CLI::App& parent) {
   add("rollback", "publish again the version that was published before", false,
       [](const Flags& flags) { return Rollback(flags); });
   add("pin", "keep a version in memory, and from being dropped", true,
-      [](const Flags& flags) { return OnAll(flags, "pin", true, "pinned"); });
+      [](const Flags& flags) { return OnAll(flags, "pin", "pinned"); });
   add("unpin", "end that", true,
-      [](const Flags& flags) { return OnAll(flags, "unpin", false, "not pinned any more"); });
+      [](const Flags& flags) { return OnAll(flags, "unpin", "not pinned any more"); });
   add("drop", "delete a version that nobody reads", true,
-      [](const Flags& flags) { return OnAll(flags, "drop", true, "dropped"); });
+      [](const Flags& flags) { return OnAll(flags, "drop", "dropped"); });
   return commands;
 }
 

@@ -162,16 +162,6 @@ TEST_F(VersionManagerTest, AFailedWriteAnywhereLosesNoPublishedVersionAndPublish
   }
 }
 
-TEST_F(VersionManagerTest, AnInterruptedDropIsEndedAtTheNextStart) {
-  store_.FailNextRecord("manifest/", Unavailable("the power went"));
-  EXPECT_FALSE(versions_->Drop(kModel, "3").ok());
-  const size_t before = store_.page_count();
-  Open();
-  EXPECT_LT(store_.page_count(), before);
-  EXPECT_TRUE(store_.ReadRecords("dropping/")->empty());
-  EXPECT_EQ(Info("3").version, "");
-}
-
 TEST_F(VersionManagerTest, AVersionThatCannotBeLoadedIsToldAndTheOthersAreServed) {
   ASSERT_TRUE(Publish("1", 1).ok());
   ASSERT_TRUE(versions_->Pin(kModel, "2").ok());

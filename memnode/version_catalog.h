@@ -1,0 +1,47 @@
+// What a store says of its versions: the manifests of complete ones, and one record `catalog/<id>`
+// for each that was ever published, prepared or pinned. Read by the node (version_manager) and, of
+// a node that is down, by engramctl.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "memnode/manifest.h"
+#include "memnode/row_store.h"
+
+namespace engram::memnode {
+
+struct VersionInfo {
+  std::string model;
+  std::string version;
+  std::string base_version;    // empty: a full version
+  std::string content_digest;  // empty: not complete
+  uint64_t rows_held = 0;
+  uint64_t generation = 0;  // of its last publication here; 0: never
+  bool published = false;
+  bool prepared = false;
+  uint64_t prepared_generation = 0;
+  bool pinned = false;
+  // Of a node that runs.
+  bool loaded = false;
+  uint64_t readers = 0;  // sessions, and jobs under way
+  std::string problem;   // why it should be loaded and is not
+
+  bool Wanted() const { return published || prepared || pinned; }
+};
+
+// In the order of model and version. DATA_LOSS: a damaged record.
+Result<std::vector<VersionInfo>> ReadVersions(RowStore& store);
+void DescribeManifest(const Manifest& manifest, VersionInfo& info);
+RecordChange CatalogRecord(const VersionInfo& info);
+
+// A version is dropped by one write, after which it is gone, and by EndDrop, which gives the space
+// back; the second may be run at any time later.
+Status BeginDrop(RowStore& store, const std::string& model, const std::string& version);
+// False when there is none to end. Not while the version is imported.
+Result<bool> EndDrop(RowStore& store, const std::string& model, const std::string& version);
+Status EndAllDrops(RowStore& store);
+
+}  // namespace engram::memnode
