@@ -15,6 +15,9 @@ uint64_t KeyOf(uint32_t layer_index, uint64_t row) {
   return (uint64_t{layer_index} + 1) << 48 | row;
 }
 
+// Tells the rows of one set apart, mostly; never 0.
+uint16_t TagOf(uint64_t key) { return static_cast<uint16_t>(Mix64(key, 0) | 1); }
+
 }  // namespace
 
 Result<std::unique_ptr<RowCache>> RowCache::Create(uint64_t size_bytes, uint32_t stored_row_bytes) {
@@ -59,18 +62,44 @@ bool RowCache::Get(uint32_t layer_index, uint64_t row, std::byte* out) {
   return false;
 }
 
+size_t RowCache::FreeKeptWay(Set& set) {
+  const auto pass = [&] {
+    const size_t way = set.hand;
+    set.hand = static_cast<uint8_t>(way + 1 == kWays ? kNewWays : way + 1);
+    return way;
+  };
+  while (set.keys[set.hand] != 0 && set.uses[set.hand] > 0) --set.uses[pass()];
+  return pass();
+}
+
+size_t RowCache::FreeNewWay(size_t index) {
+  Set& set = sets_[index];
+  const size_t way = set.next_new;
+  set.next_new = static_cast<uint8_t>((way + 1) % kNewWays);
+  const uint64_t key = set.keys[way];
+  if (key == 0) return way;
+  if (set.uses[way] > 0 || set.keys[set.hand] == 0) {
+    const size_t kept = FreeKeptWay(set);
+    set.keys[kept] = key;
+    set.uses[kept] = 0;
+    std::memcpy(Slot(index, kept), Slot(index, way), stored_row_bytes_);
+  } else {
+    set.gone[set.next_gone] = TagOf(key);
+    set.next_gone = static_cast<uint8_t>((set.next_gone + 1) % kGoneCount);
+  }
+  return way;
+}
+
 void RowCache::Put(uint32_t layer_index, uint64_t row, const std::byte* stored) {
   const uint64_t key = KeyOf(layer_index, row);
   const size_t index = SetOf(key);
   const std::lock_guard lock(locks_[index % kLocks].mutex);
   Set& set = sets_[index];
   if (std::find(set.keys.begin(), set.keys.end(), key) != set.keys.end()) return;
-  while (set.keys[set.hand] != 0 && set.uses[set.hand] > 0) {
-    --set.uses[set.hand];
-    set.hand = static_cast<uint8_t>((set.hand + 1) % kWays);
-  }
-  const size_t way = set.hand;
-  set.hand = static_cast<uint8_t>((way + 1) % kWays);
+  const auto gone = std::find(set.gone.begin(), set.gone.end(), TagOf(key));
+  const bool again = gone != set.gone.end();
+  if (again) *gone = 0;
+  const size_t way = again ? FreeKeptWay(set) : FreeNewWay(index);
   set.keys[way] = key;
   set.uses[way] = 0;
   std::memcpy(Slot(index, way), stored, stored_row_bytes_);

@@ -73,6 +73,27 @@ TEST(RowCache, AScanDoesNotPushOutRowsThatAreAskedForAgain) {
   EXPECT_GE(kept, 450u);
 }
 
+TEST(RowCache, ARowThatComesBackSoonIsKept) {
+  const auto cache = *RowCache::Create(2000 * kBytes, kBytes);
+  std::vector<std::byte> out(kBytes);
+  const auto touch = [&](uint64_t row) {
+    if (cache->Get(0, row, out.data())) return true;
+    cache->Put(0, row, RowFor(0, row).data());
+    return false;
+  };
+  for (uint64_t row = 10'000; row < 15'000; ++row) touch(row);  // full of rows read once
+  // Each of 200 rows comes back after as many others as the ways for new rows hold, so that it has
+  // left by then; that it was there is remembered.
+  uint64_t other = 20'000;
+  for (int round = 0; round < 4; ++round) {
+    for (uint64_t row = 0; row < 200; ++row) touch(row);
+    for (int i = 0; i < 1000; ++i) touch(other++);
+  }
+  uint64_t kept = 0;
+  for (uint64_t row = 0; row < 200; ++row) kept += touch(row) ? 1 : 0;
+  EXPECT_GE(kept, 160u);
+}
+
 TEST(RowCache, ManyThreadsReadAndWriteWholeRows) {
   const auto cache = *RowCache::Create(200 * kBytes, kBytes);
   std::vector<std::thread> threads;
