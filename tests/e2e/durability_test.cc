@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "common/base/rng.h"
+#include "memnode/rocks_store.h"
 #include "tests/e2e/durable_node.h"
 
 namespace engram {
@@ -242,6 +243,9 @@ TEST_F(Durability, RepairKilledAnywhereEndsWhole) {
     std::this_thread::sleep_for(point);
     ASSERT_TRUE(process.Running()) << process.Stderr();
     node.Kill();
+    // Opens, whatever was under way; an exchange of files that was cut short is ended by it.
+    const Status opened = memnode::OpenRocksStore(store_).status();
+    ASSERT_TRUE(opened.ok()) << opened.message();
   }
   ASSERT_TRUE(node.StartReady("")) << node.process().Stderr();
   const Status served = CompareServedRows(node.control(), model_, "1", 500, 1);
