@@ -50,6 +50,7 @@ void AddFigures(const OrderCounts& counts, HitRateCurve& curve) {
   curve.held_out_positions += counts.held_out.positions();
   curve.distinct += counts.seen.distinct();
   curve.count_error = std::max(curve.count_error, counts.seen.count_error());
+  curve.held_out_error = std::max(curve.held_out_error, counts.held_out.count_error());
 }
 
 }  // namespace

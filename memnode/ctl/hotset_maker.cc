@@ -115,9 +115,9 @@ uint64_t SlotsFor(int order, uint64_t memory_bytes, uint64_t text_bytes) {
 
 Result<std::vector<OrderCounts>> MakeCounters(const HotsetOptions& options, int max_ngram_size,
                                               uint64_t seen_bytes, uint64_t held_out_bytes) {
-  // Half of the memory at most is for text held out.
+  // Little text has more different n-grams to the byte: twice its share, at most half.
   const double share =
-      std::min(0.5, static_cast<double>(held_out_bytes) /
+      std::min(0.5, 2 * static_cast<double>(held_out_bytes) /
                         std::max(1.0, static_cast<double>(seen_bytes + held_out_bytes)));
   const uint64_t memory = options.memory_bytes / static_cast<uint64_t>(max_ngram_size - 1);
   const auto held_out_memory = static_cast<uint64_t>(static_cast<double>(memory) * share);

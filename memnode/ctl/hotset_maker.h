@@ -39,6 +39,7 @@ struct HitRateCurve {
   uint64_t held_out_positions = 0;  // 0: nothing was held out
   uint64_t distinct = 0;            // n-grams of the counted text; fewer, where some were dropped
   uint64_t count_error = 0;         // counts may be too low by this; 0: exact
+  uint64_t held_out_error = 0;      // those of the text held out as well
   std::vector<CurvePoint> points;   // top = 1, 2, 5, 10, ... and `distinct`
 };
 

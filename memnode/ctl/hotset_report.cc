@@ -82,11 +82,11 @@ std::string HotsetText(const Hotset& made) {
       corpus.not_text, corpus.tokens_seen, corpus.tokens_held_out, made.model, made.raw_vocab_size,
       made.hot_set.compressed_vocab_size);
   for (const HitRateCurve& curve : made.curves) {
-    if (curve.order == 0 || curve.count_error == 0) continue;
+    if (curve.order == 0 || curve.count_error + curve.held_out_error == 0) continue;
     text += fmt::format(
-        "n-grams of {} tokens did not fit into memory: counts may be too low by up to {}, and so "
-        "shares are at least those shown\n",
-        curve.order, curve.count_error);
+        "n-grams of {} tokens did not fit into memory: counts may be too low by up to {} (of the "
+        "text held out by {}), and shares are at least those shown\n",
+        curve.order, curve.count_error, curve.held_out_error);
   }
   text +=
       "\nShare of positions whose n-gram is among the most frequent of the text counted, in %: "
@@ -112,6 +112,7 @@ json::object HotsetJson(const Hotset& made) {
                       {"held_out_positions", curve.held_out_positions},
                       {"distinct", curve.distinct},
                       {"count_error", curve.count_error},
+                      {"held_out_error", curve.held_out_error},
                       {"points", std::move(points)}});
   }
   const CorpusFigures& corpus = made.corpus;

@@ -210,6 +210,16 @@ TEST_F(HotsetTest, KeepsNoMoreThanTheMemoryForRowsHolds) {
   EXPECT_LE(made.ngrams_kept * made.rows_per_ngram * made.stored_row_bytes, 100000u);
 }
 
+TEST_F(HotsetTest, SaysWhenMemoryWasShort) {
+  options_.texts = {AddText("a.txt", SeededText(13, 100000))};
+  EXPECT_THAT(HotsetText(Make()), testing::Not(HasSubstr("did not fit into memory")));
+  options_.memory_bytes = 1 << 20;
+  const Hotset made = Make();
+  EXPECT_GT(made.curves[2].count_error, 0u);
+  EXPECT_THAT(HotsetText(made), HasSubstr("n-grams of 4 tokens did not fit into memory"));
+  EXPECT_LT(made.curves[2].points.back().seen, 1);
+}
+
 TEST_F(HotsetTest, TextSeenBeforeAndFilesWithoutTextAreLeftOut) {
   const std::string folder = dir_ + "/texts";
   std::filesystem::create_directories(folder + "/below");
