@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "common/obs/metrics.h"
+#include "common/table/row_check.h"
 #include "memnode/cold_reader.h"
 #include "memnode/partition_loader.h"
 #include "memnode/rocks_store.h"
