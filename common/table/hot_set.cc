@@ -99,6 +99,7 @@ uint64_t BodyBytes(const Header& header) {
 
 template <typename T>
 void Take(std::span<const std::byte>* from, std::vector<T>* to) {
+  if (to->empty()) return;  // memcpy takes no null, not even for nothing
   std::memcpy(to->data(), from->data(), to->size() * sizeof(T));
   *from = from->subspan(to->size() * sizeof(T));
 }
