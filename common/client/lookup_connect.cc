@@ -15,7 +15,8 @@ namespace {
 struct Reached {
   std::string address;
   std::string host;
-  std::unique_ptr<net::ControlClient> control;
+  std::unique_ptr<net::ControlClient> control;  // null: it refused
+  Status refusal;
   const net::Welcome& welcome() const { return control->welcome(); }
 };
 
@@ -23,7 +24,8 @@ bool MeansUnreachable(const Status& status) {
   return status.code() == Code::kUnavailable || status.code() == Code::kDeadlineExceeded;
 }
 
-// Tries every address, so that the error names all that are down; a refusal ends it at once.
+// Tries every address, so that the error names all that are down. A refusal ends it at once, but
+// for a client that wants the current version: a node may have none yet that another one has.
 Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const net::Hello& hello) {
   std::vector<Reached> reached;
   std::vector<std::string> failures;
@@ -33,7 +35,10 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
         where.host, where.port, hello, std::chrono::milliseconds(options.connect_timeout_ms),
         options.security.get());
     if (control.ok()) {
-      reached.push_back({address, where.host, std::move(*control)});
+      reached.push_back({address, where.host, std::move(*control), OkStatus()});
+    } else if (control.status().code() == Code::kFailedPrecondition &&
+               hello.identity.version.empty()) {
+      reached.push_back({address, where.host, nullptr, control.status()});
     } else if (MeansUnreachable(control.status())) {
       failures.push_back(fmt::format("{} ({})", address, control.status().message()));
     } else {
@@ -71,20 +76,24 @@ Result<std::unique_ptr<net::ControlClient>> ReachAgain(const LookupClientOptions
 // another one is asked for it by name; it is prepared there, for nothing is committed before.
 Status AgreeOnVersion(const LookupClientOptions& options, net::Hello hello,
                       std::vector<Reached>& reached) {
-  if (!options.identity.version.empty()) return OkStatus();
-  const auto newest =
-      std::max_element(reached.begin(), reached.end(), [](const Reached& a, const Reached& b) {
-        return a.welcome().generation < b.welcome().generation;
-      });
+  const Reached* newest = nullptr;
+  for (const Reached& node : reached) {
+    if (node.control == nullptr) continue;
+    if (newest == nullptr || node.welcome().generation > newest->welcome().generation) {
+      newest = &node;
+    }
+  }
+  if (newest == nullptr) return reached[0].refusal;
   const std::string first = newest->address;
   hello.identity.version = newest->welcome().identity.version;
   for (Reached& node : reached) {
-    if (node.welcome().identity.version == hello.identity.version) continue;
+    if (node.control != nullptr && node.welcome().identity.version == hello.identity.version) {
+      continue;
+    }
     auto control = ReachAgain(options, hello, node);
     if (!control.ok()) {
-      return control.status().WithContext(
-          fmt::format("memory node {} serves version \"{}\", and {} does not serve it as well",
-                      first, hello.identity.version, node.address));
+      return control.status().WithContext(fmt::format(
+          "asked for version \"{}\", which memory node {} has", hello.identity.version, first));
     }
     node.control = std::move(*control);
   }
@@ -172,7 +181,9 @@ Result<Cluster> ConnectCluster(const LookupClientOptions& options,
   hello.settings = transport.settings();
   hello.address = transport.address();
   ASSIGN_OR_RETURN(std::vector<Reached> reached, ReachAll(options, hello));
-  RETURN_IF_ERROR(AgreeOnVersion(options, hello, reached));
+  if (options.identity.version.empty()) {
+    RETURN_IF_ERROR(AgreeOnVersion(options, hello, reached));
+  }
   for (const Reached& node : reached) {
     RETURN_IF_ERROR(CheckNode(node, options, transport));
     RETURN_IF_ERROR(CheckPair(reached[0], node));

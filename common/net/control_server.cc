@@ -118,6 +118,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
               ? context_->callbacks.on_admin(*request)
               : Result<json::object>(InvalidArgument("nothing can be administered here"));
       answer_ = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
+      if (answer_.size() - kFramePrefixBytes <= kControlFrameBytesMax) return;
+      answer_ = RefusedFrame(
+          ResourceExhausted(fmt::format("the reply is of {} bytes, more than fits in a frame ({})",
+                                        answer_.size(), kControlFrameBytesMax)));
       return;
     }
     const Result<Hello> hello = ParseHello(text);

@@ -124,9 +124,13 @@ Seeds ControlSeeds() {
   welcome.local_socket = "engram-7";
   welcome.local_token = "12345678";
   welcome.one_sided_key = "key";
+  welcome.generation = 0xfedcba9876543210;
   seeds["welcome-all"] = TextInFrame(WelcomeFrame(welcome));
   seeds["refused"] = TextInFrame(RefusedFrame(FailedPrecondition("another model")));
   seeds["frame"] = RefusedFrame(Unavailable("draining"));
+  seeds["admin"] = TextInFrame(
+      AdminFrame({{"command", "prepare"}, {"name", "a"}, {"version", "2"}, {"generation", "3"}}));
+  seeds["reply"] = TextInFrame(ReplyFrame({{"job", "1"}, {"versions", json::array{1, "2"}}}));
   return seeds;
 }
 
@@ -256,7 +260,10 @@ TEST(FuzzCorpus, ValidSeedsAreAccepted) {
   }
   for (const auto& [name, input] : ControlSeeds()) {
     const bool expected = name != "frame" && name != "refused";
-    EXPECT_EQ(ParseHello(input).ok() || ParseAnswer(input).ok(), expected) << name;
+    EXPECT_EQ(ParseHello(input).ok() || ParseAnswer(input).ok() || ParseAdmin(input).has_value() ||
+                  ParseReply(input).ok(),
+              expected)
+        << name;
   }
 }
 

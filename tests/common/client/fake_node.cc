@@ -56,7 +56,16 @@ FakeNode::~FakeNode() {
 std::string FakeNode::address() const { return fmt::format("127.0.0.1:{}", control_->port()); }
 
 Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
-  RETURN_IF_ERROR(table::CheckSameIdentity(behaviour_.identity, hello.identity, "the client"));
+  ++hellos_;
+  table::TableIdentity identity = behaviour_.identity;
+  uint64_t generation = behaviour_.generation;
+  const std::string& asked = hello.identity.version;
+  if (asked.empty() && !behaviour_.published) return FailedPrecondition("nothing is published");
+  if (std::ranges::count(behaviour_.prepared_versions, asked) > 0) {
+    identity.version = asked;
+    generation = 0;
+  }
+  RETURN_IF_ERROR(table::CheckSameIdentity(identity, hello.identity, "the client"));
   std::future<Status> connected;
   {
     const std::lock_guard lock(mutex_);
@@ -68,7 +77,8 @@ Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
   net::Welcome welcome;
   welcome.member = behaviour_.member;
   welcome.map = behaviour_.map;
-  welcome.identity = behaviour_.identity;
+  welcome.identity = identity;
+  welcome.generation = generation;
   welcome.session = next_session_++;
   welcome.settings = settings_;
   welcome.address = transport_address_;

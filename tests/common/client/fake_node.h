@@ -30,6 +30,9 @@ class FakeNode : private net::TransportHandler {
     table::ClusterMap map;
     std::string member;
     table::TableIdentity identity;
+    uint64_t generation = 0;
+    bool published = true;                       // false: refuses whoever names no version
+    std::vector<std::string> prepared_versions;  // served to whoever names one
     uint32_t chunk_rows = 7;
     bool lie_about_known_row = false;
     bool wrong_bytes_in_known_row = false;
@@ -43,6 +46,7 @@ class FakeNode : private net::TransportHandler {
   std::string transport_address() const { return transport_address_; }
   uint64_t lookups() const { return lookups_.load(); }
   uint64_t rows_asked() const { return rows_asked_.load(); }
+  int hellos() const { return hellos_.load(); }
   bool layers_ascended() const { return layers_ascended_.load(); }
   void CloseControl() { control_.reset(); }
 
@@ -62,6 +66,7 @@ class FakeNode : private net::TransportHandler {
   std::string settings_;
   std::atomic<uint64_t> lookups_ = 0;
   std::atomic<uint64_t> rows_asked_ = 0;
+  std::atomic<int> hellos_ = 0;
   std::atomic<bool> layers_ascended_ = true;
   std::atomic<uint64_t> next_session_ = 1000;
 

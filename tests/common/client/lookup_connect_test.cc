@@ -118,6 +118,75 @@ TEST(LookupConnect, OtherTransportSettingsAreRefused) {
   EXPECT_THAT(status.message(), AllOf(HasSubstr("65536"), HasSubstr("131072")));
 }
 
+// Nodes of which each has published another version.
+class LookupVersions : public testing::Test {
+ protected:
+  void Start(size_t node, const std::string& version, uint64_t generation,
+             std::vector<std::string> prepared = {}) {
+    auto behaviour = cluster_.BehaviourOf(node);
+    behaviour.identity.version = version;
+    behaviour.generation = generation;
+    behaviour.published = generation > 0;
+    behaviour.prepared_versions = std::move(prepared);
+    cluster_.StartNode(behaviour);
+  }
+  std::string VersionOf(const std::string& asked) {
+    cluster_.options.identity.version = asked;
+    const auto client = cluster_.Connect();
+    if (!client.ok()) return client.status().message();
+    return (*client)->identity().version;
+  }
+  int Hellos(size_t node) const { return cluster_.nodes[node]->hellos(); }
+
+  FakeCluster cluster_{3};
+};
+
+TEST_F(LookupVersions, OnePublishedEverywhereNeedsOneHello) {
+  for (size_t node = 0; node < 3; ++node) Start(node, "5", 9);
+  EXPECT_EQ(VersionOf(""), "5");
+  for (size_t node = 0; node < 3; ++node) EXPECT_EQ(Hellos(node), 1);
+}
+
+TEST_F(LookupVersions, TheHighestGenerationDecidesAndTheOthersAreAskedByName) {
+  Start(0, "old", 7, {"new"});
+  Start(1, "new", 8);
+  Start(2, "old", 7, {"new"});
+  EXPECT_EQ(VersionOf(""), "new");
+  EXPECT_EQ(Hellos(0), 2);
+  EXPECT_EQ(Hellos(1), 1);
+  EXPECT_EQ(Hellos(2), 2);
+}
+
+TEST_F(LookupVersions, ANodeThatHasPublishedNothingYetIsAskedByName) {
+  Start(0, "none", 0, {"1"});
+  Start(1, "1", 1);
+  Start(2, "none", 0, {"1"});
+  EXPECT_EQ(VersionOf(""), "1");
+}
+
+TEST_F(LookupVersions, ANodeWithoutTheVersionIsNamedWithOneThatHasIt) {
+  Start(0, "old", 7, {"new"});
+  Start(1, "new", 8);
+  Start(2, "old", 7);
+  EXPECT_THAT(VersionOf(""), AllOf(HasSubstr("asked for version \"new\""),
+                                   HasSubstr(cluster_.options.memnodes[1] + " has"),
+                                   HasSubstr(cluster_.options.memnodes[2]), HasSubstr("\"old\"")));
+}
+
+TEST_F(LookupVersions, NothingPublishedAnywhereIsTheNodesOwnWord) {
+  for (size_t node = 0; node < 3; ++node) Start(node, "1", 0);
+  EXPECT_THAT(VersionOf(""), HasSubstr("nothing is published"));
+}
+
+TEST_F(LookupVersions, AVersionAskedForByNameIsWhatComes) {
+  Start(0, "old", 7, {"new"});
+  Start(1, "new", 8, {"old"});
+  Start(2, "old", 7, {"new"});
+  EXPECT_EQ(VersionOf("old"), "old");
+  EXPECT_EQ(VersionOf("new"), "new");
+  EXPECT_THAT(VersionOf("never"), HasSubstr("\"never\""));
+}
+
 TEST(LookupConnect, KnownRowsThatComeOutDifferentlyAreDataLoss) {
   for (const bool lie : {false, true}) {
     FakeCluster cluster(2);

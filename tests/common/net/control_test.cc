@@ -111,11 +111,14 @@ TEST(Control, OptionalWelcomeFieldsTravelWhenSetAndOnlyThen) {
   welcome.map = {7, {"m0"}};
   welcome.identity = MakeIdentity();
   const std::string plain = WelcomeFrame(welcome).substr(kFramePrefixBytes);
-  for (const char* key : {"window", "local_socket", "local_token", "one_sided_key", "transport"}) {
+  for (const char* key :
+       {"window", "local_socket", "local_token", "one_sided_key", "transport", "generation"}) {
     EXPECT_EQ(plain.find(key), std::string::npos) << key;
   }
   ASSERT_TRUE(ParseAnswer(plain).ok()) << ParseAnswer(plain).status().ToString();
   EXPECT_EQ(ParseAnswer(plain)->window, 0u);
+  EXPECT_EQ(ParseAnswer(plain)->generation, 0u);
+  welcome.generation = 18'446'744'073'709'551'615ull;
   welcome.window = 8;
   welcome.transport = "tcp";
   welcome.local_socket = "@engram-m0";
@@ -124,6 +127,7 @@ TEST(Control, OptionalWelcomeFieldsTravelWhenSetAndOnlyThen) {
   const Result<Welcome> parsed = ParseAnswer(WelcomeFrame(welcome).substr(kFramePrefixBytes));
   ASSERT_TRUE(parsed.ok()) << parsed.status().ToString();
   EXPECT_EQ(parsed->window, 8u);
+  EXPECT_EQ(parsed->generation, 18'446'744'073'709'551'615ull);
   EXPECT_EQ(parsed->transport, "tcp");
   EXPECT_EQ(parsed->local_socket, "@engram-m0");
   EXPECT_EQ(parsed->local_token, welcome.local_token);
