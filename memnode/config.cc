@@ -37,7 +37,7 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("store.path", &store_path, "folder of this node's RocksDB store");
   f.Add("store.serve_while_loading", &store_serve_while_loading,
         "ready as soon as the store is open; rows not in memory yet are read from it");
-  f.Add("store.load_threads", &store_load_threads, 0, 1024, "0: one a CPU");
+  f.Add("store.load_threads", &store_load_threads, 0, 1024, "0: two a CPU");
   f.Add("store.scrub_mib_s", &store_scrub_mib_s, 0, 1 << 20,
         "how fast the store is read through for damage, in the background; 0: not at all");
   f.Add("procedural.layout", &procedural_layout,

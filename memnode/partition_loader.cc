@@ -63,7 +63,7 @@ Status LoadPartitions(const TableReader& reader, const std::vector<PartitionPlac
     }
   };
   const size_t wanted = options.threads > 0 ? static_cast<size_t>(options.threads)
-                                            : std::max(1u, std::thread::hardware_concurrency());
+                                            : 2 * std::max(1u, std::thread::hardware_concurrency());
   std::vector<std::thread> threads(std::min(wanted, places.size()));
   for (std::thread& thread : threads) thread = std::thread(work);
   for (std::thread& thread : threads) thread.join();

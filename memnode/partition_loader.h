@@ -23,7 +23,7 @@ struct PartitionPlace {
 std::vector<PartitionPlace> OwnedPartitions(const TablePlan& plan);
 
 struct PartitionLoadOptions {
-  int threads = 0;  // 0: one a CPU
+  int threads = 0;  // 0: two a CPU: while one waits for the disk another one computes
   // A damaged partition may be repaired in the store and is then read once more; OK when it was.
   std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
   // A partition is in memory and verified; on a loading thread.

@@ -40,7 +40,7 @@ struct OpenTablesOptions {
   TierOptions tier;
   Nanos balance_period = std::chrono::seconds(10);
   TableReader::OnDamage on_damage;
-  int load_threads = 0;  // 0: one a CPU
+  int load_threads = 0;  // 0: two a CPU
   // Repairs a damaged partition in the store while loading; null: damage is an error.
   std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
 };

@@ -30,7 +30,8 @@ void AddService(CLI::App& app, LoadOptions& options, Flags& flags) {
   TableOptions& tables = options.tables;
   app.add_option("--model", tables.model_dir, "model folder");
   app.add_option("--model-name", tables.model_name, "table set's name; default: the folder's");
-  app.add_option("--model-version", tables.model_version, "table set's version; default: the one that is published");
+  app.add_option("--model-version", tables.model_version,
+                 "table set's version; default: the one that is published");
   app.add_option("--procedural", tables.procedural.layout, "v41 or paper: tables made by rule")
       ->check(CLI::IsMember({"v41", "paper"}));
   app.add_option("--rows-scale", tables.procedural.rows_scale, "share of their rows")
