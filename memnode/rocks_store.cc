@@ -1,163 +1,52 @@
-// Two column families. "default" has records under their own text keys. "pages" has pages under
-// table set + layer + page, big-endian, so that iteration is in order; each is one block of one or
-// more whole disk sectors, so that a cold read is one aligned read.
+// Two column families: "default" has records under their own text keys, "pages" has pages under
+// table set + layer + page.
 //
-// Pages are never compacted in the background: their files do not overlap, so that nothing is
-// gained, and a damaged block would stop the whole store. Index blocks stay in memory, about 25
-// bytes a page (0.6 % of the rows).
+// Files of pages lie in the last level and do not overlap; nothing is compacted in the background.
+// A file that replaces others is ingested above them, where it hides them, and then they are
+// dropped by name, without being read: a damaged file can be replaced, and at no moment is a page
+// that could be read gone. What a crash leaves half done is completed at open.
 #include "memnode/rocks_store.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
-#include <rocksdb/sst_file_writer.h>
-#include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
-#include <unistd.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <mutex>
 
+#include "common/base/check.h"
+#include "memnode/rocks_files.h"
+#include "memnode/rocks_log_check.h"
+#include "memnode/rocks_options.h"
+
 namespace engram::memnode {
 namespace {
 
 namespace fs = std::filesystem;
+using rocks::FromRocks;
+using rocks::PageKey;
+using rocks::RocksPageWriter;
+using rocks::Span;
 
-constexpr int kOpenFilesMax = 1 << 20;
-constexpr size_t kBlockBytes = 4096;          // and no smaller: one page a block
-constexpr size_t kBlockCacheBytes = 1 << 20;  // records; pages are not cached here
 constexpr size_t kReadAheadBytes = 4 << 20;
-constexpr uint64_t kWalBytesMax = 4 << 20;
+// Left free by pages for records, and by records for what makes room: dropping. Also, RocksDB ends
+// the process when there is no room to list an ingested file.
+constexpr uint64_t kRoomForRecords = 8 << 20;
+constexpr uint64_t kRoomForDropping = 4 << 20;
 constexpr char kImportFolder[] = "import";
 constexpr char kPagesFamily[] = "pages";
-
-void AppendBigEndian(uint64_t value, int bytes, std::string* key) {
-  for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8) {
-    key->push_back(static_cast<char>((value >> shift) & 0xff));
-  }
-}
-
-std::string PageKey(TableSetId table_set, uint32_t layer_index, uint64_t page) {
-  std::string key;
-  AppendBigEndian(table_set, 8, &key);
-  AppendBigEndian(layer_index, 4, &key);
-  AppendBigEndian(page, 8, &key);
-  return key;
-}
-
-Status FromRocks(const rocksdb::Status& status, std::string_view what, const std::string& path) {
-  if (status.ok()) return OkStatus();
-  if (status.IsNoSpace()) {
-    return ResourceExhausted(
-        fmt::format("{} {}: the disk is full; make room and try again", what, path));
-  }
-  const Code code = status.IsCorruption() ? Code::kDataLoss
-                    : status.IsIOError()  ? Code::kFailedPrecondition
-                                          : Code::kInternal;
-  return Status(code, fmt::format("{} {}: {}", what, path, status.ToString()));
-}
-
-rocksdb::Slice AsSlice(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 std::span<const std::byte> AsBytes(const rocksdb::Slice& slice) {
   return std::as_bytes(std::span(slice.data(), slice.size()));
 }
 
-// Whether files below `folder` can be read past the page cache; tmpfs has none to pass.
-bool HasDirectReads(const std::string& folder) {
-  const std::string probe = folder + "/probe";
-  const int fd = ::open(probe.c_str(), O_CREAT | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
-  if (fd >= 0) ::close(fd);
-  ::unlink(probe.c_str());
-  return fd >= 0;
-}
-
-rocksdb::ColumnFamilyOptions PagesOptions() {
-  rocksdb::BlockBasedTableOptions table;
-  table.checksum = rocksdb::kCRC32c;
-  table.block_size = kBlockBytes;
-  table.block_align = true;
-  table.no_block_cache = true;
-  rocksdb::ColumnFamilyOptions options;
-  options.disable_auto_compactions = true;
-  options.compression = rocksdb::kNoCompression;  // rows are dense numbers: nothing to gain
-  options.target_file_size_base = 1ull << 30;     // a compaction by hand keeps whole files
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
-
-rocksdb::ColumnFamilyOptions RecordsOptions() {
-  rocksdb::BlockBasedTableOptions table;
-  table.checksum = rocksdb::kCRC32c;
-  table.block_cache = rocksdb::NewLRUCache(kBlockCacheBytes);
-  rocksdb::ColumnFamilyOptions options;
-  options.write_buffer_size = kWalBytesMax;
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
-
-rocksdb::DBOptions StoreOptions() {
-  rocksdb::DBOptions options;
-  options.create_if_missing = true;
-  options.create_missing_column_families = true;
-  options.max_open_files = kOpenFilesMax;
-  // A file of pages that is missing or cut short is found when it is read, named and repaired: it
-  // must not keep the store closed. Every page has a checksum of ours besides RocksDB's.
-  options.paranoid_checks = false;
-  options.max_background_jobs = 2;
-  options.max_total_wal_size = kWalBytesMax;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
-  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  return options;
-}
-
-rocksdb::Options WriterOptions() { return rocksdb::Options(StoreOptions(), PagesOptions()); }
-
-class RocksPageWriter : public PageWriter {
- public:
-  RocksPageWriter(std::string path, TableSetId table_set)
-      : path_(std::move(path)),
-        table_set_(table_set),
-        options_(WriterOptions()),
-        writer_(rocksdb::EnvOptions(), options_) {}
-
-  // Ingestion moves the file away; otherwise it goes with its writer.
-  ~RocksPageWriter() override {
-    std::error_code ignored;
-    fs::remove(path_, ignored);
-  }
-
-  Status Open() { return FromRocks(writer_.Open(path_), "creating", path_); }
-  Status Put(uint32_t layer_index, uint64_t page, std::span<const std::byte> bytes) override {
-    std::string key = PageKey(table_set_, layer_index, page);
-    RETURN_IF_ERROR(FromRocks(writer_.Put(key, AsSlice(bytes)), "writing", path_));
-    if (first_.empty()) first_ = key;
-    last_ = std::move(key);
-    return OkStatus();
-  }
-  Status Finish() override { return FromRocks(writer_.Finish(), "finishing", path_); }
-  const std::string& path() const { return path_; }
-  const std::string& first() const { return first_; }
-  const std::string& last() const { return last_; }
-
- private:
-  const std::string path_;
-  const TableSetId table_set_;
-  const rocksdb::Options options_;
-  rocksdb::SstFileWriter writer_;
-  std::string first_, last_;  // keys
-};
-
 class RocksStore : public RowStore {
  public:
-  explicit RocksStore(std::string path) : path_(std::move(path)) {}
+  RocksStore(std::string path, bool read_only) : path_(std::move(path)), read_only_(read_only) {}
 
   ~RocksStore() override {
     for (rocksdb::ColumnFamilyHandle* family : families_) {
@@ -166,6 +55,7 @@ class RocksStore : public RowStore {
   }
 
   Status Open() {
+    if (read_only_) return OpenWith(rocks::ReadOnlyOptions(path_));
     const std::string import_path = path_ + "/" + kImportFolder;
     std::error_code error;
     fs::create_directories(import_path, error);
@@ -173,27 +63,12 @@ class RocksStore : public RowStore {
       return FailedPrecondition(
           fmt::format("store.path {} cannot be written: {}", path_, error.message()));
     }
-    rocksdb::DBOptions options = StoreOptions();
-    options.use_direct_reads = HasDirectReads(import_path);
-    rocksdb::DB* db = nullptr;
-    RETURN_IF_ERROR(FromRocks(rocksdb::DB::Open(options, path_, Families(), &families_, &db),
-                              "opening the store in store.path", path_));
-    db_.reset(db);
+    RETURN_IF_ERROR(OpenWith(rocks::StoreOptions(path_)));
     // Only after the store's lock is ours: files an interrupted import left.
     fs::remove_all(import_path, error);
     fs::create_directories(import_path, error);
-    return OkStatus();
-  }
-
-  Status OpenReadOnly() {
-    rocksdb::DBOptions options = StoreOptions();
-    options.create_if_missing = false;
-    options.create_missing_column_families = false;
-    rocksdb::DB* db = nullptr;
-    RETURN_IF_ERROR(
-        FromRocks(rocksdb::DB::OpenForReadOnly(options, path_, Families(), &families_, &db),
-                  "opening for reading the store in", path_));
-    db_.reset(db);
+    const std::lock_guard lock(files_mutex_);
+    Settle();
     return OkStatus();
   }
 
@@ -210,6 +85,10 @@ class RocksStore : public RowStore {
   }
 
   Status WriteRecords(std::span<const RecordChange> changes) override {
+    if (read_only_) return Refused();
+    if (std::any_of(changes.begin(), changes.end(), [](const auto& c) { return c.value; })) {
+      RETURN_IF_ERROR(CheckRoom(kRoomForDropping, "writing records to"));
+    }
     rocksdb::WriteBatch batch;
     for (const RecordChange& change : changes) {
       if (change.value) {
@@ -218,79 +97,65 @@ class RocksStore : public RowStore {
         batch.Delete(families_[0], change.key);
       }
     }
+    const std::lock_guard lock(records_mutex_);
+    RETURN_IF_ERROR(LeaveTornLog());
     rocksdb::WriteOptions synced;
     synced.sync = true;
-    rocksdb::Status written = db_->Write(synced, &batch);
-    // After an error of the disk RocksDB takes no writes until it is told to go on.
-    if (!written.ok() && db_->Resume().ok()) written = db_->Write(synced, &batch);
+    const rocksdb::Status written = db_->Write(synced, &batch);
+    torn_ = !written.ok();
     return FromRocks(written, "writing records to", path_);
   }
 
   Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) override {
+    if (read_only_) return Refused();
     auto file = std::make_unique<RocksPageWriter>(
-        fmt::format("{}/{}/{:06}.sst", path_, kImportFolder, file_count_++), table_set);
+        fmt::format("{}/{}/{:06}.sst", path_, kImportFolder, file_count_++), table_set, direct_);
     RETURN_IF_ERROR(file->Open());
     return std::unique_ptr<PageWriter>(std::move(file));
   }
 
   Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) override {
-    const std::lock_guard lock(ingest_mutex_);
+    if (read_only_) return Refused();
+    if (files.empty()) return OkStatus();
     std::vector<std::string> paths;
-    std::vector<Span> replaced;
-    ASSIGN_OR_RETURN(const std::vector<Span> present, Present());
+    std::vector<Span> spans;
     for (const auto& file : files) {
-      const auto& writer = static_cast<const RocksPageWriter&>(*file);
-      paths.push_back(writer.path());
-      const Span span = {writer.first(), writer.last()};
-      const bool overlaps = std::any_of(present.begin(), present.end(), [&](const Span& other) {
-        return other.first <= span.last && span.first <= other.last;
-      });
-      if (!overlaps) continue;
-      if (Readable(span)) {
-        replaced.push_back(span);
-      } else {
-        RETURN_IF_ERROR(DeleteFiles(span));
-      }
+      const auto* writer = dynamic_cast<const RocksPageWriter*>(file.get());
+      CHECK(writer != nullptr && writer->finished());
+      paths.push_back(writer->path());
+      spans.push_back(writer->span());
     }
-    rocksdb::IngestExternalFileOptions ingest;
-    ingest.move_files = true;
-    RETURN_IF_ERROR(
-        FromRocks(db_->IngestExternalFile(families_[1], paths, ingest), "ingesting into", path_));
-    // The new pages hide the old ones already; this gives their space back.
-    for (const Span& span : replaced) RETURN_IF_ERROR(Compact(span));
+    RETURN_IF_ERROR(CheckRoom(kRoomForRecords, "ingesting into"));
+    const std::lock_guard lock(files_mutex_);
+    // A process killed before it could settle left files above others; where one of those is
+    // damaged since, nothing above it could be settled either.
+    if (Stacked(spans)) DeleteUnreadable(spans);
+    Status ingested = IngestFiles(paths);
+    if (!ingested.ok() && DeleteUnreadable(spans)) ingested = IngestFiles(paths);
+    RETURN_IF_ERROR(ingested);
+    Settle();
     return OkStatus();
   }
 
   Status DropPages(TableSetId table_set) override {
-    const std::lock_guard lock(ingest_mutex_);
-    const Span all = {PageKey(table_set, 0, 0), PageKey(table_set, UINT32_MAX, UINT64_MAX)};
-    RETURN_IF_ERROR(DeleteFiles(all));
-    ASSIGN_OR_RETURN(const std::vector<Span> present, Present());
-    const bool left = std::any_of(present.begin(), present.end(), [&](const Span& other) {
-      return other.first <= all.last && all.first <= other.last;
-    });
-    if (!left) return OkStatus();
-    rocksdb::WriteOptions synced;
-    synced.sync = true;
-    RETURN_IF_ERROR(FromRocks(db_->DeleteRange(synced, families_[1], all.first, all.last),
-                              "dropping a table set of", path_));
-    return Compact(all);
+    if (read_only_) return Refused();
+    const std::lock_guard lock(files_mutex_);
+    return DeleteFiles({PageKey(table_set, 0, 0).ToString(),
+                        PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()});
   }
 
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override {
+    if (count == 0) return OkStatus();
     rocksdb::ReadOptions options;
     // No further than asked: a small partition is read in one go, not with megabytes behind it.
-    options.readahead_size = std::min<size_t>(kReadAheadBytes, count * kBlockBytes);
+    options.readahead_size = std::min<size_t>(kReadAheadBytes, count * rocks::kBlockBytes);
     options.fill_cache = false;
     const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[1]));
-    it->Seek(PageKey(table_set, layer_index, first));
+    it->Seek(PageKey(table_set, layer_index, first).slice());
     for (uint64_t page = first; page < first + count; ++page, it->Next()) {
-      if (!it->Valid() || it->key() != PageKey(table_set, layer_index, page)) {
-        return DataLoss(fmt::format("page {} of Engram layer index {} is {} in the store {}{}",
-                                    page, layer_index, it->status().ok() ? "missing" : "unreadable",
-                                    path_,
-                                    it->status().ok() ? "" : ": " + it->status().ToString()));
+      if (!it->Valid() || it->key() != PageKey(table_set, layer_index, page).slice()) {
+        return rocks::BadPage(it->status(), layer_index, page, path_);
       }
       RETURN_IF_ERROR(visit(page, AsBytes(it->value())));
     }
@@ -302,34 +167,96 @@ class RocksStore : public RowStore {
     rocksdb::ReadOptions options;
     options.fill_cache = false;
     const rocksdb::Status got =
-        db_->Get(options, families_[1], PageKey(table_set, layer_index, page), bytes);
-    if (got.ok()) return OkStatus();
-    return DataLoss(fmt::format("page {} of Engram layer index {} is {} in the store {}: {}", page,
-                                layer_index, got.IsNotFound() ? "missing" : "unreadable", path_,
-                                got.ToString()));
+        db_->Get(options, families_[1], PageKey(table_set, layer_index, page).slice(), bytes);
+    return got.ok() ? OkStatus() : rocks::BadPage(got, layer_index, page, path_);
   }
 
  private:
-  // Keys, both included.
-  struct Span {
-    std::string first, last;
+  struct File {
+    std::string name;
+    int level;
+    Span span;
   };
 
   static std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
-    return {{rocksdb::kDefaultColumnFamilyName, RecordsOptions()}, {kPagesFamily, PagesOptions()}};
+    return {{rocksdb::kDefaultColumnFamilyName, rocks::RecordsOptions()},
+            {kPagesFamily, rocks::PagesOptions()}};
   }
 
-  // What the files of pages cover.
-  Result<std::vector<Span>> Present() const {
+  // A file of pages that is missing or cut short must not keep the store closed: its pages are
+  // found to be damaged when they are read, and repaired. Only then is RocksDB told to be lenient.
+  Status OpenWith(rocksdb::DBOptions options) {
+    direct_ = options.use_direct_reads;
+    RETURN_IF_ERROR(rocks::CheckLogs(path_));
+    rocksdb::Status opened = OpenOnce(options);
+    if (opened.IsCorruption() || opened.IsPathNotFound()) {  // what is left: a table file
+      lenient_ = true;
+      options.paranoid_checks = false;
+      opened = OpenOnce(options);
+    }
+    return opened.ok() ? OkStatus() : rocks::FromOpen(opened, path_);
+  }
+
+  rocksdb::Status OpenOnce(const rocksdb::DBOptions& options) {
+    families_.clear();
+    rocksdb::DB* db = nullptr;
+    const rocksdb::Status opened =
+        read_only_ ? rocksdb::DB::OpenForReadOnly(options, path_, Families(), &families_, &db)
+                   : rocksdb::DB::Open(options, path_, Families(), &families_, &db);
+    db_.reset(db);
+    return opened;
+  }
+
+  Status Refused() const {
+    return FailedPrecondition(fmt::format("the store {} is opened for reading only", path_));
+  }
+
+  Status CheckRoom(uint64_t bytes, std::string_view what) const {
+    struct statvfs room = {};
+    if (::statvfs(path_.c_str(), &room) != 0 || room.f_bavail * room.f_frsize >= bytes) {
+      return OkStatus();
+    }
+    return FromRocks(rocksdb::Status::NoSpace(), what, path_);
+  }
+
+  // After an error of the disk RocksDB takes no changes until it is told to go on.
+  template <typename Operation>
+  rocksdb::Status Retried(Operation operation) {
+    rocksdb::Status done = operation();
+    if (!done.ok() && db_->Resume().ok()) done = operation();
+    return done;
+  }
+
+  // Records written behind a torn one would be lost at the next start: after a failed write the log
+  // is given up. Deleting a record that is not there gives RocksDB the reason to begin a new one.
+  Status LeaveTornLog() {
+    if (!torn_) return OkStatus();
+    if (lenient_) {
+      return FailedPrecondition(fmt::format(
+          "writing records to {}: a write failed while files of rows are damaged; start "
+          "again when there is room",
+          path_));
+    }
+    rocksdb::WriteOptions unlogged;
+    unlogged.disableWAL = true;
+    rocksdb::Status left = db_->Resume();
+    if (left.ok()) left = db_->Delete(unlogged, families_[0], rocksdb::Slice("\0", 1));
+    if (left.ok()) left = db_->Flush(rocksdb::FlushOptions(), families_[0]);
+    RETURN_IF_ERROR(FromRocks(left, "writing records to", path_));
+    torn_ = false;
+    return OkStatus();
+  }
+
+  std::vector<File> Files() const {
     rocksdb::ColumnFamilyMetaData meta;
     db_->GetColumnFamilyMetaData(families_[1], &meta);
-    std::vector<Span> spans;
+    std::vector<File> files;
     for (const rocksdb::LevelMetaData& level : meta.levels) {
       for (const rocksdb::SstFileMetaData& file : level.files) {
-        spans.push_back({file.smallestkey, file.largestkey});
+        files.push_back({file.name, level.level, {file.smallestkey, file.largestkey}});
       }
     }
-    return spans;
+    return files;
   }
 
   bool Readable(const Span& span) const {
@@ -345,21 +272,70 @@ class RocksStore : public RowStore {
   // Whole files only, without reading them.
   Status DeleteFiles(const Span& span) {
     const rocksdb::Slice begin(span.first), end(span.last);
-    return FromRocks(rocksdb::DeleteFilesInRange(db_.get(), families_[1], &begin, &end),
-                     "deleting pages of", path_);
+    return FromRocks(
+        Retried([&] { return rocksdb::DeleteFilesInRange(db_.get(), families_[1], &begin, &end); }),
+        "deleting pages of", path_);
   }
 
-  Status Compact(const Span& span) {
-    const rocksdb::Slice begin(span.first), end(span.last);
-    rocksdb::CompactRangeOptions options;
-    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-    return FromRocks(db_->CompactRange(options, families_[1], &begin, &end), "replacing pages of",
-                     path_);
+  // RocksDB reads the first page that a new file hides. Where that one is damaged, or the whole
+  // file is gone, the old files have to go first. False when there are none.
+  bool DeleteUnreadable(const std::vector<Span>& spans) {
+    bool deleted = false;
+    for (const Span& span : spans) {
+      if (!Readable(span)) deleted = DeleteFiles(span).ok() || deleted;
+    }
+    return deleted;
+  }
+
+  // Whether any of these lies in a file that has others below it.
+  bool Stacked(const std::vector<Span>& spans) const {
+    const int last = db_->NumberLevels(families_[1]) - 1;
+    const std::vector<File> files = Files();
+    return std::any_of(files.begin(), files.end(), [&](const File& file) {
+      return file.level != last && std::any_of(spans.begin(), spans.end(), [&](const Span& span) {
+               return span.Overlaps(file.span);
+             });
+    });
+  }
+
+  // All or none.
+  Status IngestFiles(const std::vector<std::string>& paths) {
+    rocksdb::IngestExternalFileOptions options;
+    options.move_files = true;
+    options.write_global_seqno = false;  // kept in the manifest: a finished file stays as it is
+    return FromRocks(Retried([&] { return db_->IngestExternalFile(families_[1], paths, options); }),
+                     "ingesting into", path_);
+  }
+
+  // Drops the files that a newer one above them covers, and moves that one down. Pages are right
+  // before, between and after; what fails here is made up for at the next ingestion or start.
+  void Settle() {
+    const int last = db_->NumberLevels(families_[1]) - 1;
+    const std::vector<File> files = Files();
+    for (const File& upper : files) {
+      if (upper.level == last) continue;
+      Span all = upper.span;
+      for (const File& lower : files) {
+        if (lower.level != last || !upper.span.Overlaps(lower.span)) continue;
+        if (upper.span.Covers(lower.span) && db_->DeleteFile(lower.name).ok()) continue;
+        all = {std::min(all.first, lower.span.first), std::max(all.last, lower.span.last)};
+      }
+      // RocksDB stops the store when it meets a damaged block while moving.
+      if (!Readable(all)) continue;
+      rocksdb::CompactionOptions options;
+      options.compression = rocksdb::kNoCompression;
+      db_->CompactFiles(options, families_[1], {upper.name}, last).PermitUncheckedError();
+    }
   }
 
   const std::string path_;
+  bool direct_ = false;
+  const bool read_only_;
+  bool lenient_ = false;  // opened in spite of a damaged file
   std::atomic<uint64_t> file_count_ = 0;
-  std::mutex ingest_mutex_;  // one change of the set of files at a time
+  std::mutex files_mutex_;    // one change of the set of files at a time
+  std::mutex records_mutex_;  // one write of records at a time
+  bool torn_ = false;         // the log ends in a failed write; guarded by records_mutex_
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // records, pages
 };
@@ -367,7 +343,7 @@ class RocksStore : public RowStore {
 }  // namespace
 
 Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path) {
-  auto store = std::make_unique<RocksStore>(path);
+  auto store = std::make_unique<RocksStore>(path, /*read_only=*/false);
   RETURN_IF_ERROR(store->Open());
   return std::unique_ptr<RowStore>(std::move(store));
 }
@@ -377,8 +353,8 @@ Result<std::unique_ptr<RowStore>> OpenRocksStoreReadOnly(const std::string& path
   if (!fs::exists(path + "/CURRENT", error)) {
     return NotFound(fmt::format("there is no store in {}", path));
   }
-  auto store = std::make_unique<RocksStore>(path);
-  RETURN_IF_ERROR(store->OpenReadOnly());
+  auto store = std::make_unique<RocksStore>(path, /*read_only=*/true);
+  RETURN_IF_ERROR(store->Open());
   return std::unique_ptr<RowStore>(std::move(store));
 }
 

@@ -124,10 +124,10 @@ TEST_P(StoreTest, AnImportMayBeRepeated) {
   EXPECT_FALSE(Read(*store_, kSet, 1, 2, 1).ok()) << "a page of the import before";
 }
 
-class RocksStoreTest : public StoreTest {};
-INSTANTIATE_TEST_SUITE_P(, RocksStoreTest, testing::Values(true));
+class ReopenedStoreTest : public StoreTest {};
+INSTANTIATE_TEST_SUITE_P(, ReopenedStoreTest, testing::Values(true));
 
-TEST_P(RocksStoreTest, SurvivesReopening) {
+TEST_P(ReopenedStoreTest, SurvivesReopening) {
   ASSERT_TRUE(Import(*store_, kSet, 3).ok());
   ASSERT_TRUE(PutRecord(*store_, "manifest/1", "text").ok());
   Open();
@@ -135,13 +135,13 @@ TEST_P(RocksStoreTest, SurvivesReopening) {
   EXPECT_THAT(*Read(*store_, kSet, 0, 0, 3), ElementsAre("0:0", "0:1", "0:2"));
 }
 
-TEST_P(RocksStoreTest, HasOneOwner) {
+TEST_P(ReopenedStoreTest, HasOneOwner) {
   const auto second = OpenRocksStore(folder_ + "/store");
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(second.status().message(), HasSubstr(folder_ + "/store"));
 }
 
-TEST_P(RocksStoreTest, UnwritablePathIsOneClearError) {
+TEST_P(ReopenedStoreTest, UnwritablePathIsOneClearError) {
   std::ofstream(folder_ + "/file") << "not a folder";
   const auto store = OpenRocksStore(folder_ + "/file");
   ASSERT_FALSE(store.ok());
@@ -149,7 +149,7 @@ TEST_P(RocksStoreTest, UnwritablePathIsOneClearError) {
   EXPECT_THAT(store.status().message(), HasSubstr("store.path " + folder_ + "/file"));
 }
 
-TEST_P(RocksStoreTest, BytesDamagedOnDiskAreNeverReturned) {
+TEST_P(ReopenedStoreTest, BytesDamagedOnDiskAreNeverReturned) {
   ASSERT_TRUE(Import(*store_, kSet, 300).ok());
   store_.reset();
   for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/store")) {

@@ -2,8 +2,10 @@
 // finds.
 #include "common/table/hot_set.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -48,7 +50,9 @@ HotSet RandomHotSet(const TableLayout& layout, uint64_t seed, size_t count) {
 
 class HotSetTest : public testing::Test {
  protected:
-  HotSetTest() : path_(testing::TempDir() + "hot_set_test.hot") { CHECK(layout_.ok()); }
+  HotSetTest() : path_(testing::TempDir() + fmt::format("hot_set_test.{}.hot", ::getpid())) {
+    CHECK(layout_.ok());
+  }
   ~HotSetTest() override { std::filesystem::remove(path_); }
 
   std::string Bytes() const {
@@ -283,7 +287,7 @@ TEST_F(HotSetTest, OtherTablesAreRefusedNamingWhatDiffers) {
 TEST(TokenMapDigest, IsThatOfTheFile) {
   const std::vector<VocabMap::TokenText> tokens = {{"a", "a"}, {"A", "A"}, {"b", "b"}};
   const VocabMap map = *VocabMap::Build(tokens);
-  const std::string path = testing::TempDir() + "hot_set_test.map";
+  const std::string path = testing::TempDir() + fmt::format("hot_set_test.{}.map", ::getpid());
   ASSERT_TRUE(map.Save(path).ok());
   EXPECT_EQ(TokenMapDigest(map), TokenMapDigest(*VocabMap::Load(path, 0, 0)));
   EXPECT_EQ(TokenMapDigest(map),
