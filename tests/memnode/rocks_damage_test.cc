@@ -66,15 +66,16 @@ class RocksStoreDamage : public RocksStoreTest, public testing::WithParamInterfa
   }
 };
 
+std::string NameOf(const testing::TestParamInfo<DamageKind>& instance) {
+  constexpr const char* kNames[] = {"FirstPage", "Middle", "End", "CutShort", "Empty", "Gone"};
+  return kNames[static_cast<size_t>(instance.param)];
+}
+
 INSTANTIATE_TEST_SUITE_P(, RocksStoreDamage,
                          testing::Values(DamageKind::kFirstPage, DamageKind::kMiddle,
                                          DamageKind::kEnd, DamageKind::kCutShort,
                                          DamageKind::kEmpty, DamageKind::kGone),
-                         [](const auto& instance) {
-                           constexpr const char* kNames[] = {"FirstPage", "Middle", "End",
-                                                             "CutShort",  "Empty",  "Gone"};
-                           return kNames[static_cast<size_t>(instance.param)];
-                         });
+                         NameOf);
 
 TEST_P(RocksStoreDamage, OthersAreServedAndTheFileCanBeReplaced) {
   ASSERT_TRUE(Open().ok());
