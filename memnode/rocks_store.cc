@@ -32,7 +32,7 @@ using rocks::PageKey;
 using rocks::RocksPageWriter;
 using rocks::Span;
 
-constexpr size_t kReadAheadBytes = 4 << 20;
+constexpr size_t kReadAheadBytes = 1 << 20;  // 4 MiB: a third slower, its buffers are mapped anew
 // Left free by pages for records, and by records for what makes room: dropping. Also, RocksDB ends
 // the process when there is no room to list an ingested file.
 constexpr uint64_t kRoomForRecords = 8 << 20;
