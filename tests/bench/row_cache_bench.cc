@@ -1,6 +1,6 @@
 // What share of row reads the cache of rows answers, beside plain LRU of the same number of rows
 // and the best choice of rows in hindsight that never changes. Of Zipf ranks, and of the rows that
-// a text reads in one Engram layer.
+// a text reads in one Engram layer; of these also what the pinned rows of a hot set answer.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +13,7 @@
 
 #include "common/base/rng.h"
 #include "common/client/model_tables.h"
+#include "common/table/hot_set.h"
 #include "common/table/ngram.h"
 #include "common/text/tokenizer.h"
 #include "memnode/load/zipf.h"
@@ -33,6 +34,8 @@ struct Flags {
   std::string model_dir;
   std::vector<std::string> texts;
   uint64_t tokens = 1'000'000;
+  std::string hot_set_path;
+  std::vector<double> pinned_percent = {0.1, 1, 5};  // of all rows
 };
 
 class Lru {
@@ -135,12 +138,10 @@ std::vector<uint64_t> ZipfReads(double theta, const Flags& flags) {
 }
 
 // Rows of the first layer that the texts read, one text after the other.
-std::vector<uint64_t> TextReads(const Flags& flags) {
-  const auto tables = client::LoadModelTables(flags.model_dir, "", "");
-  CHECK(tables.ok()) << tables.status().message();
+std::vector<uint64_t> TextReads(const client::ModelTables& tables, const Flags& flags) {
   const auto tokenizer = text::Tokenizer::Load(flags.model_dir + "/tokenizer.json");
   CHECK(tokenizer.ok()) << tokenizer.status().message();
-  const table::TableLayout& layout = tables->layout;
+  const table::TableLayout& layout = tables.layout;
   const auto columns = static_cast<size_t>(layout.rows_per_position());
   std::vector<uint64_t> reads;
   for (const std::string& path : flags.texts) {
@@ -151,7 +152,7 @@ std::vector<uint64_t> TextReads(const Flags& flags) {
     const auto raw = tokenizer->Encode(content.str());
     CHECK(raw.ok()) << path << ": " << raw.status().message();
     std::vector<int64_t> ids;
-    for (const int32_t id : *raw) ids.push_back(*tables->map.Compress(id));
+    for (const int32_t id : *raw) ids.push_back(*tables.map.Compress(id));
     ids.resize(std::min<size_t>(ids.size(), flags.tokens - reads.size() / columns));
     const size_t first = reads.size();
     reads.resize(first + ids.size() * columns);
@@ -159,6 +160,31 @@ std::vector<uint64_t> TextReads(const Flags& flags) {
                     std::span(reads).subspan(first));
   }
   return reads;
+}
+
+// Of the same reads: how many of the hot set's rows answer, of as many rows as that share of the
+// tables.
+void MeasurePinned(const client::ModelTables& tables, std::span<const uint64_t> reads,
+                   const Flags& flags) {
+  const auto hot_set = table::ReadHotSet(flags.hot_set_path);
+  CHECK(hot_set.ok()) << hot_set.status().message();
+  uint64_t total_rows = 0;
+  for (const table::LayerLayout& layer : tables.layout.layers) total_rows += layer.total_rows;
+  fmt::print("pinned rows of {}, of {} rows in {} layers\n", flags.hot_set_path, total_rows,
+             tables.layout.layers.size());
+  for (const double percent : flags.pinned_percent) {
+    const auto room = static_cast<uint64_t>(static_cast<double>(total_rows) * percent / 100);
+    const auto rows = table::HotRows(*hot_set, tables.identity, room);
+    CHECK(rows.ok()) << rows.status().message();
+    std::vector<bool> pinned(tables.layout.layers[0].total_rows);
+    for (const table::RowOf& row : *rows) {
+      if (row.layer_index == 0) pinned[row.row] = true;
+    }
+    const auto hits =
+        std::count_if(reads.begin(), reads.end(), [&](uint64_t row) { return pinned[row]; });
+    fmt::print("  {:>5} % of the rows ({} there are): {:.2f} % of the reads\n", percent,
+               rows->size(), 100 * static_cast<double>(hits) / static_cast<double>(reads.size()));
+  }
 }
 
 }  // namespace
@@ -176,6 +202,8 @@ int main(int argc, char** argv) {
   app.add_option("--text", flags.texts, "files to read the rows of")->needs(model);
   app.add_option("--tokens", flags.tokens, "of the texts, at most")
       ->check(CLI::Range(1000, 100'000'000));
+  app.add_option("--hot-set", flags.hot_set_path, "file of engramctl hotset")->needs(model);
+  app.add_option("--pinned-percent", flags.pinned_percent, "of all rows")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   for (const double theta : flags.thetas) {
     if (theta <= 0) continue;
@@ -183,8 +211,11 @@ int main(int argc, char** argv) {
             flags);
   }
   if (flags.texts.empty()) return 0;
-  const std::vector<uint64_t> reads = TextReads(flags);
+  const auto tables = client::LoadModelTables(flags.model_dir, "", "");
+  CHECK(tables.ok()) << tables.status().message();
+  const std::vector<uint64_t> reads = TextReads(*tables, flags);
   Measure(fmt::format("{} texts, tokenizer of {}", flags.texts.size(), flags.model_dir), reads,
           flags);
+  if (!flags.hot_set_path.empty()) MeasurePinned(*tables, reads, flags);
   return 0;
 }
