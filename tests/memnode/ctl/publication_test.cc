@@ -11,6 +11,7 @@
 #include "common/base/rng.h"
 #include "common/client/lookup_client.h"
 #include "common/net/tcp_transport.h"
+#include "common/obs/log.h"
 #include "memnode/node.h"
 #include "memnode/rocks_store.h"
 #include "tests/memnode/procedural_source.h"
@@ -26,6 +27,9 @@ constexpr double kScale = 0.00002;
 
 class PublicationTest : public testing::Test {
  protected:
+  // The log is made before there are threads that would make it: their meeting inside of its
+  // library is one that TSan cannot see.
+  static void SetUpTestSuite() { obs::LogInfo("two nodes in one process"); }
   PublicationTest()
       : folder_(std::filesystem::temp_directory_path() /
                 fmt::format("publication-{}", ::getpid())) {
