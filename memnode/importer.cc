@@ -82,8 +82,9 @@ class Import {
     for (const LayerPlan& layer : plan_.layers) {
       partition_bytes = std::max(partition_bytes, layer.cut.RowCount(0) * plan_.row_bytes);
     }
-    const size_t wanted = options_.threads > 0 ? static_cast<size_t>(options_.threads)
-                                               : std::max(1u, std::thread::hardware_concurrency());
+    const size_t wanted = options_.threads > 0
+                              ? static_cast<size_t>(options_.threads)
+                              : 2 * std::max(1u, std::thread::hardware_concurrency());
     const uint64_t room = (options_.memory_mib << 20) / (2 * partition_bytes);
     return std::clamp<size_t>(std::min<uint64_t>(wanted, room), 1,
                               std::max<size_t>(group_count, 1));

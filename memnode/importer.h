@@ -30,7 +30,7 @@ struct ImportProgress {
 };
 
 struct ImportOptions {
-  int threads = 0;            // 0: one a CPU
+  int threads = 0;            // 0: two a CPU, as each waits for the disk a part of its time
   uint64_t memory_mib = 512;  // buffers of all workers together; fewer workers when it is short
   size_t ingest_files = 16;   // made durable together, 256 MiB: what a kill can cost
   std::string base_version;   // not empty: write a delta on this version of the same model
