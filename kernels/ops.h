@@ -103,6 +103,17 @@ struct MlaShape {
 // sqrt(positions) eps; see the test.
 void MlaAttention(Pool& pool, const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,
                   std::span<const float> cache, int64_t first_position, std::span<float> out);
+// The tokens of one sequence in a step and the pages of its cache in one layer: pages[i] holds the
+// entries of positions [i * page_positions, (i + 1) * page_positions).
+struct MlaSegment {
+  int64_t tokens = 0;
+  int64_t first_position = 0;
+  std::span<const float* const> pages;
+};
+// The same for several sequences at once; q and out hold their tokens one after the other.
+void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
+                  std::span<const MlaSegment> segments, std::span<const float> q,
+                  const Matrix& kv_b, std::span<float> out);
 namespace ref {
 // The same from per-head keys and values, unabsorbed.
 void MlaAttention(const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,

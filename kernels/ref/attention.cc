@@ -79,6 +79,32 @@ void MlaAttention(Pool& pool, const MlaShape& s, std::span<const float> q, const
   });
 }
 
+void MlaAttention(Pool& pool, const MlaShape& s, int64_t page_positions,
+                  std::span<const MlaSegment> segments, std::span<const float> q,
+                  const Matrix& kv_b, std::span<float> out) {
+  const int64_t entry = s.latent + s.rope;
+  const int64_t q_width = s.heads * (s.nope + s.rope);
+  const int64_t out_width = s.heads * s.value;
+  std::vector<float> cache;
+  int64_t token = 0;
+  for (const MlaSegment& segment : segments) {
+    const int64_t positions = segment.first_position + segment.tokens;
+    cache.resize(static_cast<size_t>(positions * entry));
+    for (int64_t at = 0; at < positions; at += page_positions) {
+      const int64_t count = std::min(page_positions, positions - at);
+      std::copy_n(segment.pages[static_cast<size_t>(at / page_positions)], count * entry,
+                  cache.data() + at * entry);
+    }
+    const auto slice = [&](auto all, int64_t width) {
+      return all.subspan(static_cast<size_t>(token * width),
+                         static_cast<size_t>(segment.tokens * width));
+    };
+    MlaAttention(pool, s, slice(q, q_width), kv_b, cache, segment.first_position,
+                 slice(out, out_width));
+    token += segment.tokens;
+  }
+}
+
 namespace ref {
 
 void MlaAttention(const MlaShape& s, std::span<const float> q, const Matrix& kv_b,
