@@ -12,12 +12,28 @@ namespace {
 // Rows of logits held at once while scoring: 64 x 129,280 x 4 B = 33 MB.
 constexpr size_t kLogitRowsMax = 64;
 
+Status CheckFinite(std::span<const float> logits) {
+  if (kernels::AllFinite(logits)) return OkStatus();
+  return InternalError(
+      "a logit is not a finite number: the weights or the Engram rows hold NaN or infinity");
+}
+
 }  // namespace
 
 struct Engine::Sequence {
+  static Result<Sequence> Start(uint64_t id, const ModelConfig& config, int64_t positions) {
+    const PageShape shape = PageShapeOf(config, 16);
+    ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, (positions + 15) / 16));
+    Sequence sequence{id, SequenceState(shape), {}, std::move(pool)};
+    for (int32_t page = 0; page < sequence.pages.pages(); ++page) {
+      sequence.state.pages.push_back(page);
+    }
+    return sequence;
+  }
   uint64_t id;
   SequenceState state;
   table::NgramState history;  // of the tokens before the next step
+  PagePool pages;
 };
 
 Engine::Engine(const ModelConfig& config, const Transformer& transformer, Prefetcher& prefetcher,
@@ -46,26 +62,31 @@ Status Engine::CheckTokens(std::span<const int32_t> tokens, int64_t more) const 
   return OkStatus();
 }
 
-Result<std::vector<float>> Engine::Compute(const StepTokens& step, Sequence& sequence) {
-  ASSIGN_OR_RETURN(Fetch* const fetch, prefetcher_.Take(step));
-  Result<std::vector<float>> hidden = transformer_.Forward(step.tokens, sequence.state, *fetch);
-  prefetcher_.Done(fetch);
+Result<std::vector<float>> Engine::Compute(const TokenRun& step, Sequence& sequence) {
+  StepRows rows = prefetcher_.Take({&step, 1});
+  const Segment segment{step.tokens, &sequence.state};
+  std::vector<float> hidden = transformer_.Forward({&segment, 1}, rows, sequence.pages);
+  const Status status = rows.status(0);
+  prefetcher_.EndStep(std::move(rows));
+  if (!status.ok()) return status;
   return hidden;
 }
 
 Status Engine::Prefill(std::span<const int32_t> tokens, Sequence& sequence, const ChunkDone& done) {
   const TimePoint start = clock_.Now();
   const auto chunk = static_cast<size_t>(prefill_chunk_);
-  StepTokens step{sequence.id, 0, tokens.first(std::min(chunk, tokens.size())), sequence.history};
-  RETURN_IF_ERROR(prefetcher_.Submit(step));
+  TokenRun step{sequence.id, 0, tokens.first(std::min(chunk, tokens.size())), sequence.history};
+  RETURN_IF_ERROR(prefetcher_.Submit({&step, 1}, client::Priority::kDecode));
   int64_t outside_ns = 0;  // spent in `done`, which is not prefill
   while (!step.tokens.empty()) {
     RETURN_IF_ERROR(prefetcher_.Advance(step.tokens, sequence.history));
     const size_t next = static_cast<size_t>(step.first_position) + step.tokens.size();
-    const StepTokens following{sequence.id, static_cast<int64_t>(next),
-                               tokens.subspan(next, std::min(chunk, tokens.size() - next)),
-                               sequence.history};
-    if (!following.tokens.empty()) RETURN_IF_ERROR(prefetcher_.Submit(following));
+    const TokenRun following{sequence.id, static_cast<int64_t>(next),
+                             tokens.subspan(next, std::min(chunk, tokens.size() - next)),
+                             sequence.history};
+    if (!following.tokens.empty()) {
+      RETURN_IF_ERROR(prefetcher_.Submit({&following, 1}, client::Priority::kPrefill));
+    }
     ASSIGN_OR_RETURN(const std::vector<float> hidden, Compute(step, sequence));
     const TimePoint computed = clock_.Now();
     RETURN_IF_ERROR(done(step.first_position, hidden));
@@ -87,14 +108,16 @@ Status Engine::Decode(const GenerateRequest& request, std::vector<float> hidden,
   Sampler sampler(request.temperature, request.seed);
   std::vector<float> logits(static_cast<size_t>(config_.vocab_size));
   while (true) {
-    RETURN_IF_ERROR(transformer_.Logits(hidden, logits));
+    transformer_.Logits(hidden, logits);
+    RETURN_IF_ERROR(CheckFinite(logits));
     const int32_t token = sampler.Sample(logits);
     out.tokens.push_back(token);
     const bool last = static_cast<int64_t>(out.tokens.size()) == request.tokens_max;
     out.ended_by_eos = !request.ignore_eos && IsEos(token);
-    const StepTokens step{
+    const TokenRun step{
         sequence.id, sequence.state.length, {&out.tokens.back(), 1}, sequence.history};
-    if (!last && !out.ended_by_eos) RETURN_IF_ERROR(prefetcher_.Submit(step));
+    if (!last && !out.ended_by_eos)
+      RETURN_IF_ERROR(prefetcher_.Submit({&step, 1}, client::Priority::kDecode));
     out.logprobs.push_back(static_cast<float>(kernels::LogProbability(logits, token)));
     if (last || out.ended_by_eos) break;
     RETURN_IF_ERROR(prefetcher_.Advance(step.tokens, sequence.history));
@@ -110,7 +133,7 @@ Result<Generation> Engine::Generate(const GenerateRequest& request) {
   if (!(request.temperature >= 0)) return InvalidArgument("the temperature must not be negative");
   RETURN_IF_ERROR(CheckTokens(request.prompt, request.tokens_max));
   const int64_t positions = static_cast<int64_t>(request.prompt.size()) + request.tokens_max;
-  Sequence sequence{next_sequence_++, SequenceState(config_, positions), {}};
+  ASSIGN_OR_RETURN(Sequence sequence, Sequence::Start(next_sequence_++, config_, positions));
   Generation out;
   std::vector<float> last;  // hidden state of the prompt's last token
   const auto keep_last = [&](int64_t, std::span<const float> hidden) {
@@ -136,7 +159,8 @@ Status Engine::ScoreChunk(std::span<const int32_t> tokens, int64_t first,
   for (size_t row = 0; row < known; row += kLogitRowsMax) {
     const size_t count = std::min(kLogitRowsMax, known - row);
     logits.resize(count * vocab);
-    RETURN_IF_ERROR(transformer_.Logits(hidden.subspan(row * width, count * width), logits));
+    transformer_.Logits(hidden.subspan(row * width, count * width), logits);
+    RETURN_IF_ERROR(CheckFinite(logits));
     for (size_t i = 0; i < count; ++i) {
       const int32_t next = tokens[static_cast<size_t>(first) + row + i + 1];
       logprobs.push_back(
@@ -148,8 +172,8 @@ Status Engine::ScoreChunk(std::span<const int32_t> tokens, int64_t first,
 
 Result<std::vector<float>> Engine::Score(std::span<const int32_t> tokens) {
   RETURN_IF_ERROR(CheckTokens(tokens, 0));
-  Sequence sequence{
-      next_sequence_++, SequenceState(config_, static_cast<int64_t>(tokens.size())), {}};
+  ASSIGN_OR_RETURN(Sequence sequence,
+                   Sequence::Start(next_sequence_++, config_, static_cast<int64_t>(tokens.size())));
   std::vector<float> logprobs;
   const Status status =
       Prefill(tokens, sequence, [&](int64_t first, std::span<const float> hidden) {

@@ -55,7 +55,7 @@ class Engine {
 
   Status CheckTokens(std::span<const int32_t> tokens, int64_t more) const;
   Status Prefill(std::span<const int32_t> tokens, Sequence& sequence, const ChunkDone& done);
-  Result<std::vector<float>> Compute(const StepTokens& step, Sequence& sequence);
+  Result<std::vector<float>> Compute(const TokenRun& step, Sequence& sequence);
   Status ScoreChunk(std::span<const int32_t> tokens, int64_t first, std::span<const float> hidden,
                     std::vector<float>& logprobs) const;
   Status Decode(const GenerateRequest& request, std::vector<float> hidden, Sequence& sequence,

@@ -6,104 +6,191 @@
 
 namespace engram::compute {
 
-bool Fetch::IsFor(const StepTokens& step) const {
-  return in_use_ && sequence_ == step.sequence && first_position_ == step.first_position &&
-         std::equal(tokens_.begin(), tokens_.end(), step.tokens.begin(), step.tokens.end());
+struct Fetch {
+  struct Run {
+    uint64_t sequence = 0;
+    int64_t first_position = 0;
+    size_t first_token = 0;
+    size_t tokens = 0;
+  };
+  bool in_use = false;
+  int age = 0;  // steps that ended since it was submitted
+  std::vector<Run> runs;
+  std::vector<int32_t> tokens;                // of all runs
+  std::vector<int64_t> ids;                   // compressed tokens
+  std::vector<std::vector<uint64_t>> rows;    // per layer
+  std::vector<std::vector<std::byte>> bytes;  // per layer
+  std::vector<Status> layer_status;           // of the layers waited for
+  std::vector<bool> waited;
+  std::unique_ptr<client::Ticket> ticket;  // last: it writes into bytes until destroyed
+
+  void Free() {
+    ticket.reset();
+    in_use = false;
+  }
+};
+
+namespace {
+
+std::string Positions(int64_t first, size_t count) {
+  if (count == 1) return fmt::format("position {}", first);
+  return fmt::format("positions {} to {}", first, first + static_cast<int64_t>(count) - 1);
 }
 
-Result<std::span<const std::byte>> Fetch::Rows(uint32_t layer_index) {
-  CHECK_LT(layer_index, bytes_.size());
-  LayerWait& wait = owner_->waits_[layer_index];
-  const TimePoint start = owner_->clock_.Now();
-  const Status status = ticket_->Wait(layer_index);
-  wait.exposed_ns += Nanos(owner_->clock_.Now() - start).count();
-  ++wait.waits;
-  if (!status.ok()) {
-    const int64_t last = first_position_ + static_cast<int64_t>(tokens_.size()) - 1;
-    return status.WithContext(fmt::format(
-        "Engram rows of layer {}, {}", wait.layer_id,
-        last == first_position_ ? fmt::format("position {}", last)
-                                : fmt::format("positions {} to {}", first_position_, last)));
-  }
-  if (owner_->options_.verify) RETURN_IF_ERROR(owner_->Verify(*this, layer_index));
-  return std::span<const std::byte>(bytes_[layer_index]);
-}
+}  // namespace
 
 Prefetcher::Prefetcher(client::RowSource* source, const table::TableLayout& layout,
                        const table::VocabMap& map, PrefetchOptions options, const Clock& clock)
     : source_(source), layout_(layout), map_(map), options_(options), clock_(clock) {
   CHECK(source != nullptr || layout.layers.empty()) << "Engram layers without a source of rows";
   for (const table::LayerLayout& layer : layout.layers) waits_.push_back({layer.layer_id, 0, 0});
-  for (Fetch& fetch : fetches_) fetch.owner_ = this;
+  for (size_t i = 0; i < kFetchesMax; ++i) fetches_.push_back(std::make_unique<Fetch>());
 }
 
-Status Prefetcher::Hash(const StepTokens& step, Fetch& fetch) const {
-  fetch.ids_.clear();
-  for (const int32_t token : step.tokens) {
+Prefetcher::~Prefetcher() = default;
+
+Status Prefetcher::Hash(std::span<const TokenRun> runs, Fetch& fetch) const {
+  const auto per_token = static_cast<size_t>(layout_.rows_per_position());
+  fetch.ids.clear();
+  for (const int32_t token : fetch.tokens) {
     ASSIGN_OR_RETURN(const int64_t id, map_.Compress(token));
-    fetch.ids_.push_back(id);
+    fetch.ids.push_back(id);
   }
-  const size_t count = fetch.ids_.size() * static_cast<size_t>(layout_.rows_per_position());
-  fetch.rows_.resize(layout_.layers.size());
-  fetch.bytes_.resize(layout_.layers.size());
+  fetch.rows.resize(layout_.layers.size());
+  fetch.bytes.resize(layout_.layers.size());
   for (size_t l = 0; l < layout_.layers.size(); ++l) {
-    fetch.rows_[l].resize(count);
-    fetch.bytes_[l].resize(count * layout_.row_format.row_bytes());
-    table::HashRows(layout_, layout_.layers[l], step.before, fetch.ids_, {}, fetch.rows_[l]);
+    fetch.rows[l].resize(fetch.ids.size() * per_token);
+    fetch.bytes[l].resize(fetch.rows[l].size() * layout_.row_format.row_bytes());
+    for (size_t r = 0; r < runs.size(); ++r) {
+      const Fetch::Run& run = fetch.runs[r];
+      table::HashRows(
+          layout_, layout_.layers[l], runs[r].before,
+          std::span(fetch.ids).subspan(run.first_token, run.tokens), {},
+          std::span(fetch.rows[l]).subspan(run.first_token * per_token, run.tokens * per_token));
+    }
   }
   return OkStatus();
 }
 
-Result<Fetch*> Prefetcher::Start(const StepTokens& step) {
-  const auto free =
-      std::find_if(fetches_.begin(), fetches_.end(), [](const Fetch& f) { return !f.in_use_; });
+Result<Fetch*> Prefetcher::Start(std::span<const TokenRun> runs, client::Priority priority) {
+  const auto free = std::find_if(fetches_.begin(), fetches_.end(),
+                                 [](const auto& fetch) { return !fetch->in_use; });
   if (free == fetches_.end()) {
-    return ResourceExhausted(
-        fmt::format("prefetch of position {}: {} fetches are under way already",
-                    step.first_position, fetches_.size()));
+    return ResourceExhausted(fmt::format("prefetch of {}: {} fetches are under way already",
+                                         Positions(runs[0].first_position, runs[0].tokens.size()),
+                                         kFetchesMax));
   }
-  Fetch& fetch = *free;
-  fetch.sequence_ = step.sequence;
-  fetch.first_position_ = step.first_position;
-  fetch.tokens_.assign(step.tokens.begin(), step.tokens.end());
-  if (layout_.layers.empty()) {
-    fetch.in_use_ = true;
-    return &fetch;
+  Fetch& fetch = **free;
+  fetch.runs.clear();
+  fetch.tokens.clear();
+  for (const TokenRun& run : runs) {
+    fetch.runs.push_back(
+        {run.sequence, run.first_position, fetch.tokens.size(), run.tokens.size()});
+    fetch.tokens.insert(fetch.tokens.end(), run.tokens.begin(), run.tokens.end());
   }
-  RETURN_IF_ERROR(Hash(step, fetch));
+  RETURN_IF_ERROR(Hash(runs, fetch));
   std::vector<client::LayerLookup> lookups;
   for (uint32_t l = 0; l < layout_.layers.size(); ++l)
-    lookups.push_back({l, fetch.rows_[l], fetch.bytes_[l]});
-  // One token is wanted at once; a chunk's rows have the chunk before to hide behind.
+    lookups.push_back({l, fetch.rows[l], fetch.bytes[l]});
   const client::SubmitOptions options(
-      clock_.Now() + std::chrono::milliseconds(options_.deadline_ms),
-      step.tokens.size() > 1 ? client::Priority::kPrefill : client::Priority::kDecode);
-  ASSIGN_OR_RETURN(fetch.ticket_, source_->Submit(lookups, options));
-  fetch.in_use_ = true;
+      clock_.Now() + std::chrono::milliseconds(options_.deadline_ms), priority);
+  ASSIGN_OR_RETURN(fetch.ticket, source_->Submit(lookups, options));
+  fetch.layer_status.assign(layout_.layers.size(), OkStatus());
+  fetch.waited.assign(layout_.layers.size(), false);
+  fetch.age = 0;
+  fetch.in_use = true;
   return &fetch;
 }
 
-Status Prefetcher::Submit(const StepTokens& step) { return Start(step).status(); }
-
-Result<Fetch*> Prefetcher::Take(const StepTokens& step) {
-  const auto ready =
-      std::find_if(fetches_.begin(), fetches_.end(), [&](const Fetch& f) { return f.IsFor(step); });
-  Fetch* fetch = ready == fetches_.end() ? nullptr : &*ready;
-  if (fetch == nullptr) {
-    ++late_fetches_;
-    ASSIGN_OR_RETURN(fetch, Start(step));
-  }
-  fetch->before_ = step.before;
-  return fetch;
+Status Prefetcher::Submit(std::span<const TokenRun> runs, client::Priority priority) {
+  if (layout_.layers.empty() || runs.empty()) return OkStatus();
+  return Start(runs, priority).status();
 }
 
-void Prefetcher::Done(Fetch* fetch) {
-  fetch->ticket_.reset();
-  fetch->in_use_ = false;
+bool Prefetcher::Find(const TokenRun& run, StepRows::Part& part) const {
+  for (const auto& fetch : fetches_) {
+    if (!fetch->in_use) continue;
+    for (const Fetch::Run& held : fetch->runs) {
+      const auto tokens = std::span(fetch->tokens).subspan(held.first_token, held.tokens);
+      if (held.sequence != run.sequence || held.first_position != run.first_position) continue;
+      if (!std::equal(tokens.begin(), tokens.end(), run.tokens.begin(), run.tokens.end())) continue;
+      part.fetch = fetch.get();
+      part.first_token = held.first_token;
+      return true;
+    }
+  }
+  return false;
+}
+
+StepRows Prefetcher::Take(std::span<const TokenRun> runs) {
+  StepRows step(this);
+  std::vector<TokenRun> late;
+  for (const TokenRun& run : runs) {
+    StepRows::Part part;
+    part.tokens = run.tokens.size();
+    part.first_position = run.first_position;
+    if (options_.verify) part.before = run.before;
+    if (!layout_.layers.empty() && !Find(run, part)) late.push_back(run);
+    step.parts_.push_back(std::move(part));
+  }
+  if (late.empty()) return step;
+  for (const TokenRun& run : late) late_tokens_ += static_cast<int64_t>(run.tokens.size());
+  const Result<Fetch*> fetch = Start(late, client::Priority::kDecode);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    StepRows::Part& part = step.parts_[i];
+    if (part.fetch != nullptr) continue;
+    if (fetch.ok()) {
+      CHECK(Find(runs[i], part));
+    } else {
+      part.status = fetch.status().WithContext(
+          fmt::format("Engram rows of {}", Positions(part.first_position, part.tokens)));
+    }
+  }
+  return step;
+}
+
+void StepRows::Wait(uint32_t layer_index) {
+  LayerWait& wait = owner_->waits_[layer_index];
+  const TimePoint start = owner_->clock_.Now();
+  for (const Part& part : parts_) {
+    if (part.fetch == nullptr || part.fetch->waited[layer_index]) continue;
+    part.fetch->waited[layer_index] = true;
+    part.fetch->layer_status[layer_index] = part.fetch->ticket->Wait(layer_index);
+  }
+  wait.exposed_ns += Nanos(owner_->clock_.Now() - start).count();
+  ++wait.waits;
+  for (Part& part : parts_) {
+    if (part.fetch == nullptr || !part.status.ok()) continue;
+    Status status = part.fetch->layer_status[layer_index];
+    if (status.ok() && owner_->options_.verify) status = owner_->Verify(part, layer_index);
+    if (status.ok()) continue;
+    part.status = status.WithContext(fmt::format("Engram rows of layer {}, {}", wait.layer_id,
+                                                 Positions(part.first_position, part.tokens)));
+  }
+}
+
+std::span<const std::byte> StepRows::Rows(size_t run, uint32_t layer_index) const {
+  const Part& part = parts_[run];
+  // A run that lost the rows of one layer gets none of a later one either.
+  if (part.fetch == nullptr || !part.status.ok()) return {};
+  CHECK(part.fetch->waited[layer_index]);
+  const size_t token_bytes = static_cast<size_t>(owner_->layout_.rows_per_position()) *
+                             owner_->layout_.row_format.row_bytes();
+  return std::span<const std::byte>(part.fetch->bytes[layer_index])
+      .subspan(part.first_token * token_bytes, part.tokens * token_bytes);
+}
+
+void Prefetcher::EndStep(StepRows rows) {
+  for (const StepRows::Part& part : rows.parts_) {
+    if (part.fetch != nullptr) part.fetch->age = 2;
+  }
+  for (const auto& fetch : fetches_) {
+    if (fetch->in_use && ++fetch->age >= 2) fetch->Free();
+  }
 }
 
 void Prefetcher::Cancel() {
-  for (Fetch& fetch : fetches_) Done(&fetch);
+  for (const auto& fetch : fetches_) fetch->Free();
 }
 
 Status Prefetcher::Advance(std::span<const int32_t> tokens, table::NgramState& state) const {
@@ -115,19 +202,29 @@ Status Prefetcher::Advance(std::span<const int32_t> tokens, table::NgramState& s
   return OkStatus();
 }
 
-Status Prefetcher::Verify(const Fetch& fetch, uint32_t layer_index) const {
-  const std::vector<uint64_t>& asked = fetch.rows_[layer_index];
+int64_t Prefetcher::exposed_ns() const {
+  int64_t sum = 0;
+  for (const LayerWait& wait : waits_) sum += wait.exposed_ns;
+  return sum;
+}
+
+Status Prefetcher::Verify(const StepRows::Part& part, uint32_t layer_index) const {
+  const auto per_token = static_cast<size_t>(layout_.rows_per_position());
+  const Fetch& fetch = *part.fetch;
+  const auto ids = std::span(fetch.ids).subspan(part.first_token, part.tokens);
+  const auto asked = std::span(fetch.rows[layer_index])
+                         .subspan(part.first_token * per_token, part.tokens * per_token);
   std::vector<uint64_t> expected(asked.size());
-  table::HashRows(layout_, layout_.layers[layer_index], fetch.before_, fetch.ids_, {}, expected);
+  table::HashRows(layout_, layout_.layers[layer_index], part.before, ids, {}, expected);
   const auto differs = std::mismatch(asked.begin(), asked.end(), expected.begin());
   if (differs.first == asked.end()) return OkStatus();
-  const auto index = differs.first - asked.begin();
+  const auto index = static_cast<size_t>(differs.first - asked.begin());
   return InternalError(
       fmt::format("engram.verify: layer {}, position {}, column {}: row {} was fetched, row {} is "
                   "needed; the n-gram history changed between fetch and use",
                   layout_.layers[layer_index].layer_id,
-                  fetch.first_position_ + index / layout_.rows_per_position(),
-                  index % layout_.rows_per_position(), *differs.first, *differs.second));
+                  part.first_position + static_cast<int64_t>(index / per_token), index % per_token,
+                  *differs.first, *differs.second));
 }
 
 }  // namespace engram::compute

@@ -1,10 +1,12 @@
-// Asks for Engram rows as soon as tokens are known and hands them over when a layer needs them. Two
-// fetches may be under way: the step being computed and the next chunk. Rows are keyed by
-// (sequence, positions, tokens, layer) and checked on consumption: a failure is an error, never a
-// wrong row.
+// Asks for Engram rows as soon as tokens are known and hands them over when a layer needs them. A
+// fetch holds the rows of several sequences' tokens (one lookup: duplicates are removed across
+// them); a step takes its rows from as many fetches as there are: the prompt chunks asked for while
+// the step before computed, the decodes asked for right after sampling. Rows are keyed by
+// (sequence, positions, tokens, layer) and checked on consumption; what was not asked for is asked
+// for then, and counted. Not thread-safe: the engine's thread.
 #pragma once
 
-#include <array>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,8 +18,8 @@
 
 namespace engram::compute {
 
-// The tokens of one step of one sequence, and what preceded them.
-struct StepTokens {
+// Consecutive tokens of one sequence, and what preceded them.
+struct TokenRun {
   uint64_t sequence = 0;
   int64_t first_position = 0;
   std::span<const int32_t> tokens;
@@ -25,75 +27,89 @@ struct StepTokens {
 };
 
 struct PrefetchOptions {
-  int64_t deadline_ms = 2000;  // of one step's rows, from Submit
+  int64_t deadline_ms = 2000;  // of one fetch, from Submit
   bool verify = false;         // hash again on consumption and compare
 };
 
 struct LayerWait {
   int layer_id = 0;
   int64_t exposed_ns = 0;  // time the engine stood still for this layer's rows
-  int64_t waits = 0;
+  int64_t waits = 0;       // steps that took rows of it
 };
 
-// The rows of one step, all Engram layers.
-class Fetch {
+struct Fetch;  // one lookup under way and its buffers
+
+// The rows of one step. Holds its fetches until destroyed; at most one at a time.
+class StepRows {
  public:
-  // Waits for one layer: [tokens, rows_per_position, row_bytes]. Errors name the layer and the
-  // positions.
-  Result<std::span<const std::byte>> Rows(uint32_t layer_index);
+  StepRows(StepRows&&) = default;
+  // Waits for one layer's rows of every run. What does not come is the run's failure, and no other
+  // run's.
+  void Wait(uint32_t layer_index);
+  // [tokens, rows_per_position, row_bytes] of run i, as given to Take; empty when they did not
+  // come. After Wait for the layer.
+  std::span<const std::byte> Rows(size_t run, uint32_t layer_index) const;
+  // Why rows of run i did not come, naming layer and positions; ok so far otherwise.
+  const Status& status(size_t run) const { return parts_[run].status; }
 
  private:
   friend class Prefetcher;
-  bool IsFor(const StepTokens& step) const;
-
-  class Prefetcher* owner_ = nullptr;
-  bool in_use_ = false;
-  uint64_t sequence_ = 0;
-  int64_t first_position_ = 0;
-  std::vector<int32_t> tokens_;
-  table::NgramState before_;                   // as the consumer has it, once taken
-  std::vector<int64_t> ids_;                   // compressed tokens
-  std::vector<std::vector<uint64_t>> rows_;    // per layer
-  std::vector<std::vector<std::byte>> bytes_;  // per layer
-  std::unique_ptr<client::Ticket> ticket_;     // last: it writes into bytes_ until destroyed
+  struct Part {
+    Fetch* fetch = nullptr;  // null: no rows are needed, or none could be asked for
+    size_t first_token = 0;  // within the fetch
+    size_t tokens = 0;
+    int64_t first_position = 0;
+    table::NgramState before;  // as the consumer has it; kept when verify is on
+    Status status;
+  };
+  explicit StepRows(class Prefetcher* owner) : owner_(owner) {}
+  class Prefetcher* owner_;
+  std::vector<Part> parts_;
 };
 
 class Prefetcher {
  public:
+  static constexpr size_t kFetchesMax = 4;
+
   // `source` may be null for a model without Engram layers. All references must outlive the
   // prefetcher.
   Prefetcher(client::RowSource* source, const table::TableLayout& layout,
              const table::VocabMap& map, PrefetchOptions options,
              const Clock& clock = Clock::Real());
+  ~Prefetcher();
 
-  // Starts fetching; returns at once. RESOURCE_EXHAUSTED when two fetches are under way already.
-  Status Submit(const StepTokens& step);
-  // The fetch of exactly these tokens; asks for it now when nobody did (counted as late). Valid
-  // until Done.
-  Result<Fetch*> Take(const StepTokens& step);
-  void Done(Fetch* fetch);
+  // Starts one fetch of all these runs; returns at once. A failure is not remembered: Take tries
+  // again. RESOURCE_EXHAUSTED when kFetchesMax are under way.
+  Status Submit(std::span<const TokenRun> runs, client::Priority priority);
+  // The rows of exactly these runs; those not asked for yet are asked for now, in one late fetch.
+  StepRows Take(std::span<const TokenRun> runs);
+  // Ends a step: its fetches' buffers are free again. A fetch that the step after the one it was
+  // submitted in did not use is given up.
+  void EndStep(StepRows rows);
   // Gives up whatever is under way.
   void Cancel();
-  // Appends tokens to an n-gram state: what `before` of the following step is.
+  // Appends tokens to an n-gram state: what `before` of the following run is.
   Status Advance(std::span<const int32_t> tokens, table::NgramState& state) const;
 
   const std::vector<LayerWait>& waits() const { return waits_; }
-  int64_t late_fetches() const { return late_fetches_; }
+  int64_t exposed_ns() const;                           // of all layers
+  int64_t late_tokens() const { return late_tokens_; }  // not asked for before their step
 
  private:
-  friend class Fetch;
-  Result<Fetch*> Start(const StepTokens& step);
-  Status Hash(const StepTokens& step, Fetch& fetch) const;
-  Status Verify(const Fetch& fetch, uint32_t layer_index) const;
+  friend class StepRows;
+  Result<Fetch*> Start(std::span<const TokenRun> runs, client::Priority priority);
+  Status Hash(std::span<const TokenRun> runs, Fetch& fetch) const;
+  Status Verify(const StepRows::Part& part, uint32_t layer_index) const;
+  bool Find(const TokenRun& run, StepRows::Part& part) const;
 
   client::RowSource* source_;
   const table::TableLayout& layout_;
   const table::VocabMap& map_;
   PrefetchOptions options_;
   const Clock& clock_;
-  std::array<Fetch, 2> fetches_;
+  std::vector<std::unique_ptr<Fetch>> fetches_;  // kFetchesMax, reused
   std::vector<LayerWait> waits_;
-  int64_t late_fetches_ = 0;
+  int64_t late_tokens_ = 0;
 };
 
 }  // namespace engram::compute

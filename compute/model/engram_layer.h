@@ -5,16 +5,20 @@
 #include <span>
 
 #include "common/table/layout.h"
+#include "compute/memory/prefetcher.h"
 #include "compute/model/model_config.h"
+#include "compute/model/sequence_state.h"
 #include "compute/model/weights.h"
 #include "kernels/pool.h"
 
 namespace engram::compute {
 
-// rows [T, rows_per_position, row_bytes]; streams [T, G, D] are added to; `conv_history` is the
-// layer's (paper variant), carried from step to step.
+// streams [T, G, D] of all segments' tokens are added to; `rows`, waited for, hold run i for
+// segment i. A segment without rows has its gate closed. The convolution's history (paper variant)
+// is carried in the segments' states and copied to `pages` wherever a page ends.
 void EngramForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
-                   const table::RowFormat& format, std::span<const std::byte> rows,
-                   std::span<float> conv_history, std::span<float> streams);
+                   const table::RowFormat& format, uint32_t layer_index,
+                   std::span<const Segment> segments, const StepRows& rows, PagePool& pages,
+                   std::span<float> streams);
 
 }  // namespace engram::compute

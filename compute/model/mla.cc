@@ -1,5 +1,7 @@
 #include "compute/model/mla.h"
 
+#include <algorithm>
+
 namespace engram::compute {
 namespace {
 
@@ -19,7 +21,7 @@ MlaBlock::MlaBlock(const ModelConfig& config, kernels::Pool& pool)
                                             config.yarn ? &*config.yarn : nullptr)) {}
 
 std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<const float> x,
-                                     int64_t first) const {
+                                     std::span<const int64_t> positions) const {
   std::vector<float> q;
   if (weights.q_a) {
     std::vector<float> low = Project(pool_, x, *weights.q_a);
@@ -33,36 +35,59 @@ std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<
   const auto rope = static_cast<size_t>(config_.attention.rope);
   for (size_t i = 0; i < q.size() / (nope + rope); ++i) {
     const std::span<float> rotated(q.data() + i * (nope + rope) + nope, rope);
-    kernels::Rope(rotated, first + static_cast<int64_t>(i / heads), frequencies_,
-                  config_.rope_magnitude);
+    kernels::Rope(rotated, positions[i / heads], frequencies_, config_.rope_magnitude);
   }
   return q;
 }
 
-void MlaBlock::FillCache(const AttentionWeights& weights, std::span<const float> x, int64_t first,
-                         std::span<float> entries) const {
-  kernels::Linear(pool_, x, weights.kv_a, entries);
+void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
+                         std::span<const Segment> segments, PagePool& pages) const {
+  std::vector<float> entries = Project(pool_, x, weights.kv_a);
   const auto latent = static_cast<size_t>(config_.attention.latent);
   const auto rope = static_cast<size_t>(config_.attention.rope);
-  for (size_t t = 0; t < entries.size() / (latent + rope); ++t) {
-    const std::span<float> entry = entries.subspan(t * (latent + rope), latent + rope);
-    kernels::RmsNorm(entry.first(latent), weights.kv_a_norm, config_.norm_eps, entry.first(latent));
-    kernels::Rope(entry.last(rope), first + static_cast<int64_t>(t), frequencies_,
-                  config_.rope_magnitude);
+  const size_t width = latent + rope;
+  const auto page_positions = pages.shape().positions;
+  size_t t = 0;
+  for (const Segment& segment : segments) {
+    for (int64_t i = 0; i < segment.count(); ++i, ++t) {
+      const int64_t position = segment.state->length + i;
+      const std::span<float> entry(entries.data() + t * width, width);
+      kernels::RmsNorm(entry.first(latent), weights.kv_a_norm, config_.norm_eps,
+                       entry.first(latent));
+      kernels::Rope(entry.last(rope), position, frequencies_, config_.rope_magnitude);
+      const int32_t page = segment.state->pages[static_cast<size_t>(position / page_positions)];
+      std::copy(entry.begin(), entry.end(),
+                pages.Entries(page, layer).data() +
+                    static_cast<size_t>(position % page_positions) * width);
+    }
   }
 }
 
 std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t layer,
-                                     std::span<const float> x, SequenceState& sequence) const {
-  const int64_t first = sequence.length;
-  const int64_t tokens = static_cast<int64_t>(x.size()) / config_.hidden_size;
-  const std::vector<float> q = Queries(weights, x, first);
-  FillCache(weights, x, first, sequence.cache.Entries(layer, first, tokens));
-  std::vector<float> attended(
-      static_cast<size_t>(tokens * config_.attention.heads * config_.attention.value));
-  kernels::MlaAttention(pool_, config_.attention, q, weights.kv_b,
-                        sequence.cache.Entries(layer, 0, first + tokens), first, attended);
-  return Project(pool_, attended, weights.out);
+                                     std::span<const Segment> segments, std::span<const float> x,
+                                     PagePool& pages) const {
+  std::vector<int64_t> positions;
+  std::vector<const float*> entries;  // of all segments' pages
+  for (const Segment& segment : segments) {
+    for (int64_t i = 0; i < segment.count(); ++i) positions.push_back(segment.state->length + i);
+    for (const int32_t page : segment.state->pages) {
+      entries.push_back(pages.Entries(page, layer).data());
+    }
+  }
+  std::vector<kernels::MlaSegment> attended;
+  size_t first_page = 0;
+  for (const Segment& segment : segments) {
+    attended.push_back({segment.count(), segment.state->length,
+                        std::span(entries).subspan(first_page, segment.state->pages.size())});
+    first_page += segment.state->pages.size();
+  }
+  const std::vector<float> q = Queries(weights, x, positions);
+  FillCache(weights, layer, x, segments, pages);
+  std::vector<float> out(positions.size() *
+                         static_cast<size_t>(config_.attention.heads * config_.attention.value));
+  kernels::MlaAttention(pool_, config_.attention, pages.shape().positions, attended, q,
+                        weights.kv_b, out);
+  return Project(pool_, out, weights.out);
 }
 
 }  // namespace engram::compute

@@ -14,16 +14,17 @@ namespace engram::compute {
 class MlaBlock {
  public:
   MlaBlock(const ModelConfig& config, kernels::Pool& pool);
-  // x [T, D] at positions sequence.length.. -> [T, D]; fills the layer's cache entries of those
-  // positions.
+  // x [T, D] of all segments' tokens -> [T, D]; fills the layer's cache entries of their positions.
   std::vector<float> Forward(const AttentionWeights& weights, int64_t layer,
-                             std::span<const float> x, SequenceState& sequence) const;
+                             std::span<const Segment> segments, std::span<const float> x,
+                             PagePool& pages) const;
 
  private:
+  // positions[t] of each token of the step.
   std::vector<float> Queries(const AttentionWeights& weights, std::span<const float> x,
-                             int64_t first) const;
-  void FillCache(const AttentionWeights& weights, std::span<const float> x, int64_t first,
-                 std::span<float> entries) const;
+                             std::span<const int64_t> positions) const;
+  void FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
+                 std::span<const Segment> segments, PagePool& pages) const;
 
   const ModelConfig& config_;
   kernels::Pool& pool_;

@@ -22,16 +22,18 @@ class Transformer {
   Transformer(const ModelConfig& config, const Weights& weights, const table::RowFormat& row_format,
               kernels::Pool& pool);
 
-  // Computes `tokens` (ids already checked) at positions sequence.length.. and returns their final,
-  // normed hidden states [T, D]. The only error is that of a row that did not come.
-  Result<std::vector<float>> Forward(std::span<const int32_t> tokens, SequenceState& sequence,
-                                     Fetch& fetch) const;
+  // Computes the segments' tokens (ids already checked), each behind what its sequence has, and
+  // returns their final, normed hidden states [T, D] in the same order; the states' lengths grow.
+  // `rows` holds run i for segment i. Where rows did not come the gate is closed: the caller looks
+  // at rows.status(i) and decides whether that result may be used.
+  std::vector<float> Forward(std::span<const Segment> segments, StepRows& rows,
+                             PagePool& pages) const;
 
-  // hidden [T, D] -> logits [T, V]. INTERNAL when one is not finite.
-  Status Logits(std::span<const float> hidden, std::span<float> logits) const;
+  // hidden [T, D] -> logits [T, V], which may hold NaN when the weights or rows do.
+  void Logits(std::span<const float> hidden, std::span<float> logits) const;
 
  private:
-  std::vector<float> Embed(std::span<const int32_t> tokens) const;
+  std::vector<float> Embed(std::span<const Segment> segments) const;
 
   const ModelConfig& config_;
   const Weights& weights_;

@@ -67,14 +67,14 @@ std::string JsonReport(const Session& session, const EngineStats& stats,
       R"({{"tokens":[{}],"logprobs":[{}],"text":{},"ended_by_eos":{},"prompt_tokens":{},)"
       R"("prefill_tokens_per_s":{:.6g},"decode_tokens_per_s":{:.6g},"prefill_us":{:.3f},)"
       R"("decode_us":{:.3f},)"
-      R"("rows_asked":{},"rows_distinct":{},"late_fetches":{},"nodes":[{}],"layers":[{}]}})"
+      R"("rows_asked":{},"rows_distinct":{},"late_tokens":{},"nodes":[{}],"layers":[{}]}})"
       "\n",
       Join(generation.tokens, number), Join(generation.logprobs, logprob),
       json::serialize(json::string(text)), generation.ended_by_eos, stats.prefill_tokens,
       PerSecond(stats.prefill_tokens, stats.prefill_ns),
       PerSecond(stats.decode_tokens, stats.decode_ns), static_cast<double>(stats.prefill_ns) * 1e-3,
       static_cast<double>(stats.decode_ns) * 1e-3, rows.rows_asked, rows.rows_distinct,
-      session.prefetcher().late_fetches(), Join(rows.nodes, node),
+      session.prefetcher().late_tokens(), Join(rows.nodes, node),
       Join(session.prefetcher().waits(), layer));
 }
 

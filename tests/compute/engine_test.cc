@@ -118,7 +118,7 @@ TEST(Engine, AsksForTheNextChunkBeforeThisOneComputesAndForATokenOnceSampled) {
   // 4 rows a position: chunks of 4 and 2 tokens, then one generated token is computed.
   EXPECT_THAT(events, ElementsAre("submit 16", "submit 8", "wait 0", "wait 1", "wait 0", "wait 1",
                                   "submit 4", "wait 0", "wait 1"));
-  EXPECT_EQ(tiny.prefetcher->late_fetches(), 0);
+  EXPECT_EQ(tiny.prefetcher->late_tokens(), 0);
 }
 
 TEST(Engine, AMissingRowEndsTheRequestButNotTheEngine) {
