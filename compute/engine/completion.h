@@ -13,6 +13,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/row_source.h"
+#include "compute/memory/prefetcher.h"
 
 namespace engram::compute {
 
@@ -25,7 +27,7 @@ struct SamplingOptions {
   double min_p = 0;              // [0, 1]: drop what is below min_p times the likeliest
   double presence_penalty = 0;   // [-2, 2], once for each token generated before
   double frequency_penalty = 0;  // [-2, 2], for each time a token was generated before
-  std::vector<std::pair<int32_t, float>> logit_bias;  // (id, [-100, 100])
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // (id, [-100, 100])
   uint64_t seed = 0;  // the n-th draw is a function of (seed, n): not of batch or preemption
   // Log-probabilities reported beside the chosen one: the likeliest few, 0..kTopMax.
   int top_logprobs = 0;
@@ -101,6 +103,14 @@ struct EngineSnapshot {
   int64_t degraded_positions = 0;
   uint64_t rows_asked = 0;
   uint64_t rows_distinct = 0;
+  int64_t prefill_tokens =
+      0;                      // computed in chunks; computing again after a preemption counts again
+  int64_t prefill_ns = 0;     // time of the steps that had such a chunk
+  int64_t decode_tokens = 0;  // computed one at a time
+  int64_t decode_ns = 0;      // time of the steps that had nothing else
+  int64_t late_tokens = 0;    // whose rows were not asked for before their step
+  std::vector<LayerWait> layer_waits;
+  std::vector<client::SourceStats::Node> nodes;  // empty when the tables are in this process
   bool draining = false;
   Status memory;  // of the last fetch: what a memory node answered wrong, or ok
 };

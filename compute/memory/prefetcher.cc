@@ -44,7 +44,6 @@ Prefetcher::Prefetcher(client::RowSource* source, const table::TableLayout& layo
     : source_(source), layout_(layout), map_(map), options_(options), clock_(clock) {
   CHECK(source != nullptr || layout.layers.empty()) << "Engram layers without a source of rows";
   for (const table::LayerLayout& layer : layout.layers) waits_.push_back({layer.layer_id, 0, 0});
-  for (size_t i = 0; i < kFetchesMax; ++i) fetches_.push_back(std::make_unique<Fetch>());
 }
 
 Prefetcher::~Prefetcher() = default;
@@ -73,8 +72,11 @@ Status Prefetcher::Hash(std::span<const TokenRun> runs, Fetch& fetch) const {
 }
 
 Result<Fetch*> Prefetcher::Start(std::span<const TokenRun> runs, client::Priority priority) {
-  const auto free = std::find_if(fetches_.begin(), fetches_.end(),
-                                 [](const auto& fetch) { return !fetch->in_use; });
+  auto free = std::find_if(fetches_.begin(), fetches_.end(),
+                           [](const auto& fetch) { return !fetch->in_use; });
+  if (free == fetches_.end() && fetches_.size() < kFetchesMax) {
+    free = fetches_.insert(free, std::make_unique<Fetch>());
+  }
   if (free == fetches_.end()) {
     return ResourceExhausted(fmt::format("prefetch of {}: {} fetches are under way already",
                                          Positions(runs[0].first_position, runs[0].tokens.size()),
@@ -127,9 +129,7 @@ StepRows Prefetcher::Take(std::span<const TokenRun> runs) {
   std::vector<TokenRun> late;
   for (const TokenRun& run : runs) {
     StepRows::Part part;
-    part.tokens = run.tokens.size();
-    part.first_position = run.first_position;
-    if (options_.verify) part.before = run.before;
+    part.run = run;
     if (!layout_.layers.empty() && !Find(run, part)) late.push_back(run);
     step.parts_.push_back(std::move(part));
   }
@@ -142,21 +142,39 @@ StepRows Prefetcher::Take(std::span<const TokenRun> runs) {
     if (fetch.ok()) {
       CHECK(Find(runs[i], part));
     } else {
-      part.status = fetch.status().WithContext(
-          fmt::format("Engram rows of {}", Positions(part.first_position, part.tokens)));
+      part.status = fetch.status().WithContext(fmt::format(
+          "Engram rows of {}", Positions(part.run.first_position, part.run.tokens.size())));
     }
   }
   return step;
 }
 
-void StepRows::Wait(uint32_t layer_index) {
-  LayerWait& wait = owner_->waits_[layer_index];
-  const TimePoint start = owner_->clock_.Now();
+void StepRows::WaitForFetches(uint32_t layer_index) {
   for (const Part& part : parts_) {
     if (part.fetch == nullptr || part.fetch->waited[layer_index]) continue;
     part.fetch->waited[layer_index] = true;
     part.fetch->layer_status[layer_index] = part.fetch->ticket->Wait(layer_index);
   }
+}
+
+void StepRows::AskAgainAlone(uint32_t layer_index) {
+  for (Part& part : parts_) {
+    if (part.fetch == nullptr || !part.status.ok() || part.fetch->runs.size() == 1) continue;
+    const Status& failure = part.fetch->layer_status[layer_index];
+    if (failure.ok() || failure.code() == Code::kDeadlineExceeded) continue;
+    const Result<Fetch*> again = owner_->Start({&part.run, 1}, client::Priority::kDecode);
+    if (!again.ok()) continue;
+    part.fetch = *again;
+    part.first_token = 0;
+  }
+}
+
+void StepRows::Wait(uint32_t layer_index) {
+  LayerWait& wait = owner_->waits_[layer_index];
+  const TimePoint start = owner_->clock_.Now();
+  WaitForFetches(layer_index);
+  AskAgainAlone(layer_index);
+  WaitForFetches(layer_index);
   wait.exposed_ns += Nanos(owner_->clock_.Now() - start).count();
   ++wait.waits;
   for (Part& part : parts_) {
@@ -164,8 +182,9 @@ void StepRows::Wait(uint32_t layer_index) {
     Status status = part.fetch->layer_status[layer_index];
     if (status.ok() && owner_->options_.verify) status = owner_->Verify(part, layer_index);
     if (status.ok()) continue;
-    part.status = status.WithContext(fmt::format("Engram rows of layer {}, {}", wait.layer_id,
-                                                 Positions(part.first_position, part.tokens)));
+    part.status =
+        status.WithContext(fmt::format("Engram rows of layer {}, {}", wait.layer_id,
+                                       Positions(part.run.first_position, part.run.tokens.size())));
   }
 }
 
@@ -177,7 +196,7 @@ std::span<const std::byte> StepRows::Rows(size_t run, uint32_t layer_index) cons
   const size_t token_bytes = static_cast<size_t>(owner_->layout_.rows_per_position()) *
                              owner_->layout_.row_format.row_bytes();
   return std::span<const std::byte>(part.fetch->bytes[layer_index])
-      .subspan(part.first_token * token_bytes, part.tokens * token_bytes);
+      .subspan(part.first_token * token_bytes, part.run.tokens.size() * token_bytes);
 }
 
 void Prefetcher::EndStep(StepRows rows) {
@@ -202,6 +221,10 @@ Status Prefetcher::Advance(std::span<const int32_t> tokens, table::NgramState& s
   return OkStatus();
 }
 
+client::SourceStats Prefetcher::source_stats() const {
+  return source_ == nullptr ? client::SourceStats() : source_->stats();
+}
+
 int64_t Prefetcher::exposed_ns() const {
   int64_t sum = 0;
   for (const LayerWait& wait : waits_) sum += wait.exposed_ns;
@@ -211,11 +234,11 @@ int64_t Prefetcher::exposed_ns() const {
 Status Prefetcher::Verify(const StepRows::Part& part, uint32_t layer_index) const {
   const auto per_token = static_cast<size_t>(layout_.rows_per_position());
   const Fetch& fetch = *part.fetch;
-  const auto ids = std::span(fetch.ids).subspan(part.first_token, part.tokens);
+  const auto ids = std::span(fetch.ids).subspan(part.first_token, part.run.tokens.size());
   const auto asked = std::span(fetch.rows[layer_index])
-                         .subspan(part.first_token * per_token, part.tokens * per_token);
+                         .subspan(part.first_token * per_token, part.run.tokens.size() * per_token);
   std::vector<uint64_t> expected(asked.size());
-  table::HashRows(layout_, layout_.layers[layer_index], part.before, ids, {}, expected);
+  table::HashRows(layout_, layout_.layers[layer_index], part.run.before, ids, {}, expected);
   const auto differs = std::mismatch(asked.begin(), asked.end(), expected.begin());
   if (differs.first == asked.end()) return OkStatus();
   const auto index = static_cast<size_t>(differs.first - asked.begin());
@@ -223,8 +246,8 @@ Status Prefetcher::Verify(const StepRows::Part& part, uint32_t layer_index) cons
       fmt::format("engram.verify: layer {}, position {}, column {}: row {} was fetched, row {} is "
                   "needed; the n-gram history changed between fetch and use",
                   layout_.layers[layer_index].layer_id,
-                  part.first_position + static_cast<int64_t>(index / per_token), index % per_token,
-                  *differs.first, *differs.second));
+                  part.run.first_position + static_cast<int64_t>(index / per_token),
+                  index % per_token, *differs.first, *differs.second));
 }
 
 }  // namespace engram::compute

@@ -43,8 +43,9 @@ struct Fetch;  // one lookup under way and its buffers
 class StepRows {
  public:
   StepRows(StepRows&&) = default;
-  // Waits for one layer's rows of every run. What does not come is the run's failure, and no other
-  // run's.
+  // Waits for one layer's rows of every run. When a lookup of several runs fails, each is asked for
+  // again by itself (unless the time is up), so that what does not come is the failure of the run
+  // that needs it, and no other run's.
   void Wait(uint32_t layer_index);
   // [tokens, rows_per_position, row_bytes] of run i, as given to Take; empty when they did not
   // come. After Wait for the layer.
@@ -57,19 +58,19 @@ class StepRows {
   struct Part {
     Fetch* fetch = nullptr;  // null: no rows are needed, or none could be asked for
     size_t first_token = 0;  // within the fetch
-    size_t tokens = 0;
-    int64_t first_position = 0;
-    table::NgramState before;  // as the consumer has it; kept when verify is on
+    TokenRun run;            // as the consumer has it; its tokens are the caller's
     Status status;
   };
   explicit StepRows(class Prefetcher* owner) : owner_(owner) {}
+  void WaitForFetches(uint32_t layer_index);
+  void AskAgainAlone(uint32_t layer_index);
   class Prefetcher* owner_;
   std::vector<Part> parts_;
 };
 
 class Prefetcher {
  public:
-  static constexpr size_t kFetchesMax = 4;
+  static constexpr size_t kFetchesMax = 64;  // a few a step; one a run when a lookup failed
 
   // `source` may be null for a model without Engram layers. All references must outlive the
   // prefetcher.
@@ -82,6 +83,7 @@ class Prefetcher {
   // again. RESOURCE_EXHAUSTED when kFetchesMax are under way.
   Status Submit(std::span<const TokenRun> runs, client::Priority priority);
   // The rows of exactly these runs; those not asked for yet are asked for now, in one late fetch.
+  // The runs' tokens must stay until EndStep.
   StepRows Take(std::span<const TokenRun> runs);
   // Ends a step: its fetches' buffers are free again. A fetch that the step after the one it was
   // submitted in did not use is given up.
@@ -93,6 +95,7 @@ class Prefetcher {
 
   const std::vector<LayerWait>& waits() const { return waits_; }
   int64_t exposed_ns() const;                           // of all layers
+  client::SourceStats source_stats() const;             // any thread
   int64_t late_tokens() const { return late_tokens_; }  // not asked for before their step
 
  private:
@@ -107,7 +110,7 @@ class Prefetcher {
   const table::VocabMap& map_;
   PrefetchOptions options_;
   const Clock& clock_;
-  std::vector<std::unique_ptr<Fetch>> fetches_;  // kFetchesMax, reused
+  std::vector<std::unique_ptr<Fetch>> fetches_;  // reused
   std::vector<LayerWait> waits_;
   int64_t late_tokens_ = 0;
 };

@@ -12,9 +12,9 @@
 namespace engram::compute {
 namespace {
 
-Result<std::string> Completion(const text::Tokenizer& tokenizer, const Generation& generation) {
-  std::span<const int32_t> tokens(generation.tokens);
-  if (generation.ended_by_eos) tokens = tokens.first(tokens.size() - 1);
+Result<std::string> TextOf(const text::Tokenizer& tokenizer, const Completion& completion) {
+  std::vector<int32_t> tokens = completion.ids();
+  if (completion.finish.reason == FinishReason::kStop) tokens.pop_back();
   ASSIGN_OR_RETURN(const std::string bytes, tokenizer.Decode(tokens));
   return text::ReplaceInvalidUtf8(bytes);
 }
@@ -22,7 +22,7 @@ Result<std::string> Completion(const text::Tokenizer& tokenizer, const Generatio
 }  // namespace
 
 Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options) {
-  GenerateRequest request;
+  CompletionRequest request;
   std::string prompt = options.prompt;
   if (!options.prompt_file.empty()) {
     ASSIGN_OR_RETURN(prompt, ReadWholeFile(options.prompt_file));
@@ -34,17 +34,19 @@ Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options) 
   if (request.prompt.empty())
     return InvalidArgument("the prompt is empty: give --prompt or --prompt-file text");
   request.tokens_max = options.tokens_max;
-  request.temperature = options.temperature;
-  request.seed = options.seed;
   request.ignore_eos = options.ignore_eos;
+  request.sampling.temperature = options.temperature;
+  request.sampling.seed = options.seed;
 
-  ASSIGN_OR_RETURN(const Generation generation, session->engine().Generate(request));
-  ASSIGN_OR_RETURN(const std::string text, Completion(tokenizer, generation));
+  ASSIGN_OR_RETURN(const Completion completion,
+                   RunCompletion(session->completions(), std::move(request)));
+  ASSIGN_OR_RETURN(const std::string text, TextOf(tokenizer, completion));
+  const EngineSnapshot snapshot = session->completions().Snapshot();
   fmt::print("{}\n", text);
-  fmt::print(stderr, "{}", TextReport(*session, session->engine().stats()));
+  fmt::print(stderr, "{}", TextReport(snapshot));
   if (options.json_file.empty()) return OkStatus();
   ASSIGN_OR_RETURN(ReplacingFile file, ReplacingFile::Create(options.json_file));
-  RETURN_IF_ERROR(file.Write(JsonReport(*session, session->engine().stats(), generation, text)));
+  RETURN_IF_ERROR(file.Write(JsonReport(snapshot, completion, text)));
   return file.Commit();
 }
 

@@ -28,28 +28,26 @@ std::string Join(const Container& elements, const Format& format) {
 
 }  // namespace
 
-std::string TextReport(const Session& session, const EngineStats& stats) {
-  const client::SourceStats rows = session.row_stats();
+std::string TextReport(const EngineSnapshot& figures) {
   std::string out =
       fmt::format("prefill {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s\n",
-                  stats.prefill_tokens, PerSecond(stats.prefill_tokens, stats.prefill_ns),
-                  stats.decode_tokens, PerSecond(stats.decode_tokens, stats.decode_ns));
-  out += fmt::format("rows asked {}, distinct {}\n", rows.rows_asked, rows.rows_distinct);
-  for (const client::SourceStats::Node& node : rows.nodes) {
+                  figures.prefill_tokens, PerSecond(figures.prefill_tokens, figures.prefill_ns),
+                  figures.decode_tokens, PerSecond(figures.decode_tokens, figures.decode_ns));
+  out += fmt::format("rows asked {}, distinct {}\n", figures.rows_asked, figures.rows_distinct);
+  for (const client::SourceStats::Node& node : figures.nodes) {
     out += fmt::format("  node {}: {} rows, {} bytes, {} requests\n", node.name, node.rows_fetched,
                        node.bytes_fetched, node.requests);
   }
-  for (const LayerWait& wait : session.prefetcher().waits()) {
+  for (const LayerWait& wait : figures.layer_waits) {
     out += fmt::format("exposed wait of layer {}: {:.1f} us in {} steps, {:.3f} % of step time\n",
                        wait.layer_id, static_cast<double>(wait.exposed_ns) * 1e-3, wait.waits,
-                       100.0 * Share(wait.exposed_ns, stats.step_ns()));
+                       100.0 * Share(wait.exposed_ns, figures.step_ns));
   }
   return out;
 }
 
-std::string JsonReport(const Session& session, const EngineStats& stats,
-                       const Generation& generation, const std::string& text) {
-  const client::SourceStats rows = session.row_stats();
+std::string JsonReport(const EngineSnapshot& figures, const Completion& completion,
+                       const std::string& text) {
   const auto number = [](auto value) { return fmt::format("{}", value); };
   const auto logprob = [](float value) { return fmt::format("{:.9g}", value); };
   const auto node = [](const client::SourceStats::Node& n) {
@@ -61,7 +59,7 @@ std::string JsonReport(const Session& session, const EngineStats& stats,
     return fmt::format(
         R"({{"layer_id":{},"exposed_wait_us":{:.3f},"exposed_wait_share":{:.9g},"waits":{}}})",
         wait.layer_id, static_cast<double>(wait.exposed_ns) * 1e-3,
-        Share(wait.exposed_ns, stats.step_ns()), wait.waits);
+        Share(wait.exposed_ns, figures.step_ns), wait.waits);
   };
   return fmt::format(
       R"({{"tokens":[{}],"logprobs":[{}],"text":{},"ended_by_eos":{},"prompt_tokens":{},)"
@@ -69,13 +67,13 @@ std::string JsonReport(const Session& session, const EngineStats& stats,
       R"("decode_us":{:.3f},)"
       R"("rows_asked":{},"rows_distinct":{},"late_tokens":{},"nodes":[{}],"layers":[{}]}})"
       "\n",
-      Join(generation.tokens, number), Join(generation.logprobs, logprob),
-      json::serialize(json::string(text)), generation.ended_by_eos, stats.prefill_tokens,
-      PerSecond(stats.prefill_tokens, stats.prefill_ns),
-      PerSecond(stats.decode_tokens, stats.decode_ns), static_cast<double>(stats.prefill_ns) * 1e-3,
-      static_cast<double>(stats.decode_ns) * 1e-3, rows.rows_asked, rows.rows_distinct,
-      session.prefetcher().late_tokens(), Join(rows.nodes, node),
-      Join(session.prefetcher().waits(), layer));
+      Join(completion.ids(), number), Join(completion.logprobs(), logprob),
+      json::serialize(json::string(text)), completion.finish.reason == FinishReason::kStop,
+      completion.finish.prompt_tokens, PerSecond(figures.prefill_tokens, figures.prefill_ns),
+      PerSecond(figures.decode_tokens, figures.decode_ns),
+      static_cast<double>(figures.prefill_ns) * 1e-3, static_cast<double>(figures.decode_ns) * 1e-3,
+      figures.rows_asked, figures.rows_distinct, figures.late_tokens, Join(figures.nodes, node),
+      Join(figures.layer_waits, layer));
 }
 
 }  // namespace engram::compute

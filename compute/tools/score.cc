@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/io/json.h"
+#include "compute/engine/run_completion.h"
 #include "compute/tools/file.h"
 #include "compute/tools/session.h"
 
@@ -47,9 +48,13 @@ Status RunScore(const ComputeConfig& config, const std::string& input, const std
   for (std::string line; std::getline(lines, line);) {
     const std::string where = fmt::format("{} line {}", input, ++number);
     ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ParseTokens(line, where));
-    const Result<std::vector<float>> logprobs = session->engine().Score(tokens);
-    if (!logprobs.ok()) return logprobs.status().WithContext(where);
-    RETURN_IF_ERROR(out.Write(FormatLine(*logprobs)));
+    CompletionRequest request;
+    request.prompt = tokens;
+    request.tokens_max = 0;
+    request.score_prompt = true;
+    const auto scored = RunCompletion(session->completions(), std::move(request));
+    if (!scored.ok()) return scored.status().WithContext(where);
+    RETURN_IF_ERROR(out.Write(FormatLine(scored->finish.prompt_logprobs)));
   }
   return out.Commit();
 }

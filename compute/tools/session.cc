@@ -15,14 +15,7 @@ Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config) {
   std::unique_ptr<Session> session(new Session());
   RETURN_IF_ERROR(session->OpenModel(config));
   RETURN_IF_ERROR(session->OpenRows(config));
-  session->pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
-  session->prefetcher_ = std::make_unique<Prefetcher>(
-      session->source_.get(), session->tables_.layout, session->tables_.map,
-      PrefetchOptions{config.deadline_ms, config.verify});
-  session->transformer_ = std::make_unique<Transformer>(
-      session->model_, session->weights_, session->tables_.layout.row_format, *session->pool_);
-  session->engine_ = std::make_unique<Engine>(session->model_, *session->transformer_,
-                                              *session->prefetcher_, config.prefill_chunk);
+  RETURN_IF_ERROR(session->OpenEngine(config));
   return session;
 }
 
@@ -50,8 +43,39 @@ Status Session::OpenRows(const ComputeConfig& config) {
   return OkStatus();
 }
 
-client::SourceStats Session::row_stats() const {
-  return source_ ? source_->stats() : client::SourceStats();
+Status Session::OpenEngine(const ComputeConfig& config) {
+  if (config.on_missing != "fail" && config.on_missing != "degrade") {
+    return InvalidArgument(
+        fmt::format("engram.on_missing is \"{}\"; it must be fail or degrade", config.on_missing));
+  }
+  if (config.sequences_max > config.step_tokens) {
+    return InvalidArgument(
+        fmt::format("engine.sequences_max {} exceeds engine.step_tokens {}: a step has a token of "
+                    "every running request",
+                    config.sequences_max, config.step_tokens));
+  }
+  const PageShape shape = PageShapeOf(model_, config.page_positions);
+  const int64_t page_bytes = shape.page_floats() * static_cast<int64_t>(sizeof(float));
+  const int64_t pages = config.cache_mib * (int64_t{1} << 20) / page_bytes;
+  if (pages < 1) {
+    return InvalidArgument(fmt::format(
+        "cache.mib {} is less than one page of {} positions, which takes {} bytes of this model",
+        config.cache_mib, config.page_positions, page_bytes));
+  }
+  ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
+  pages_ = std::make_unique<PagePool>(std::move(pool));
+  pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
+  prefetcher_ = std::make_unique<Prefetcher>(source_.get(), tables_.layout, tables_.map,
+                                             PrefetchOptions{config.deadline_ms, config.verify});
+  transformer_ = std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_);
+  const ServingOptions options{{config.step_tokens, config.prefill_chunk, config.sequences_max},
+                               config.queue_max,
+                               config.on_missing == "degrade"};
+  engine_ = std::make_unique<ServingEngine>(model_, *transformer_, *prefetcher_, *pool_, *pages_,
+                                            options);
+  obs::LogInfo(fmt::format("engine ready threads={} pages={} page_positions={} positions_max={}",
+                           config.threads, pages, config.page_positions, engine_->positions_max()));
+  return OkStatus();
 }
 
 }  // namespace engram::compute

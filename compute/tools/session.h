@@ -10,7 +10,7 @@
 #include "common/client/row_source.h"
 #include "common/io/safetensors.h"
 #include "compute/config.h"
-#include "compute/engine/engine.h"
+#include "compute/engine/serving_engine.h"
 
 namespace engram::compute {
 
@@ -20,16 +20,15 @@ class Session {
   static Result<std::unique_ptr<Session>> Open(const ComputeConfig& config);
   ~Session();
 
-  Engine& engine() { return *engine_; }
-  const Prefetcher& prefetcher() const { return *prefetcher_; }
+  CompletionEngine& completions() { return *engine_; }
+  const CompletionEngine& completions() const { return *engine_; }
   const ModelConfig& model() const { return model_; }
-  // Zeros when the model has no Engram layers.
-  client::SourceStats row_stats() const;
 
  private:
   Session() = default;
   Status OpenModel(const ComputeConfig& config);
   Status OpenRows(const ComputeConfig& config);
+  Status OpenEngine(const ComputeConfig& config);
 
   ModelConfig model_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
@@ -39,7 +38,8 @@ class Session {
   std::unique_ptr<kernels::Pool> pool_;
   std::unique_ptr<Prefetcher> prefetcher_;
   std::unique_ptr<Transformer> transformer_;
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PagePool> pages_;
+  std::unique_ptr<ServingEngine> engine_;
 };
 
 }  // namespace engram::compute

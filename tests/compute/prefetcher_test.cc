@@ -123,6 +123,32 @@ TEST_F(PrefetcherTest, AFailedFetchFailsItsRunsAndNoOthers) {
   EXPECT_EQ(Bytes(rows.Rows(1, 0)), Expected(0, tokens_));
 }
 
+TEST_F(PrefetcherTest, WhenASharedLookupFailsEachRunIsAskedForAlone) {
+  tiny_.source->failure = DataLoss("a row's check does not match");
+  tiny_.source->fail_submits_above = 8;  // rows a layer: 4 a token
+  const std::vector<TokenRun> runs = {Run(0, tokens_, 1), Run(7, others_, 2)};
+  ASSERT_TRUE(prefetcher_.Submit(runs, client::Priority::kPrefill).ok());
+  StepRows rows = prefetcher_.Take(runs);
+  for (uint32_t l = 0; l < 2; ++l) {
+    rows.Wait(l);
+    EXPECT_TRUE(rows.Rows(0, l).empty());
+    EXPECT_EQ(Bytes(rows.Rows(1, l)), Expected(l, others_));
+  }
+  EXPECT_EQ(rows.status(0).code(), Code::kDataLoss);
+  EXPECT_TRUE(rows.status(1).ok());
+  EXPECT_EQ(tiny_.source->submits, 3);
+}
+
+TEST_F(PrefetcherTest, WhenTheTimeIsUpNothingIsAskedForAgain) {
+  tiny_.source->failure = DeadlineExceeded("memory node m1 did not answer in 2000 ms");
+  tiny_.source->fail_from_submit = 1;
+  const std::vector<TokenRun> runs = {Run(0, tokens_, 1), Run(7, others_, 2)};
+  StepRows rows = prefetcher_.Take(runs);
+  rows.Wait(0);
+  EXPECT_EQ(rows.status(1).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(tiny_.source->submits, 1);
+}
+
 TEST_F(PrefetcherTest, VerifyFindsRowsFetchedUnderAnotherHistory) {
   ASSERT_TRUE(Submit(Run(1, tokens_)).ok());
   TokenRun consumed = Run(1, tokens_);

@@ -263,11 +263,13 @@ Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
     }
   }
   if (on_event) on_event(fmt::format("submit {}", layers.empty() ? 0 : layers[0].rows.size()));
+  const bool fails = submits >= fail_from_submit ||
+                     (!layers.empty() && layers[0].rows.size() > fail_submits_above);
   return std::unique_ptr<client::Ticket>(
-      std::make_unique<FakeTicket>(*this, submits >= fail_from_submit ? failure : OkStatus()));
+      std::make_unique<FakeTicket>(*this, fails ? failure : OkStatus()));
 }
 
-TinyEngine::TinyEngine(const TinyOptions& options, int64_t chunk, int threads, bool verify) {
+TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
   const std::string dir = WriteModel(TinyConfig(options), TinyTensors(options));
   const auto take = [](auto result) {
     CHECK(result.ok()) << result.status().message();
@@ -285,11 +287,48 @@ TinyEngine::TinyEngine(const TinyOptions& options, int64_t chunk, int threads, b
     source = std::make_unique<FakeRowSource>(layout);
   }
   std::filesystem::remove_all(dir);  // the mapping keeps the bytes
-  pool = std::make_unique<kernels::Pool>(threads);
-  prefetcher =
-      std::make_unique<Prefetcher>(source.get(), layout, map, PrefetchOptions{2000, verify});
+  pool = std::make_unique<kernels::Pool>(serving.threads);
+  prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,
+                                            PrefetchOptions{2000, serving.verify});
   transformer = std::make_unique<Transformer>(config, weights, layout.row_format, *pool);
-  engine = std::make_unique<Engine>(config, *transformer, *prefetcher, chunk);
+  pages = std::make_unique<PagePool>(
+      take(PagePool::Make(PageShapeOf(config, serving.page_positions), serving.pages)));
+  engine = std::make_unique<ServingEngine>(config, *transformer, *prefetcher, *pool, *pages,
+                                           serving.serving);
+}
+
+namespace {
+
+TinyServing ServingOf(int64_t chunk, int threads) {
+  TinyServing serving;
+  serving.threads = threads;
+  serving.serving.scheduler.prefill_chunk = chunk;
+  return serving;
+}
+
+}  // namespace
+
+TinyEngine::TinyEngine(const TinyOptions& options, int64_t chunk, int threads)
+    : TinyEngine(options, ServingOf(chunk, threads)) {}
+
+Result<std::vector<float>> TinyEngine::Score(std::vector<int32_t> tokens) {
+  CompletionRequest request;
+  request.prompt = std::move(tokens);
+  request.tokens_max = 0;
+  request.score_prompt = true;
+  ASSIGN_OR_RETURN(Completion completion, Run(std::move(request)));
+  return std::move(completion.finish.prompt_logprobs);
+}
+
+CompletionRequest RequestOf(std::vector<int32_t> prompt, int64_t count, double temperature,
+                            uint64_t seed) {
+  CompletionRequest request;
+  request.prompt = std::move(prompt);
+  request.tokens_max = count;
+  request.ignore_eos = true;
+  request.sampling.temperature = temperature;
+  request.sampling.seed = seed;
+  return request;
 }
 
 std::vector<int32_t> RandomTokens(uint64_t seed, int64_t count, int64_t vocab_size) {

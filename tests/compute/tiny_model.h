@@ -11,7 +11,8 @@
 #include "common/io/json.h"
 #include "common/io/safetensors.h"
 #include "common/table/vocab_map.h"
-#include "compute/engine/engine.h"
+#include "compute/engine/run_completion.h"
+#include "compute/engine/serving_engine.h"
 
 namespace engram::compute {
 
@@ -55,6 +56,8 @@ class FakeRowSource : public client::RowSource {
   std::function<void(const std::string&)> on_event;
   // What Wait answers from the n-th submit (1-based) on.
   int64_t fail_from_submit = INT64_MAX;
+  // The same for every submit of more rows a layer than this.
+  size_t fail_submits_above = SIZE_MAX;
   Status failure = OkStatus();
   int64_t submits = 0;
   bool spoil = false;  // answer with the bytes of the row before
@@ -65,9 +68,24 @@ class FakeRowSource : public client::RowSource {
   client::SourceStats stats_;
 };
 
+struct TinyServing {
+  int threads = 1;
+  int64_t page_positions = 8;
+  int64_t pages = 256;
+  bool verify = true;
+  ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};
+};
+
 // A whole engine over the fake rows.
 struct TinyEngine {
-  TinyEngine(const TinyOptions& options, int64_t chunk, int threads, bool verify = true);
+  explicit TinyEngine(const TinyOptions& options, const TinyServing& serving = {});
+  TinyEngine(const TinyOptions& options, int64_t chunk, int threads);
+
+  // log P(tokens[i] | tokens before), i >= 1.
+  Result<std::vector<float>> Score(std::vector<int32_t> tokens);
+  Result<Completion> Run(CompletionRequest request) {
+    return RunCompletion(*engine, std::move(request));
+  }
 
   ModelConfig config;
   std::unique_ptr<io::Checkpoint> checkpoint;
@@ -78,8 +96,13 @@ struct TinyEngine {
   std::unique_ptr<kernels::Pool> pool;
   std::unique_ptr<Prefetcher> prefetcher;
   std::unique_ptr<Transformer> transformer;
-  std::unique_ptr<Engine> engine;
+  std::unique_ptr<PagePool> pages;
+  std::unique_ptr<ServingEngine> engine;
 };
+
+// A request for `count` tokens, end-of-text ignored; greedy unless there is a temperature.
+CompletionRequest RequestOf(std::vector<int32_t> prompt, int64_t count, double temperature = 0,
+                            uint64_t seed = 0);
 
 std::vector<int32_t> RandomTokens(uint64_t seed, int64_t count, int64_t vocab_size);
 

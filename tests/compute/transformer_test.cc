@@ -36,7 +36,7 @@ TEST_P(AgainstFloat64, LogProbabilitiesAgree) {
   const TinyOptions options = GetParam();
   const std::vector<int32_t> tokens = RandomTokens(31, 40, 97);
   TinyEngine tiny(options, 16, 1);
-  const auto scores = tiny.engine->Score(tokens);
+  const auto scores = tiny.Score(tokens);
   ASSERT_TRUE(scores.ok()) << scores.status().message();
   const std::vector<double> exact =
       ReferenceScore(TinyConfig(options), TinyTensors(options), tokens, EmbeddingsOf(tiny, tokens));

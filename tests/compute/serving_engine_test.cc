@@ -1,0 +1,297 @@
+// The engine over made-up rows: rows asked for ahead of time, errors that end one request and
+// nothing else, limits, cancelling, draining.
+#include "compute/engine/serving_engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+
+#include "common/base/rng.h"
+#include "tests/compute/tiny_model.h"
+
+namespace engram::compute {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const TinyOptions kPaper;
+
+TEST(ServingEngine, EngramRowsChangeTheAnswer) {
+  const std::vector<int32_t> tokens = RandomTokens(7, 30, 97);
+  TinyEngine tiny(kPaper, 64, 1);
+  const auto scores = tiny.Score(tokens);
+  tiny.source->spoil = true;
+  const auto changed = tiny.Score(tokens);
+  ASSERT_TRUE(scores.ok() && changed.ok());
+  EXPECT_NE(*scores, *changed);
+}
+
+TEST(ServingEngine, SameSeedSameTokensAndGreedyIgnoresTheSeed) {
+  TinyEngine tiny(kPaper, 16, 1);
+  const auto ids = [&](double temperature, uint64_t seed) {
+    const auto result = tiny.Run(RequestOf(RandomTokens(8, 10, 97), 20, temperature, seed));
+    EXPECT_TRUE(result.ok());
+    return result->ids();
+  };
+  EXPECT_EQ(ids(0.9, 4), ids(0.9, 4));
+  EXPECT_NE(ids(0.9, 4), ids(0.9, 5));
+  EXPECT_EQ(ids(0, 4), ids(0, 5));
+}
+
+TEST(ServingEngine, StopsAtEndOfTextUnlessToldToIgnoreIt) {
+  TinyEngine tiny(kPaper, 16, 1);
+  CompletionRequest request = RequestOf(RandomTokens(8, 10, 97), 30);
+  const std::vector<int32_t> free = tiny.Run(request)->ids();
+  ASSERT_EQ(free.size(), 30u);
+  const int32_t stop = free[3];
+  const auto first = std::find(free.begin(), free.end(), stop) - free.begin();
+  tiny.config.eos_ids = {stop};
+  request.ignore_eos = false;
+  const auto stopped = tiny.Run(request);
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(stopped->finish.reason, FinishReason::kStop);
+  EXPECT_EQ(static_cast<int64_t>(stopped->tokens.size()), first + 1);
+  EXPECT_EQ(stopped->finish.completion_tokens, first + 1);
+}
+
+TEST(ServingEngine, AsksForTheNextChunkBeforeThisOneComputesAndForATokenOnceSampled) {
+  TinyEngine tiny(kPaper, 4, 1);
+  std::vector<std::string> events;
+  tiny.source->on_event = [&](const std::string& event) { events.push_back(event); };
+  ASSERT_TRUE(tiny.Run(RequestOf(RandomTokens(8, 6, 97), 2)).ok());
+  // 4 rows a position: chunks of 4 and 2 tokens, then one generated token is computed.
+  EXPECT_THAT(events, ElementsAre("submit 16", "submit 8", "wait 0", "wait 1", "wait 0", "wait 1",
+                                  "submit 4", "wait 0", "wait 1"));
+  EXPECT_EQ(tiny.engine->Snapshot().late_tokens, 0);
+}
+
+TEST(ServingEngine, NoRowIsAskedForLateWhateverTheBatchDoes) {
+  TinyServing serving;
+  serving.pages = 24;
+  serving.serving.scheduler = {.step_tokens = 24, .prefill_chunk = 7, .sequences_max = 5};
+  TinyEngine tiny(kPaper, serving);
+  std::vector<CompletionRequest> requests;
+  for (uint64_t i = 0; i < 12; ++i) {
+    requests.push_back(RequestOf(RandomTokens(i, 5 + static_cast<int64_t>(4 * i), 97), 30, 0.8, i));
+  }
+  for (const auto& result : RunCompletions(*tiny.engine, requests)) EXPECT_TRUE(result.ok());
+  EXPECT_GT(tiny.engine->Snapshot().preemptions, 0);
+  EXPECT_EQ(tiny.engine->Snapshot().late_tokens, 0);
+}
+
+TEST(ServingEngine, AMissingRowEndsTheRequestButNotTheEngine) {
+  TinyEngine tiny(kPaper, 4, 1);
+  tiny.source->fail_from_submit = 2;
+  tiny.source->failure = Unavailable("memory node m1: 3 rows missing");
+  const auto failed = tiny.Score(RandomTokens(8, 12, 97));
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.status().code(), Code::kUnavailable);
+  EXPECT_THAT(failed.status().message(), HasSubstr("layer 1"));
+  EXPECT_THAT(failed.status().message(), HasSubstr("positions 4 to 7"));
+  EXPECT_THAT(failed.status().message(), HasSubstr("memory node m1"));
+  EXPECT_FALSE(tiny.engine->Snapshot().memory.ok());
+  tiny.source->fail_from_submit = INT64_MAX;
+  EXPECT_TRUE(tiny.Score(RandomTokens(8, 12, 97)).ok());
+  EXPECT_TRUE(tiny.engine->Snapshot().memory.ok());
+}
+
+TEST(ServingEngine, AMissingRowOfOneRequestDoesNotTouchAnother) {
+  const CompletionRequest survivor = RequestOf(RandomTokens(1, 5, 97), 60);
+  TinyEngine alone(kPaper);
+  const auto expected = alone.Run(survivor);
+  TinyEngine tiny(kPaper);
+  // The survivor generates; the other's prompt, 40 rows and more at once, does not get its rows.
+  tiny.source->fail_submits_above = 40;
+  tiny.source->failure = DataLoss("a row's check does not match");
+  const auto results =
+      RunCompletions(*tiny.engine, {survivor, RequestOf(RandomTokens(2, 30, 97), 60)});
+  ASSERT_TRUE(results[0].ok()) << results[0].status().message();
+  EXPECT_EQ(results[0]->ids(), expected->ids());
+  EXPECT_EQ(results[0]->logprobs(), expected->logprobs());
+  EXPECT_EQ(results[1].status().code(), Code::kDataLoss);
+  EXPECT_EQ(tiny.engine->Snapshot().pages_used, 0);
+}
+
+TEST(ServingEngine, DegradeClosesTheGateCountsItAndKeepsItOutOfThePrefixCache) {
+  TinyServing serving;
+  serving.serving.degrade = true;
+  TinyEngine tiny(kPaper, serving);
+  tiny.source->failure = Unavailable("memory node m1 is gone");
+  tiny.source->fail_from_submit = 1;
+  const CompletionRequest request = RequestOf(RandomTokens(2, 30, 97), 10);
+  const auto degraded = tiny.Run(request);
+  ASSERT_TRUE(degraded.ok()) << degraded.status().message();
+  EXPECT_EQ(degraded->finish.degraded_positions, 30 + 9);
+  EXPECT_EQ(tiny.engine->Snapshot().degraded_positions, 39);
+  tiny.source->fail_from_submit = INT64_MAX;
+  const auto whole = tiny.Run(request);
+  ASSERT_TRUE(whole.ok());
+  EXPECT_EQ(whole->finish.cached_tokens, 0);
+  EXPECT_EQ(whole->finish.degraded_positions, 0);
+  EXPECT_NE(whole->logprobs(), degraded->logprobs());
+  TinyEngine never(kPaper);
+  EXPECT_EQ(whole->logprobs(), never.Run(request)->logprobs());
+}
+
+TEST(ServingEngine, RefusesWhatItCannotCompute) {
+  TinyServing serving;
+  serving.pages = 5;  // 40 positions
+  TinyEngine tiny(kPaper, serving);
+  const auto error = [&](CompletionRequest request) { return tiny.Run(request).status(); };
+  EXPECT_EQ(error(RequestOf({}, 1)).code(), Code::kInvalidArgument);
+  EXPECT_EQ(error(RequestOf({1, 97}, 1)).code(), Code::kOutOfRange);
+  EXPECT_THAT(error(RequestOf({1, 97}, 1)).message(), HasSubstr("token 97 at index 1"));
+  EXPECT_FALSE(error(RequestOf({-1}, 1)).ok());
+  EXPECT_THAT(error(RequestOf({1}, 0)).message(), HasSubstr("at least one"));
+  EXPECT_THAT(error(RequestOf(RandomTokens(1, 30, 97), 11)).message(), HasSubstr("cache.mib"));
+  EXPECT_THAT(error(RequestOf(RandomTokens(1, 30, 97), INT64_MAX)).message(),
+              HasSubstr("the 40 positions"));
+  EXPECT_THAT(error(RequestOf({1}, 1, -1)).message(), HasSubstr("temperature"));
+  EXPECT_TRUE(error(RequestOf(RandomTokens(1, 30, 97), 10)).ok());
+}
+
+TEST(ServingEngine, NonFiniteLogitsAreAnErrorNotAnAnswer) {
+  TinyEngine tiny({.variant = "", .streams = 1}, 4, 1);
+  tiny.weights.norm[3] = NAN;
+  EXPECT_EQ(tiny.Score(RandomTokens(8, 5, 97)).status().code(), Code::kInternal);
+  EXPECT_EQ(tiny.Run(RequestOf({1, 2}, 3)).status().code(), Code::kInternal);
+}
+
+// Lets the engine stand still inside a step until told to go on.
+class Gate {
+ public:
+  explicit Gate(FakeRowSource& source) {
+    source.on_event = [this](const std::string&) {
+      if (reached_) return;
+      reached_ = true;
+      arrived_.set_value();
+      open_.get_future().wait();
+    };
+  }
+  void AwaitArrival() { arrived_.get_future().wait(); }
+  void Open() { open_.set_value(); }
+
+ private:
+  bool reached_ = false;
+  std::promise<void> arrived_, open_;
+};
+
+TEST(ServingEngine, AFullQueueRefusesAndSaysSo) {
+  TinyServing serving;
+  serving.serving.queue_max = 2;
+  TinyEngine tiny(kPaper, serving);
+  Gate gate(*tiny.source);
+  const auto ignore = [](Update) {};
+  ASSERT_TRUE(tiny.engine->Submit(RequestOf({1, 2}, 2), ignore).ok());
+  gate.AwaitArrival();  // the first one runs; its step does not end
+  EXPECT_TRUE(tiny.engine->Submit(RequestOf({1}, 1), ignore).ok());
+  EXPECT_TRUE(tiny.engine->Submit(RequestOf({1}, 1), ignore).ok());
+  EXPECT_EQ(tiny.engine->Snapshot().waiting, 2);
+  const auto refused = tiny.engine->Submit(RequestOf({1}, 1), ignore);
+  EXPECT_EQ(refused.status().code(), Code::kResourceExhausted);
+  EXPECT_THAT(refused.status().message(), HasSubstr("2 requests are waiting"));
+  gate.Open();
+  while (tiny.engine->Snapshot().waiting > 0) std::this_thread::yield();
+  EXPECT_TRUE(tiny.Run(RequestOf({1}, 1)).ok());
+}
+
+TEST(ServingEngine, ACancelledRequestEndsWithAbortAndFreesItsPages) {
+  TinyEngine tiny(kPaper);
+  Gate gate(*tiny.source);
+  std::promise<Finish> finished;
+  const auto id = tiny.engine->Submit(RequestOf(RandomTokens(1, 20, 97), 400), [&](Update update) {
+    if (update.finish) finished.set_value(*update.finish);
+  });
+  ASSERT_TRUE(id.ok());
+  gate.AwaitArrival();
+  tiny.engine->Cancel(*id);
+  tiny.engine->Cancel(12345);
+  gate.Open();
+  const Finish finish = finished.get_future().get();
+  EXPECT_EQ(finish.reason, FinishReason::kAbort);
+  EXPECT_LE(finish.completion_tokens, 1);
+  EXPECT_EQ(tiny.engine->Snapshot().pages_used, 0);
+  EXPECT_EQ(tiny.engine->Snapshot().running, 0);
+}
+
+TEST(ServingEngine, ARequestPastItsDeadlineEndsWithThatError) {
+  TinyEngine tiny(kPaper);
+  CompletionRequest request = RequestOf({1, 2, 3}, 400);
+  request.deadline = Clock::Real().Now();
+  const auto late = tiny.Run(request);
+  EXPECT_EQ(late.status().code(), Code::kDeadlineExceeded);
+  EXPECT_THAT(late.status().message(), HasSubstr("of 400 tokens"));
+}
+
+TEST(ServingEngine, DrainingRefusesNewRequestsAndFinishesTheOthers) {
+  TinyEngine tiny(kPaper);
+  Gate gate(*tiny.source);
+  std::promise<Finish> finished;
+  ASSERT_TRUE(tiny.engine
+                  ->Submit(RequestOf({1, 2}, 20),
+                           [&](Update update) {
+                             if (update.finish) finished.set_value(*update.finish);
+                           })
+                  .ok());
+  gate.AwaitArrival();
+  tiny.engine->StartDraining();
+  EXPECT_TRUE(tiny.engine->Snapshot().draining);
+  EXPECT_EQ(tiny.Run(RequestOf({1}, 1)).status().code(), Code::kUnavailable);
+  gate.Open();
+  EXPECT_EQ(finished.get_future().get().reason, FinishReason::kLength);
+}
+
+TEST(ServingEngine, ClosingAbortsWhatRunsAndWhatWaits) {
+  std::vector<FinishReason> reasons;
+  {
+    TinyServing serving;
+    serving.serving.scheduler.sequences_max = 1;
+    TinyEngine tiny(kPaper, serving);
+    Gate gate(*tiny.source);
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE(tiny.engine
+                      ->Submit(RequestOf({1, 2}, 400),
+                               [&](Update update) {
+                                 if (update.finish) reasons.push_back(update.finish->reason);
+                               })
+                      .ok());
+    }
+    gate.AwaitArrival();
+    std::thread opener([&] { gate.Open(); });
+    tiny.engine.reset();
+    opener.join();
+  }
+  EXPECT_THAT(reasons, testing::Each(FinishReason::kAbort));
+  EXPECT_EQ(reasons.size(), 3u);
+}
+
+TEST(ServingEngine, RandomCancellingLeavesNothingBehind) {
+  TinyServing serving;
+  serving.pages = 40;
+  serving.serving.queue_max = 1000;
+  serving.serving.scheduler = {.step_tokens = 64, .prefill_chunk = 16, .sequences_max = 6};
+  TinyEngine tiny(kPaper, serving);
+  Rng rng(3);
+  std::atomic<int> finishes{0};
+  for (int i = 0; i < 300; ++i) {
+    const auto length = static_cast<int64_t>(1 + rng.NextBelow(60));
+    const auto id =
+        tiny.engine->Submit(RequestOf(RandomTokens(rng.NextBelow(20), length, 97),
+                                      static_cast<int64_t>(1 + rng.NextBelow(12)), 0.5, 1),
+                            [&](Update update) { finishes += update.finish ? 1 : 0; });
+    ASSERT_TRUE(id.ok()) << id.status().message();
+    if (rng.NextBelow(10) == 0) tiny.engine->Cancel(1 + rng.NextBelow(*id));
+  }
+  EXPECT_TRUE(tiny.Run(RequestOf({1}, 1)).ok());  // admitted after all others
+  while (tiny.engine->Snapshot().running + tiny.engine->Snapshot().waiting > 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(finishes, 300);
+  EXPECT_EQ(tiny.engine->Snapshot().pages_used, 0);
+}
+
+}  // namespace
+}  // namespace engram::compute
