@@ -1,5 +1,5 @@
-// A small HTTP/1.1 server (Beast): exact-path routes, limits, keep-alive. For health, readiness and
-// metrics; runs on its own thread.
+// Exact-path GET routes over HttpService: for health, readiness and metrics; runs on its own
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,9 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/net/http_service.h"
 
 namespace engram::net {
-
-struct HttpResponse {
-  int status = 200;
-  std::string content_type = "text/plain; charset=utf-8";
-  std::string body;
-};
 
 class HttpServer {
  public:
