@@ -4,6 +4,30 @@
 
 namespace engram::compute {
 
+void ApiConfig::Describe(config::Fields& fields) {
+  fields.Add("api.listen", &listen, "host:port of the HTTP API; port 0 picks one");
+  fields.Add("api.model_name", &model_name,
+             "what clients call the model; empty: model.name, or the folder's name");
+  fields.Add("api.chat_template", &chat_template,
+             "deepseek (its markers around messages) or raw (the client renders)");
+  fields.Add("api.key_file", &key_file,
+             "file with the key clients must send; empty: who reaches the port may use it");
+  fields.Add("api.connections", &connections, 1, 65536,
+             "open at once; beyond it an idle one is closed, else the newest refused");
+  fields.Add("api.body_mib", &body_mib, 1, 1024, "of one request");
+  fields.Add("api.prompts_max", &prompts_max, 1, 4096, "of one request to /v1/completions");
+  fields.Add("api.unsent_kib", &unsent_kib, 1, 1 << 20,
+             "of a stream its client does not read; beyond it the request is cancelled");
+  fields.Add("api.idle_timeout_s", &idle_timeout_s, 1, 86'400,
+             "to send a request, and to take any part of an answer");
+  fields.Add("api.request_timeout_s", &request_timeout_s, 1, 86'400,
+             "of a request, from its arrival to its last token");
+  fields.Add("api.keep_alive_ms", &keep_alive_ms, 10, 3'600'000,
+             "between comments in a stream that has nothing to say");
+  fields.Add("api.drain_timeout_s", &drain_timeout_s, 0, 86'400,
+             "to finish requests after SIGTERM before they are aborted");
+}
+
 void ComputeConfig::Describe(config::Fields& fields) {
   fields.Add("model.path", &model_path, "folder of the checkpoint");
   fields.Add("model.name", &model_name, "name of the table set; empty: the folder's name");
@@ -30,6 +54,7 @@ void ComputeConfig::Describe(config::Fields& fields) {
   fields.Add(
       "engram.on_missing", &on_missing,
       "when rows do not come: fail (the request ends) or degrade (gates closed, and said so)");
+  api.Describe(fields);
   lookup.Describe(fields);
   fields.Add("log.level", &log_level, "trace, debug, info, warn, error or off");
 }

@@ -9,6 +9,24 @@
 
 namespace engram::compute {
 
+// Of `engram-compute serve`.
+struct ApiConfig {
+  std::string listen = "127.0.0.1:8000";
+  std::string model_name;  // empty: model.name, or the folder's name
+  std::string chat_template = "deepseek";
+  std::string key_file;
+  int64_t connections = 512;
+  int64_t body_mib = 8;
+  int64_t prompts_max = 64;
+  int64_t unsent_kib = 1024;
+  int64_t idle_timeout_s = 60;
+  int64_t request_timeout_s = 600;
+  int64_t keep_alive_ms = 10'000;
+  int64_t drain_timeout_s = 30;
+
+  void Describe(config::Fields& fields);
+};
+
 struct ComputeConfig {
   std::string model_path;
   std::string model_name;     // empty: the folder's name
@@ -24,6 +42,7 @@ struct ComputeConfig {
   bool verify = false;
   std::string on_missing = "fail";
   client::LookupConfig lookup;
+  ApiConfig api;
   std::string log_level = "warn";
 
   void Describe(config::Fields& fields);

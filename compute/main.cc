@@ -1,4 +1,4 @@
-// engram-compute: generate and score with an engram_v3 model.
+// engram-compute: serve, generate and score with an engram_v3 model.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -7,6 +7,7 @@
 #include "compute/tools/generate.h"
 #include "compute/tools/options.h"
 #include "compute/tools/score.h"
+#include "compute/tools/serve.h"
 
 using namespace engram;
 
@@ -33,6 +34,8 @@ int main(int argc, char** argv) {
   common.AddTo(*score);
   score->add_option("--input", input, "lines of {\"tokens\":[...]}")->required();
   score->add_option("--output", output, "lines of {\"logprobs\":[null,...]}")->required();
+  CLI::App* serve = app.add_subcommand("serve", "answer OpenAI's API over HTTP");
+  common.AddTo(*serve);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -44,6 +47,7 @@ int main(int argc, char** argv) {
   const auto run = [&]() -> Status {
     ASSIGN_OR_RETURN(const compute::ComputeConfig config, common.Resolve());
     RETURN_IF_ERROR(obs::InitLog("engram-compute", config.log_level));
+    if (*serve) return compute::RunServe(config);
     return *generate ? compute::RunGenerate(config, options)
                      : compute::RunScore(config, input, output);
   };

@@ -187,9 +187,10 @@ void HttpConnection::Send(uint64_t number, HttpResponse response) {
   if (closed_ || !answering_ || ending_ || number != number_) return;
   ending_ = true;
   const bool head = parser_ && parser_->get().method() == http::verb::head;
-  Enqueue(
-      HeaderText(response.status, response.content_type, response.headers, response.body.size()) +
-      (head ? std::string() : std::move(response.body)));
+  std::string bytes =
+      HeaderText(response.status, response.content_type, response.headers, response.body.size());
+  if (!head) bytes += response.body;
+  Enqueue(bytes);
 }
 
 void HttpConnection::StartStream(uint64_t number, int status, const std::string& content_type,

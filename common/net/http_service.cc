@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <future>
 #include <thread>
 
 #include "common/net/http_connection.h"
@@ -41,6 +42,15 @@ class BeastHttpService : public HttpService {
   }
 
   uint16_t port() const override { return port_; }
+  bool Idle() override {
+    std::promise<bool> idle;
+    asio::post(loop_, [&] {
+      const HttpConnections& all = shared_.connections;
+      idle.set_value(std::none_of(all.begin(), all.end(),
+                                  [](const auto& connection) { return connection->busy(); }));
+    });
+    return idle.get_future().get();
+  }
   void Post(std::function<void()> task) override { asio::post(loop_, std::move(task)); }
   void PostAfter(int64_t milliseconds, std::function<void()> task) override {
     asio::post(loop_, [this, milliseconds, task = std::move(task)] {

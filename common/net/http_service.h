@@ -72,6 +72,8 @@ class HttpService {
                                                     Refusal refusal);
   virtual ~HttpService() = default;  // closes every connection and joins
   virtual uint16_t port() const = 0;
+  // Whether every answer asked for so far is written. Not from the service's thread.
+  virtual bool Idle() = 0;
   // Runs `task` on the server's thread, soon, in order. Thread-safe.
   virtual void Post(std::function<void()> task) = 0;
   // The same after a while; not when the server closes first.

@@ -127,6 +127,8 @@ class CompletionEngine {
   virtual EngineSnapshot Snapshot() const = 0;  // thread-safe
   // Refuses new requests from now on; those accepted go on. Thread-safe.
   virtual void StartDraining() = 0;
+  // Ends every request accepted so far with kAbort, soon. Thread-safe.
+  virtual void AbortAll() = 0;
   virtual int64_t positions_max() const = 0;  // prompt and completion together
 };
 

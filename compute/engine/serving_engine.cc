@@ -79,6 +79,7 @@ bool ServingEngine::TakeRequests() {
     stop = stopping_;
     taken.swap(submitted_);
     to_cancel_.swap(cancelled_);
+    cancel_all_ = std::exchange(abort_all_, false);
     snapshot_.waiting += static_cast<int64_t>(taken.size());
   }
   for (auto& sequence : taken) scheduler_.Enqueue(std::move(sequence));
@@ -94,7 +95,8 @@ void ServingEngine::EndCancelledAndOverdue(Step& planned) {
   const TimePoint now = clock_.Now();
   bool ended = false;
   scheduler_.ForEach([&](Sequence& sequence) {
-    if (std::find(to_cancel_.begin(), to_cancel_.end(), sequence.id) != to_cancel_.end()) {
+    if (cancel_all_ ||
+        std::find(to_cancel_.begin(), to_cancel_.end(), sequence.id) != to_cancel_.end()) {
       End(sequence, FinishReason::kAbort);
     } else if (sequence.request.deadline <= now) {
       End(sequence, FinishReason::kError,
@@ -365,6 +367,11 @@ Result<uint64_t> ServingEngine::Submit(CompletionRequest request, UpdateCallback
 void ServingEngine::Cancel(uint64_t id) {
   const std::lock_guard lock(mutex_);
   cancelled_.push_back(id);
+}
+
+void ServingEngine::AbortAll() {
+  const std::lock_guard lock(mutex_);
+  abort_all_ = true;
 }
 
 void ServingEngine::StartDraining() {

@@ -40,6 +40,7 @@ class ServingEngine : public CompletionEngine {
   void Cancel(uint64_t id) override;
   EngineSnapshot Snapshot() const override;
   void StartDraining() override;
+  void AbortAll() override;
   int64_t positions_max() const override;
 
  private:
@@ -82,11 +83,13 @@ class ServingEngine : public CompletionEngine {
   std::vector<uint64_t> cancelled_;
   EngineSnapshot snapshot_;
   uint64_t next_id_ = 1;
+  bool abort_all_ = false;
   bool draining_ = false;
   bool stopping_ = false;
 
-  std::vector<uint64_t> to_cancel_;  // the engine's thread's
-  std::thread thread_;               // last: it uses all of the above
+  std::vector<uint64_t> to_cancel_;  // the engine's thread's, like the next one
+  bool cancel_all_ = false;
+  std::thread thread_;  // last: it uses all of the above
 };
 
 }  // namespace engram::compute

@@ -60,6 +60,7 @@ TEST_F(HttpServiceTest, BodiesArriveWholeWhateverTheirFraming) {
   const std::string answer = Ask("POST /a?b=c HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello");
   EXPECT_THAT(answer, StartsWith("HTTP/1.0 200 OK\r\n"));
   EXPECT_THAT(answer, HasSubstr("X-Extra: 1\r\n"));
+  EXPECT_THAT(answer, HasSubstr("Content-Length: 15\r\n"));
   EXPECT_THAT(answer, HasSubstr("POST /a [hello]"));
   EXPECT_THAT(Ask("POST /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                   "Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),

@@ -1,0 +1,168 @@
+#include "compute/api/answer_json.h"
+
+#include "common/text/utf8.h"
+
+namespace engram::compute {
+namespace {
+
+std::string BytesOf(const text::Tokenizer& tokenizer, int32_t token) {
+  const Result<std::string> bytes = tokenizer.Decode({&token, 1});
+  return bytes.ok() ? *bytes : std::string();
+}
+
+json::object ChatToken(const text::Tokenizer& tokenizer, const TokenLogprob& token) {
+  json::array bytes;
+  for (const char byte : BytesOf(tokenizer, token.token)) {
+    bytes.push_back(static_cast<unsigned char>(byte));
+  }
+  return {{"token", TokenText(tokenizer, token.token)},
+          {"logprob", token.logprob},
+          {"bytes", std::move(bytes)}};
+}
+
+json::object ChatLogprobs(const text::Tokenizer& tokenizer,
+                          const std::vector<SampledToken>& tokens) {
+  json::array content;
+  for (const SampledToken& token : tokens) {
+    json::object entry = ChatToken(tokenizer, {token.token, token.logprob});
+    json::array top;
+    for (const TokenLogprob& other : token.top) top.push_back(ChatToken(tokenizer, other));
+    entry["top_logprobs"] = std::move(top);
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+size_t CountCharacters(std::string_view text) {
+  size_t count = 0;
+  for (size_t at = 0; at < text.size(); ++count) at += text::StepUtf8(text, at).length;
+  return count;
+}
+
+json::object TextLogprobs(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens,
+                          int64_t offset) {
+  json::array texts, logprobs, tops, offsets;
+  for (const SampledToken& token : tokens) {
+    const std::string text = TokenText(tokenizer, token.token);
+    texts.push_back(json::string(text));
+    logprobs.push_back(token.logprob);
+    json::object top;
+    for (const TokenLogprob& other : token.top) {
+      top[TokenText(tokenizer, other.token)] = other.logprob;
+    }
+    tops.push_back(std::move(top));
+    offsets.push_back(offset);
+    offset += static_cast<int64_t>(CountCharacters(text));
+  }
+  return {{"tokens", std::move(texts)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer,
+                        const ChoicePart& part, bool whole) {
+  json::object choice{{"index", part.index}};
+  if (!head.chat) {
+    choice["text"] = part.text;
+  } else if (whole) {
+    choice["message"] = {{"role", "assistant"}, {"content", part.text}, {"refusal", nullptr}};
+  } else {
+    json::object delta;
+    if (part.first) delta["role"] = "assistant";
+    if (part.first || !part.text.empty()) delta["content"] = part.text;
+    choice["delta"] = std::move(delta);
+  }
+  if (part.logprobs == nullptr) {
+    choice["logprobs"] = nullptr;
+  } else if (head.chat) {
+    choice["logprobs"] = ChatLogprobs(tokenizer, *part.logprobs);
+  } else {
+    choice["logprobs"] = TextLogprobs(tokenizer, *part.logprobs, part.text_offset);
+  }
+  choice["finish_reason"] =
+      part.finish_reason ? json::value(*part.finish_reason) : json::value(nullptr);
+  return choice;
+}
+
+}  // namespace
+
+std::string TokenText(const text::Tokenizer& tokenizer, int32_t token) {
+  return text::ReplaceInvalidUtf8(BytesOf(tokenizer, token));
+}
+
+int64_t TextLength(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens) {
+  size_t length = 0;
+  for (const SampledToken& token : tokens) {
+    length += CountCharacters(TokenText(tokenizer, token.token));
+  }
+  return static_cast<int64_t>(length);
+}
+
+json::object UsageJson(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer,
+                        const std::vector<ChoicePart>& choices, bool whole) {
+  json::array list;
+  for (const ChoicePart& part : choices) {
+    list.push_back(ChoiceJson(head, tokenizer, part, whole));
+  }
+  const char* const kind =
+      !head.chat ? "text_completion" : (whole ? "chat.completion" : "chat.completion.chunk");
+  return {{"id", head.id},
+          {"object", kind},
+          {"created", head.created},
+          {"model", head.model},
+          {"choices", std::move(list)}};
+}
+
+json::object SnapshotJson(const EngineSnapshot& s) {
+  json::array layers, nodes;
+  for (const LayerWait& wait : s.layer_waits) {
+    layers.push_back(
+        {{"layer_id", wait.layer_id}, {"exposed_ns", wait.exposed_ns}, {"waits", wait.waits}});
+  }
+  for (const client::SourceStats::Node& node : s.nodes) {
+    nodes.push_back({{"name", node.name},
+                     {"rows_fetched", node.rows_fetched},
+                     {"bytes_fetched", node.bytes_fetched},
+                     {"requests", node.requests}});
+  }
+  return {{"running", s.running},
+          {"waiting", s.waiting},
+          {"waiting_max", s.waiting_max},
+          {"pages_used", s.pages_used},
+          {"pages_cached", s.pages_cached},
+          {"pages_total", s.pages_total},
+          {"prompt_tokens", s.prompt_tokens},
+          {"generated_tokens", s.generated_tokens},
+          {"prefix_queried_tokens", s.prefix_queried_tokens},
+          {"prefix_hit_tokens", s.prefix_hit_tokens},
+          {"preemptions", s.preemptions},
+          {"steps", s.steps},
+          {"step_ns", s.step_ns},
+          {"exposed_wait_ns", s.exposed_wait_ns},
+          {"degraded_positions", s.degraded_positions},
+          {"rows_asked", s.rows_asked},
+          {"rows_distinct", s.rows_distinct},
+          {"prefill_tokens", s.prefill_tokens},
+          {"prefill_ns", s.prefill_ns},
+          {"decode_tokens", s.decode_tokens},
+          {"decode_ns", s.decode_ns},
+          {"late_tokens", s.late_tokens},
+          {"layer_waits", std::move(layers)},
+          {"nodes", std::move(nodes)},
+          {"draining", s.draining},
+          {"memory", {{"ok", s.memory.ok()}, {"message", s.memory.message()}}}};
+}
+
+std::string ServerSentEvent(const json::object& data) {
+  return "data: " + json::serialize(data) + "\n\n";
+}
+
+}  // namespace engram::compute

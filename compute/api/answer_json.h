@@ -1,0 +1,56 @@
+// The JSON of answers, whole and in pieces.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/io/json.h"
+#include "common/text/tokenizer.h"
+#include "compute/engine/completion.h"
+
+namespace engram::compute {
+
+// What every answer of one request begins with.
+struct AnswerHead {
+  std::string id;  // "cmpl-..." or "chatcmpl-..."
+  std::string model;
+  int64_t created = 0;  // Unix seconds
+  bool chat = false;
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+  int64_t cached_tokens = 0;
+};
+json::object UsageJson(const Usage& usage);
+
+// One choice of a whole answer, or what is new of it in a stream.
+struct ChoicePart {
+  int64_t index = 0;
+  std::string text;
+  const std::vector<SampledToken>* logprobs = nullptr;  // null: not asked for
+  std::optional<std::string_view> finish_reason;
+  bool first = false;       // of a stream: says the role
+  int64_t text_offset = 0;  // completions' logprobs count characters from here
+};
+
+// With `whole`, "chat.completion" / "text_completion" with messages; else a stream's chunk.
+json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer,
+                        const std::vector<ChoicePart>& choices, bool whole);
+
+// Text of one token by itself; cut-off characters are U+FFFD.
+std::string TokenText(const text::Tokenizer& tokenizer, int32_t token);
+// Characters of the tokens' texts.
+int64_t TextLength(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens);
+
+// {"running":...,...}: every field of the snapshot under its own name.
+json::object SnapshotJson(const EngineSnapshot& snapshot);
+
+// "data: ...\n\n"
+std::string ServerSentEvent(const json::object& data);
+
+}  // namespace engram::compute

@@ -1,0 +1,103 @@
+#include "compute/api/api_metrics.h"
+
+#include <fmt/format.h>
+
+namespace engram::compute {
+namespace {
+
+constexpr const char* kPrefix = "engram_compute_";
+
+std::vector<double> SecondsBounds() {
+  return {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300};
+}
+
+std::vector<double> TokenBounds() { return {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536}; }
+
+double Seconds(Nanos time) { return static_cast<double>(time.count()) * 1e-9; }
+
+}  // namespace
+
+ApiMetrics::ApiMetrics()
+    : first_token_(metrics_.GetHistogram("engram_compute_time_to_first_token_seconds",
+                                         "from a request's arrival to its first token",
+                                         SecondsBounds())),
+      next_token_(metrics_.GetHistogram("engram_compute_inter_token_seconds",
+                                        "between two tokens of a request", SecondsBounds())),
+      request_(metrics_.GetHistogram("engram_compute_request_seconds",
+                                     "from a request's arrival to its end", SecondsBounds())),
+      prompt_tokens_(metrics_.GetHistogram("engram_compute_request_prompt_tokens",
+                                           "prompt length of requests", TokenBounds())),
+      completion_tokens_(metrics_.GetHistogram("engram_compute_request_completion_tokens",
+                                               "tokens generated for requests", TokenBounds())),
+      gone_(metrics_.GetCounter("engram_compute_clients_gone_total",
+                                "requests cancelled because their client left")) {}
+
+void ApiMetrics::FirstToken(Nanos since_request) { first_token_.Observe(Seconds(since_request)); }
+void ApiMetrics::NextToken(Nanos since_last) { next_token_.Observe(Seconds(since_last)); }
+void ApiMetrics::ClientGone() { gone_.Add(); }
+
+void ApiMetrics::Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
+                          int64_t completion_tokens) {
+  metrics_
+      .GetCounter("engram_compute_requests_finished_total", "requests that ended, by reason",
+                  {{"reason", std::string(reason)}})
+      .Add();
+  request_.Observe(Seconds(since_request));
+  prompt_tokens_.Observe(static_cast<double>(prompt_tokens));
+  completion_tokens_.Observe(static_cast<double>(completion_tokens));
+}
+
+void ApiMetrics::Answered(int status) {
+  metrics_
+      .GetCounter("engram_compute_http_responses_total", "HTTP answers by status",
+                  {{"status", std::to_string(status)}})
+      .Add();
+}
+
+void ApiMetrics::Advance(const std::string& name, const std::string& help, double total,
+                         const obs::Labels& labels) {
+  obs::Counter& counter = metrics_.GetCounter(kPrefix + name, help, labels);
+  if (total > counter.Value()) counter.Add(total - counter.Value());
+}
+
+void ApiMetrics::Show(const std::string& name, const std::string& help, double value) {
+  metrics_.GetGauge(kPrefix + name, help).Set(value);
+}
+
+std::string ApiMetrics::Text(const EngineSnapshot& s) {
+  const auto number = [](auto value) { return static_cast<double>(value); };
+  Show("requests_running", "requests being computed", number(s.running));
+  Show("requests_waiting", "requests in the queue", number(s.waiting));
+  Show("cache_pages_used_ratio", "share of the latent cache that running requests hold",
+       number(s.pages_used) / number(std::max<int64_t>(1, s.pages_total)));
+  Show("memory_ok", "1 when the last step got all its rows", s.memory.ok() ? 1 : 0);
+  Show("draining", "1 while shutting down", s.draining ? 1 : 0);
+  Advance("prompt_tokens_total", "prompt tokens computed", number(s.prompt_tokens));
+  Advance("generation_tokens_total", "tokens generated", number(s.generated_tokens));
+  Advance("prefix_cache_queried_tokens_total", "prompt tokens looked up in the prefix cache",
+          number(s.prefix_queried_tokens));
+  Advance("prefix_cache_hit_tokens_total", "prompt tokens found there",
+          number(s.prefix_hit_tokens));
+  Advance("preemptions_total", "requests that gave up their pages for others",
+          number(s.preemptions));
+  Advance("steps_total", "steps computed", number(s.steps));
+  Advance("step_seconds_total", "time in steps", number(s.step_ns) * 1e-9);
+  Advance("engram_rows_requested_total", "Engram rows asked for", number(s.rows_asked));
+  Advance("engram_rows_unique_total", "of them after duplicates were removed",
+          number(s.rows_distinct));
+  Advance("engram_prefetch_late_tokens_total", "tokens whose rows were not asked for in advance",
+          number(s.late_tokens));
+  Advance("engram_degraded_positions_total", "positions computed without their rows",
+          number(s.degraded_positions));
+  for (const LayerWait& wait : s.layer_waits) {
+    Advance("engram_fetch_exposed_seconds_total", "time the engine stood still for a layer's rows",
+            number(wait.exposed_ns) * 1e-9, {{"layer", std::to_string(wait.layer_id)}});
+  }
+  for (const client::SourceStats::Node& node : s.nodes) {
+    Advance("engram_bytes_fetched_total", "bytes of rows from a memory node",
+            number(node.bytes_fetched), {{"node", node.name}});
+  }
+  return metrics_.Text();
+}
+
+}  // namespace engram::compute

@@ -1,0 +1,43 @@
+// What the API counts of requests, and the engine's figures, in Prometheus' format. Intervals are
+// between two moments of this process' monotonic clock.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/obs/metrics.h"
+#include "compute/engine/completion.h"
+
+namespace engram::compute {
+
+class ApiMetrics {
+ public:
+  ApiMetrics();
+
+  // One choice's life, as seen by its stream.
+  void FirstToken(Nanos since_request);
+  void NextToken(Nanos since_last);
+  void Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
+                int64_t completion_tokens);
+  void ClientGone();
+  void Answered(int status);  // an HTTP answer that is not a stream
+
+  // Takes over the engine's figures and renders everything.
+  std::string Text(const EngineSnapshot& snapshot);
+
+ private:
+  void Advance(const std::string& name, const std::string& help, double total,
+               const obs::Labels& labels = {});
+  void Show(const std::string& name, const std::string& help, double value);
+
+  obs::Metrics metrics_;
+  obs::Histogram& first_token_;
+  obs::Histogram& next_token_;
+  obs::Histogram& request_;
+  obs::Histogram& prompt_tokens_;
+  obs::Histogram& completion_tokens_;
+  obs::Counter& gone_;
+};
+
+}  // namespace engram::compute

@@ -1,0 +1,353 @@
+#include "compute/api/api_request.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <random>
+
+#include "compute/api/field_reader.h"
+
+namespace engram::compute {
+namespace {
+
+constexpr int64_t kChoicesMax = 1;
+
+// Fields that other servers act on; ignoring them would change the answer.
+constexpr std::string_view kUnsupported[] = {"tools",
+                                             "tool_choice",
+                                             "functions",
+                                             "function_call",
+                                             "parallel_tool_calls",
+                                             "audio",
+                                             "prediction",
+                                             "web_search_options",
+                                             "suffix",
+                                             "echo",
+                                             "guided_json",
+                                             "guided_regex",
+                                             "guided_choice",
+                                             "guided_grammar",
+                                             "repetition_penalty",
+                                             "length_penalty",
+                                             "use_beam_search",
+                                             "stop_token_ids",
+                                             "min_tokens",
+                                             "prompt_logprobs",
+                                             "logits_processors",
+                                             "bad_words",
+                                             "lora",
+                                             "continue_final_message"};
+
+void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOptions& sampling) {
+  sampling.temperature = fields.Double("temperature", 0, 1000, 1);
+  sampling.top_p = fields.Double("top_p", 0, 1, 1);
+  if (!(sampling.top_p > 0)) fields.Fail("top_p", "top_p must be above 0; temperature 0 is greedy");
+  // -1 is how some clients say "all".
+  sampling.top_k = std::max<int64_t>(0, fields.Int("top_k", -1, INT64_MAX, 0));
+  sampling.min_p = fields.Double("min_p", 0, 1, 0);
+  sampling.presence_penalty = fields.Double("presence_penalty", -2, 2, 0);
+  sampling.frequency_penalty = fields.Double("frequency_penalty", -2, 2, 0);
+  if (const json::value* seed = fields.Find("seed")) {
+    sampling.seed = seed->is_uint64()
+                        ? seed->get_uint64()
+                        : static_cast<uint64_t>(fields.Int("seed", INT64_MIN, INT64_MAX, 0));
+  } else {
+    sampling.seed = (static_cast<uint64_t>(std::random_device()()) << 32) | std::random_device()();
+  }
+  const json::value* const biases = fields.Find("logit_bias");
+  if (biases == nullptr) return;
+  if (!biases->is_object()) return fields.FailType("logit_bias", "an object", *biases);
+  for (const auto& [key, value] : biases->get_object()) {
+    int32_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    const bool whole = error == std::errc() && end == key.data() + key.size();
+    const double bias = value.is_number() ? value.to_number<double>() : NAN;
+    if (!whole || id < 0 || id >= model.vocab_size || !(bias >= -100 && bias <= 100)) {
+      return fields.Fail(
+          "logit_bias",
+          fmt::format("logit_bias maps token ids below {} to numbers in -100..100; \"{}\": {} is "
+                      "neither",
+                      model.vocab_size, std::string_view(key), json::serialize(value)));
+    }
+    sampling.logit_bias.emplace_back(id, static_cast<float>(bias));
+  }
+}
+
+void ReadStop(FieldReader& fields, std::vector<std::string>& stop) {
+  const json::value* const value = fields.Find("stop");
+  if (value == nullptr) return;
+  const auto take = [&](const json::value& text) {
+    if (!text.is_string()) return fields.FailType("stop", "a string or a list of strings", text);
+    if (text.get_string().empty() || text.get_string().size() > kStopBytesMax) {
+      return fields.Fail("stop", fmt::format("a stop string has 1 to {} bytes", kStopBytesMax));
+    }
+    stop.emplace_back(text.get_string());
+  };
+  if (!value->is_array()) return take(*value);
+  if (value->get_array().size() > kStopStringsMax) {
+    return fields.Fail("stop", fmt::format("stop has {} strings; at most {} are allowed",
+                                           value->get_array().size(), kStopStringsMax));
+  }
+  for (const json::value& text : value->get_array()) take(text);
+}
+
+void ReadStream(FieldReader& fields, ApiRequest& request) {
+  request.stream = fields.Bool("stream", false);
+  const json::value* const options = fields.Find("stream_options");
+  if (options == nullptr) return;
+  if (!options->is_object()) return fields.FailType("stream_options", "an object", *options);
+  if (!request.stream) {
+    return fields.Fail("stream_options", "stream_options is for \"stream\": true only");
+  }
+  FieldReader inner(options->get_object());
+  request.include_usage = inner.Bool("include_usage", false);
+  if (inner.error()) fields.Fail("stream_options", inner.error()->message);
+}
+
+// What both kinds of request have in common.
+void ReadCommon(FieldReader& fields, const ApiModel& model, ApiRequest& request) {
+  ReadPenaltiesAndCuts(fields, model, request.completion.sampling);
+  ReadStop(fields, request.stop);
+  ReadStream(fields, request);
+  request.completion.ignore_eos = fields.Bool("ignore_eos", false);
+  fields.Int("n", 1, kChoicesMax, 1);
+  fields.Find("user");
+  fields.Find("store");
+  fields.Find("metadata");
+  fields.Find("service_tier");
+  if (const json::value* format = fields.Find("response_format")) {
+    const json::value* type =
+        format->is_object() ? format->get_object().if_contains("type") : nullptr;
+    if (type == nullptr || *type != "text") fields.Refuse("response_format");
+  }
+  if (const json::value* modalities = fields.Find("modalities")) {
+    if (*modalities != json::value(json::array{"text"})) fields.Refuse("modalities");
+  }
+  for (const std::string_view field : kUnsupported) fields.Refuse(field);
+}
+
+std::optional<ApiError> CheckModel(FieldReader& fields, const ApiModel& model) {
+  const std::string name = fields.String("model", model.name);
+  if (fields.error() || name == model.name) return std::nullopt;
+  return ApiError{
+      404, fmt::format("the model \"{}\" does not exist here; it is \"{}\"", name, model.name),
+      "model", "model_not_found"};
+}
+
+void Encode(FieldReader& fields, std::string_view field, const text::Tokenizer& tokenizer,
+            std::string_view text, std::vector<std::vector<int32_t>>& prompts) {
+  Result<std::vector<int32_t>> ids = tokenizer.Encode(text);
+  if (!ids.ok()) return fields.Fail(field, ids.status().message());
+  prompts.push_back(std::move(*ids));
+}
+
+void TakeIds(FieldReader& fields, std::string_view field, const ApiModel& model,
+             const json::array& array, std::vector<std::vector<int32_t>>& prompts) {
+  std::vector<int32_t> ids;
+  for (const json::value& id : array) {
+    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= model.vocab_size) {
+      return fields.FailType(field, fmt::format("token ids below {}", model.vocab_size), id);
+    }
+    ids.push_back(static_cast<int32_t>(id.get_int64()));
+  }
+  prompts.push_back(std::move(ids));
+}
+
+void ReadPrompts(FieldReader& fields, const ApiModel& model, ApiRequest& request) {
+  static constexpr std::string_view kExpected =
+      "a string, a list of strings, a list of token ids or a list of such lists";
+  const json::value* const prompt = fields.Find("prompt");
+  if (prompt == nullptr) return fields.Fail("prompt", "prompt is missing");
+  if (prompt->is_string()) {
+    return Encode(fields, "prompt", *model.tokenizer, prompt->get_string(), request.prompts);
+  }
+  if (!prompt->is_array()) return fields.FailType("prompt", kExpected, *prompt);
+  const json::array& list = prompt->get_array();
+  if (list.empty()) return fields.Fail("prompt", "prompt is an empty list");
+  if (list[0].is_number()) return TakeIds(fields, "prompt", model, list, request.prompts);
+  if (static_cast<int64_t>(list.size()) > model.prompts_max) {
+    return fields.Fail("prompt", fmt::format("{} prompts; at most {} are allowed in one request",
+                                             list.size(), model.prompts_max));
+  }
+  for (const json::value& one : list) {
+    if (one.is_string()) {
+      Encode(fields, "prompt", *model.tokenizer, one.get_string(), request.prompts);
+    } else if (one.is_array()) {
+      TakeIds(fields, "prompt", model, one.get_array(), request.prompts);
+    } else {
+      return fields.FailType("prompt", kExpected, one);
+    }
+  }
+}
+
+// A message's content: text, or a list of parts of type text.
+std::optional<std::string> ContentOf(FieldReader& fields, const json::value& content) {
+  if (content.is_string()) return std::string(content.get_string());
+  if (!content.is_array()) {
+    fields.FailType("messages", "messages whose content is text", content);
+    return std::nullopt;
+  }
+  std::string text;
+  for (const json::value& part : content.get_array()) {
+    const json::object* const object = part.if_object();
+    const json::value* const type = object != nullptr ? object->if_contains("type") : nullptr;
+    const json::value* const piece = object != nullptr ? object->if_contains("text") : nullptr;
+    if (type == nullptr || *type != "text" || piece == nullptr || !piece->is_string()) {
+      fields.FailType("messages", "messages whose parts are {\"type\":\"text\",\"text\":...}",
+                      part);
+      return std::nullopt;
+    }
+    text += piece->get_string();
+  }
+  return text;
+}
+
+std::vector<ChatMessage> ReadMessages(FieldReader& fields) {
+  std::vector<ChatMessage> messages;
+  const json::value* const list = fields.Find("messages");
+  if (list == nullptr || !list->is_array() || list->get_array().empty()) {
+    fields.Fail("messages", "messages must be a list with at least one message");
+    return messages;
+  }
+  for (const json::value& value : list->get_array()) {
+    const json::object* const object = value.if_object();
+    const json::value* const role = object != nullptr ? object->if_contains("role") : nullptr;
+    const json::value* const content = object != nullptr ? object->if_contains("content") : nullptr;
+    if (role == nullptr || !role->is_string() || content == nullptr) {
+      fields.FailType("messages", "objects with a role and a content", value);
+      return messages;
+    }
+    std::string name(role->get_string());
+    if (name == "developer") name = "system";
+    if (name != "system" && name != "user" && name != "assistant") {
+      fields.Fail("messages", fmt::format("role \"{}\" is not system, user or assistant", name));
+      return messages;
+    }
+    std::optional<std::string> text = ContentOf(fields, *content);
+    if (!text) return messages;
+    messages.push_back({std::move(name), std::move(*text)});
+  }
+  return messages;
+}
+
+// Sets what may still be generated; nothing is generated past the model's last position.
+std::optional<ApiError> CheckLengths(const ApiModel& model, int64_t tokens_max,
+                                     ApiRequest& request) {
+  int64_t longest = 0;
+  for (const auto& prompt : request.prompts) {
+    if (prompt.empty())
+      return FieldError("prompt", "the prompt has no tokens; at least one is needed");
+    longest = std::max(longest, static_cast<int64_t>(prompt.size()));
+  }
+  const int64_t room = model.positions_max - longest;
+  const bool fits = tokens_max < 0 ? room >= 1 : room >= tokens_max;
+  if (!fits) {
+    return ApiError{413,
+                    fmt::format("the prompt has {} tokens and {} more are asked for; together they "
+                                "may be {}",
+                                longest, tokens_max < 0 ? 1 : tokens_max, model.positions_max),
+                    request.chat ? "messages" : "prompt", "context_length_exceeded"};
+  }
+  request.completion.tokens_max = tokens_max < 0 ? room : tokens_max;
+  return std::nullopt;
+}
+
+std::variant<ApiRequest, ApiError> Finished(FieldReader& fields, const ApiModel& model,
+                                            int64_t tokens_max, ApiRequest request) {
+  if (fields.error()) return *fields.error();
+  if (auto error = CheckLengths(model, tokens_max, request)) return *error;
+  request.unknown_fields = fields.Unknown();
+  return request;
+}
+
+}  // namespace
+
+std::variant<json::object, ApiError> ParseBody(std::string_view body) {
+  Result<json::value> value = io::ParseJson(body, "the body");
+  if (!value.ok()) return ApiError{400, value.status().message(), "", "invalid_json"};
+  if (!value->is_object())
+    return ApiError{400, "the body must be a JSON object", "", "invalid_json"};
+  return std::move(value->get_object());
+}
+
+std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model) {
+  auto parsed = ParseBody(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  FieldReader fields(std::get<json::object>(parsed));
+  if (auto error = CheckModel(fields, model)) return *error;
+  ApiRequest request;
+  ReadCommon(fields, model, request);
+  fields.Int("best_of", 1, 1, 1);
+  request.logprobs = fields.Has("logprobs");
+  request.completion.sampling.top_logprobs =
+      static_cast<int>(fields.Int("logprobs", 0, SamplingOptions::kTopMax, 0));
+  const int64_t tokens_max = fields.Int("max_tokens", 1, INT32_MAX, 16);
+  ReadPrompts(fields, model, request);
+  return Finished(fields, model, tokens_max, std::move(request));
+}
+
+std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model) {
+  auto parsed = ParseBody(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  FieldReader fields(std::get<json::object>(parsed));
+  if (auto error = CheckModel(fields, model)) return *error;
+  ApiRequest request;
+  request.chat = true;
+  ReadCommon(fields, model, request);
+  request.logprobs = fields.Bool("logprobs", false);
+  request.completion.sampling.top_logprobs =
+      static_cast<int>(fields.Int("top_logprobs", 0, SamplingOptions::kTopMax, 0));
+  if (request.completion.sampling.top_logprobs > 0 && !request.logprobs) {
+    fields.Fail("top_logprobs", "top_logprobs needs \"logprobs\": true");
+  }
+  // The older name counts only when the newer is absent.
+  const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
+  const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
+  const std::vector<ChatMessage> messages = ReadMessages(fields);
+  if (!fields.error()) {
+    Encode(fields, "messages", *model.tokenizer, RenderChat(model.chat_template, messages),
+           request.prompts);
+  }
+  return Finished(fields, model, tokens_max, std::move(request));
+}
+
+std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body,
+                                                           const ApiModel& model) {
+  auto parsed = ParseBody(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  FieldReader fields(std::get<json::object>(parsed));
+  if (auto error = CheckModel(fields, model)) return *error;
+  std::vector<std::vector<int32_t>> ids;
+  if (fields.Has("messages")) {
+    const std::vector<ChatMessage> messages = ReadMessages(fields);
+    if (!fields.error()) {
+      Encode(fields, "messages", *model.tokenizer, RenderChat(model.chat_template, messages), ids);
+    }
+  } else if (const json::value* prompt = fields.Find("prompt"); prompt == nullptr) {
+    fields.Fail("prompt", "prompt (text) or messages is missing");
+  } else {
+    Encode(fields, "prompt", *model.tokenizer, fields.String("prompt", ""), ids);
+  }
+  if (fields.error()) return *fields.error();
+  return ids.at(0);
+}
+
+std::variant<std::vector<int32_t>, ApiError> ParseDetokenize(std::string_view body,
+                                                             const ApiModel& model) {
+  auto parsed = ParseBody(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  FieldReader fields(std::get<json::object>(parsed));
+  if (auto error = CheckModel(fields, model)) return *error;
+  const json::value* const tokens = fields.Find("tokens");
+  std::vector<std::vector<int32_t>> ids;
+  if (tokens == nullptr || !tokens->is_array()) {
+    fields.Fail("tokens", "tokens must be a list of token ids");
+  } else {
+    TakeIds(fields, "tokens", model, tokens->get_array(), ids);
+  }
+  if (fields.error()) return *fields.error();
+  return ids.at(0);
+}
+
+}  // namespace engram::compute

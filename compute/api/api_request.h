@@ -1,0 +1,53 @@
+// The bodies of /v1/completions and /v1/chat/completions as what the engine is asked.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "common/text/tokenizer.h"
+#include "compute/api/api_error.h"
+#include "compute/api/chat_template.h"
+#include "compute/engine/completion.h"
+
+namespace engram::compute {
+
+// What requests are read against.
+struct ApiModel {
+  std::string name;  // as clients must call it
+  const text::Tokenizer* tokenizer = nullptr;
+  ChatTemplate chat_template = ChatTemplate::kDeepseek;
+  int64_t vocab_size = 0;
+  int64_t positions_max = 0;
+  int64_t prompts_max = 64;  // of one request
+};
+
+struct ApiRequest {
+  bool chat = false;
+  std::vector<std::vector<int32_t>> prompts;  // one choice each, in order
+  CompletionRequest completion;               // of each prompt, which is not filled in
+  std::vector<std::string> stop;
+  bool logprobs = false;
+  bool stream = false;
+  bool include_usage = false;               // in a stream
+  std::vector<std::string> unknown_fields;  // ignored
+};
+
+inline constexpr size_t kStopStringsMax = 4;
+inline constexpr size_t kStopBytesMax = 1024;
+
+std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model);
+std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model);
+
+// The body as an object, or 400.
+std::variant<json::object, ApiError> ParseBody(std::string_view body);
+// {"prompt": text} or {"messages": [...]} for /tokenize.
+std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body,
+                                                           const ApiModel& model);
+// {"tokens": [...]} for /detokenize.
+std::variant<std::vector<int32_t>, ApiError> ParseDetokenize(std::string_view body,
+                                                             const ApiModel& model);
+
+}  // namespace engram::compute

@@ -1,0 +1,240 @@
+#include "compute/api/api_server.h"
+
+#include <fmt/format.h>
+
+#include <ctime>
+
+#include "common/obs/log.h"
+#include "compute/api/page/page.h"
+
+namespace engram::compute {
+namespace {
+
+constexpr std::string_view kVersion = "0.1.0";
+constexpr size_t kFieldsLoggedMax = 1000;
+constexpr auto kProbeDeadline = std::chrono::seconds(10);
+
+net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
+  return {status, "application/json", json::serialize(object) + "\n"};
+}
+
+bool SameSecret(std::string_view a, std::string_view b) {
+  unsigned char differs = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    differs = static_cast<unsigned char>(differs | (a[i] ^ b[i]));
+  }
+  return differs == 0;
+}
+
+}  // namespace
+
+const std::map<std::string, ApiServer::Route>& ApiServer::Routes() {
+  static const std::map<std::string, Route> routes = {
+      {"/", {"GET", true, &ApiServer::Page}},
+      {"/health", {"GET", true, &ApiServer::Health}},
+      {"/ready", {"GET", true, &ApiServer::Ready}},
+      {"/metrics", {"GET", true, &ApiServer::MetricsText}},
+      {"/version", {"GET", true, &ApiServer::Version}},
+      {"/health/generate", {"GET", false, &ApiServer::HealthGenerate}},
+      {"/debug/state", {"GET", false, &ApiServer::DebugState}},
+      {"/v1/models", {"GET", false, &ApiServer::Models}},
+      {"/tokenize", {"POST", false, &ApiServer::Tokenize}},
+      {"/detokenize", {"POST", false, &ApiServer::Detokenize}},
+      {"/v1/completions", {"POST", false, &ApiServer::Completions}},
+      {"/v1/chat/completions", {"POST", false, &ApiServer::ChatCompletions}},
+  };
+  return routes;
+}
+
+ApiServer::ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine)
+    : options_(options), model_(model), engine_(engine), started_(std::time(nullptr)) {
+  context_.engine = &engine;
+  context_.tokenizer = model.tokenizer;
+  context_.mailbox = std::make_shared<Mailbox>();
+  context_.metrics = &metrics_;
+  context_.keep_alive_ms = options.keep_alive_ms;
+  context_.request_timeout_s = options.request_timeout_s;
+}
+
+Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
+                                                    const ApiModel& model,
+                                                    CompletionEngine& engine) {
+  std::unique_ptr<ApiServer> server(new ApiServer(options, model, engine));
+  ApiServer* const raw = server.get();
+  ASSIGN_OR_RETURN(server->service_, net::HttpService::Start(
+                                         options.host, options.port, options.limits,
+                                         [raw](const net::HttpRequest& request,
+                                               const Reply& reply) { raw->Handle(request, reply); },
+                                         [](int status, const std::string& message) {
+                                           return ErrorResponse({status, message, "", ""});
+                                         }));
+  server->context_.mailbox->Open(server->service_.get());
+  return server;
+}
+
+ApiServer::~ApiServer() {
+  context_.mailbox->Close();  // the engine may go on; nobody listens
+  service_.reset();
+}
+
+bool ApiServer::Authorized(const net::HttpRequest& request) const {
+  static constexpr std::string_view kBearer = "Bearer ";
+  if (options_.key.empty()) return true;
+  const std::string_view given = request.authorization;
+  return given.starts_with(kBearer) && SameSecret(given.substr(kBearer.size()), options_.key);
+}
+
+void ApiServer::Handle(const net::HttpRequest& request, const Reply& reply) {
+  std::string path = request.path;
+  if (path.starts_with("/v1/models/")) path = "/v1/models";
+  const auto found = Routes().find(path);
+  if (found == Routes().end()) {
+    return Answer(reply, ErrorResponse({404, fmt::format("no such path: {}", request.path), "",
+                                        "unknown_path"}));
+  }
+  const Route& route = found->second;
+  const bool head = request.method == "HEAD" && route.method == "GET";
+  if (request.method != route.method && !head) {
+    net::HttpResponse refusal = ErrorResponse(
+        {405, fmt::format("{} takes {}, not {}", request.path, route.method, request.method), "",
+         "method_not_allowed"});
+    refusal.headers.emplace_back("Allow", route.method);
+    return Answer(reply, std::move(refusal));
+  }
+  if (!route.open && !Authorized(request)) {
+    return Answer(reply,
+                  ErrorResponse({401, "the API key is missing or wrong", "", "invalid_api_key"}));
+  }
+  (this->*route.handler)(request, reply);
+}
+
+void ApiServer::Answer(const Reply& reply, net::HttpResponse response) {
+  metrics_.Answered(response.status);
+  reply->Send(std::move(response));
+}
+
+void ApiServer::AnswerJsonObject(const Reply& reply, const json::object& object, int status) {
+  Answer(reply, JsonResponse(object, status));
+}
+
+void ApiServer::Page(const net::HttpRequest&, const Reply& reply) {
+  net::HttpResponse page{200, "text/html; charset=utf-8", std::string(PageHtml())};
+  page.headers = {{"Content-Security-Policy",
+                   "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+                   "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'"},
+                  {"X-Content-Type-Options", "nosniff"},
+                  {"Cache-Control", "no-cache"}};
+  Answer(reply, std::move(page));
+}
+
+void ApiServer::Health(const net::HttpRequest&, const Reply& reply) {
+  AnswerJsonObject(reply, {{"status", "alive"}});
+}
+
+void ApiServer::Ready(const net::HttpRequest&, const Reply& reply) {
+  const EngineSnapshot snapshot = engine_.Snapshot();
+  if (snapshot.draining) return AnswerJsonObject(reply, {{"status", "draining"}}, 503);
+  if (!snapshot.memory.ok()) {
+    return AnswerJsonObject(reply, {{"status", "memory"}, {"message", snapshot.memory.message()}},
+                            503);
+  }
+  AnswerJsonObject(reply, {{"status", "ready"}});
+}
+
+void ApiServer::HealthGenerate(const net::HttpRequest&, const Reply& reply) {
+  CompletionRequest probe;
+  probe.prompt = {0};
+  probe.tokens_max = 1;
+  probe.sampling.temperature = 0;
+  probe.deadline = Clock::Real().Now() + kProbeDeadline;
+  const auto mailbox = context_.mailbox;
+  const Result<uint64_t> id = engine_.Submit(std::move(probe), [mailbox, reply](Update update) {
+    if (!update.finish) return;
+    const Finish finish = *update.finish;
+    mailbox->Post([reply, finish] {
+      if (finish.reason == FinishReason::kError || finish.reason == FinishReason::kAbort) {
+        return reply->Send(
+            JsonResponse({{"status", "failed"}, {"message", finish.status.message()}}, 503));
+      }
+      reply->Send(JsonResponse({{"status", "generating"}}));
+    });
+  });
+  if (!id.ok()) Answer(reply, ErrorResponse(ErrorOf(id.status())));
+}
+
+void ApiServer::MetricsText(const net::HttpRequest&, const Reply& reply) {
+  reply->Send({200, "text/plain; version=0.0.4; charset=utf-8", metrics_.Text(engine_.Snapshot())});
+}
+
+void ApiServer::Version(const net::HttpRequest&, const Reply& reply) {
+  AnswerJsonObject(reply, {{"version", kVersion}, {"model", model_.name}});
+}
+
+void ApiServer::DebugState(const net::HttpRequest&, const Reply& reply) {
+  reply->Send(JsonResponse(SnapshotJson(engine_.Snapshot())));
+}
+
+void ApiServer::Models(const net::HttpRequest& request, const Reply& reply) {
+  const json::object model{{"id", model_.name},
+                           {"object", "model"},
+                           {"created", started_},
+                           {"owned_by", "engram-mesh"},
+                           {"max_model_len", model_.positions_max}};
+  if (request.path == "/v1/models") {
+    return AnswerJsonObject(reply, {{"object", "list"}, {"data", json::array{model}}});
+  }
+  const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+  if (name == model_.name) return AnswerJsonObject(reply, model);
+  Answer(reply, ErrorResponse({404, fmt::format("the model \"{}\" does not exist here", name),
+                               "model", "model_not_found"}));
+}
+
+void ApiServer::Tokenize(const net::HttpRequest& request, const Reply& reply) {
+  const auto parsed = ParseTokenize(request.body, model_);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) {
+    return Answer(reply, ErrorResponse(*error));
+  }
+  const auto& ids = std::get<std::vector<int32_t>>(parsed);
+  AnswerJsonObject(reply, {{"count", ids.size()},
+                           {"max_model_len", model_.positions_max},
+                           {"tokens", json::array(ids.begin(), ids.end())}});
+}
+
+void ApiServer::Detokenize(const net::HttpRequest& request, const Reply& reply) {
+  const auto parsed = ParseDetokenize(request.body, model_);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) {
+    return Answer(reply, ErrorResponse(*error));
+  }
+  const Result<std::string> bytes =
+      model_.tokenizer->Decode(std::get<std::vector<int32_t>>(parsed));
+  if (!bytes.ok())
+    return Answer(reply, ErrorResponse(FieldError("tokens", bytes.status().message())));
+  AnswerJsonObject(reply, {{"prompt", text::ReplaceInvalidUtf8(*bytes)}});
+}
+
+void ApiServer::Completions(const net::HttpRequest& request, const Reply& reply) {
+  Run(ParseCompletion(request.body, model_), reply);
+}
+
+void ApiServer::ChatCompletions(const net::HttpRequest& request, const Reply& reply) {
+  Run(ParseChat(request.body, model_), reply);
+}
+
+void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, const Reply& reply) {
+  if (const auto* error = std::get_if<ApiError>(&parsed)) {
+    return Answer(reply, ErrorResponse(*error));
+  }
+  ApiRequest request = std::move(std::get<ApiRequest>(parsed));
+  for (const std::string& field : request.unknown_fields) {
+    if (fields_logged_.size() < kFieldsLoggedMax && fields_logged_.insert(field).second) {
+      obs::LogWarn(fmt::format("request field ignored field={}",
+                               json::serialize(json::string(field.substr(0, 100)))));
+    }
+  }
+  AnswerHead head{
+      fmt::format("{}-{:x}-{}", request.chat ? "chatcmpl" : "cmpl", started_, next_id_++),
+      model_.name, std::time(nullptr), request.chat};
+  std::make_shared<CompletionRun>(context_, std::move(head), std::move(request), reply)->Start();
+}
+
+}  // namespace engram::compute

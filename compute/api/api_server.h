@@ -1,0 +1,76 @@
+// The engine's HTTP API: OpenAI's completions, and what operators need. Routes and their handlers;
+// README.md has the contract.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "compute/api/api_request.h"
+#include "compute/api/completion_run.h"
+
+namespace engram::compute {
+
+struct ApiOptions {
+  std::string host = "127.0.0.1";
+  uint16_t port = 0;  // 0 picks one
+  std::string key;    // clients must send it as a bearer token; empty: no key is asked for
+  net::HttpLimits limits;
+  int64_t keep_alive_ms = 10'000;
+  int64_t request_timeout_s = 600;
+};
+
+class ApiServer {
+ public:
+  // `engine` and model.tokenizer must outlive the server. ALREADY_EXISTS when the port is taken.
+  static Result<std::unique_ptr<ApiServer>> Start(const ApiOptions& options, const ApiModel& model,
+                                                  CompletionEngine& engine);
+  ~ApiServer();  // cuts every connection; what they asked for is cancelled
+
+  uint16_t port() const { return service_->port(); }
+  bool Idle() { return service_->Idle(); }  // every answer asked for so far is written
+
+ private:
+  using Reply = std::shared_ptr<net::HttpReply>;
+  using Handler = void (ApiServer::*)(const net::HttpRequest&, const Reply&);
+  struct Route {
+    std::string method;
+    bool open = false;  // without a key
+    Handler handler = nullptr;
+  };
+
+  ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine);
+  static const std::map<std::string, Route>& Routes();
+  void Handle(const net::HttpRequest& request, const Reply& reply);
+  bool Authorized(const net::HttpRequest& request) const;
+
+  void Page(const net::HttpRequest& request, const Reply& reply);
+  void Health(const net::HttpRequest& request, const Reply& reply);
+  void HealthGenerate(const net::HttpRequest& request, const Reply& reply);
+  void Ready(const net::HttpRequest& request, const Reply& reply);
+  void MetricsText(const net::HttpRequest& request, const Reply& reply);
+  void Version(const net::HttpRequest& request, const Reply& reply);
+  void DebugState(const net::HttpRequest& request, const Reply& reply);
+  void Models(const net::HttpRequest& request, const Reply& reply);
+  void Tokenize(const net::HttpRequest& request, const Reply& reply);
+  void Detokenize(const net::HttpRequest& request, const Reply& reply);
+  void Completions(const net::HttpRequest& request, const Reply& reply);
+  void ChatCompletions(const net::HttpRequest& request, const Reply& reply);
+
+  void Run(std::variant<ApiRequest, ApiError> parsed, const Reply& reply);
+  void Answer(const Reply& reply, net::HttpResponse response);
+  void AnswerJsonObject(const Reply& reply, const json::object& object, int status = 200);
+
+  const ApiOptions options_;
+  const ApiModel model_;
+  CompletionEngine& engine_;
+  const int64_t started_;  // Unix seconds
+  ApiMetrics metrics_;
+  RunContext context_;
+  std::set<std::string> fields_logged_;  // unknown ones, once each
+  uint64_t next_id_ = 1;
+  std::unique_ptr<net::HttpService> service_;  // last: its thread uses all of the above
+};
+
+}  // namespace engram::compute

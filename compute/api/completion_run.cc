@@ -1,0 +1,222 @@
+#include "compute/api/completion_run.h"
+
+namespace engram::compute {
+
+void Mailbox::Open(net::HttpService* service) {
+  const std::lock_guard lock(mutex_);
+  service_ = service;
+}
+
+void Mailbox::Close() { Open(nullptr); }
+
+void Mailbox::Post(std::function<void()> task) {
+  const std::lock_guard lock(mutex_);
+  if (service_ != nullptr) service_->Post(std::move(task));
+}
+
+void Mailbox::PostAfter(int64_t milliseconds, std::function<void()> task) {
+  const std::lock_guard lock(mutex_);
+  if (service_ != nullptr) service_->PostAfter(milliseconds, std::move(task));
+}
+
+CompletionRun::CompletionRun(const RunContext& context, AnswerHead head, ApiRequest request,
+                             std::shared_ptr<net::HttpReply> reply)
+    : context_(context),
+      head_(std::move(head)),
+      request_(std::move(request)),
+      reply_(std::move(reply)),
+      arrived_(context.clock->Now()) {
+  for (size_t i = 0; i < request_.prompts.size(); ++i) {
+    choices_.emplace_back(*context.tokenizer, request_.stop);
+  }
+  unfinished_ = choices_.size();
+}
+
+void CompletionRun::Start() {
+  if (!SubmitAll()) return;
+  reply_->OnGone([self = shared_from_this()] { self->ClientGone(); });
+  if (over_ || !request_.stream) return;
+  context_.metrics->Answered(200);
+  streaming_ = true;
+  reply_->StartStream(200, "text/event-stream", {{"Cache-Control", "no-cache"}});
+  if (head_.chat) {
+    for (size_t i = 0; i < choices_.size(); ++i) StreamPart(i, "", {});
+  }
+  KeepAlive();
+}
+
+bool CompletionRun::SubmitAll() {
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    CompletionRequest completion = request_.completion;
+    completion.prompt = request_.prompts[i];
+    completion.deadline = arrived_ + std::chrono::seconds(context_.request_timeout_s);
+    // On the engine's thread: only the moment is noted there.
+    const Result<uint64_t> id = context_.engine->Submit(
+        std::move(completion), [self = shared_from_this(), i](Update update) {
+          const TimePoint at = self->context_.clock->Now();
+          // std::function wants what it holds to be copyable.
+          auto shared = std::make_shared<Update>(std::move(update));
+          self->context_.mailbox->Post(
+              [self, i, shared, at] { self->Take(i, std::move(*shared), at); });
+        });
+    if (!id.ok()) {
+      Fail(id.status());
+      return false;
+    }
+    choices_[i].engine_id = *id;
+  }
+  return true;
+}
+
+void CompletionRun::Take(size_t index, Update update, TimePoint at) {
+  Choice& choice = choices_[index];
+  if (over_ || !choice.finish_reason.empty()) return;
+  std::optional<Finish>& finish = update.finish;
+  if (finish && finish->reason == FinishReason::kError) return Fail(finish->status);
+  CountTokens(choice, update.tokens.size(), at);
+  std::string text;
+  size_t taken = 0;
+  for (; taken < update.tokens.size() && !choice.stream.stopped(); ++taken) {
+    // An end-of-text token is counted, not shown.
+    const bool end =
+        finish && finish->reason == FinishReason::kStop && taken + 1 == update.tokens.size();
+    if (!end) text += choice.stream.Append(update.tokens[taken].token);
+  }
+  update.tokens.resize(taken);
+  choice.completion_tokens += static_cast<int64_t>(taken);
+  if (finish) {
+    text += choice.stream.Finish();
+    usage_.cached_tokens += finish->cached_tokens;
+    degraded_positions_ += finish->degraded_positions;
+  }
+  if (choice.stream.stopped()) {
+    if (!finish) context_.engine->Cancel(choice.engine_id);
+    EndChoice(choice, "stop", at);
+  } else if (finish) {
+    EndChoice(choice, std::string(FinishReasonName(finish->reason)), at);
+  }
+  if (request_.stream) {
+    StreamPart(index, std::move(text), update.tokens);
+  } else {
+    choice.text += text;
+    choice.tokens.insert(choice.tokens.end(), update.tokens.begin(), update.tokens.end());
+  }
+  if (!over_ && unfinished_ == 0) Complete();
+}
+
+void CompletionRun::CountTokens(Choice& choice, size_t tokens, TimePoint at) {
+  for (size_t i = 0; i < tokens; ++i) {
+    if (choice.last_token == TimePoint()) {
+      context_.metrics->FirstToken(at - arrived_);
+    } else {
+      context_.metrics->NextToken(at - choice.last_token);
+    }
+    choice.last_token = at;
+  }
+}
+
+void CompletionRun::EndChoice(Choice& choice, std::string reason, TimePoint at) {
+  const auto index = static_cast<size_t>(&choice - choices_.data());
+  const auto prompt_tokens = static_cast<int64_t>(request_.prompts[index].size());
+  choice.finish_reason = std::move(reason);
+  --unfinished_;
+  usage_.prompt_tokens += prompt_tokens;
+  usage_.completion_tokens += choice.completion_tokens;
+  context_.metrics->Finished(choice.finish_reason, at - arrived_, prompt_tokens,
+                             choice.completion_tokens);
+}
+
+void CompletionRun::StreamPart(size_t index, std::string text,
+                               const std::vector<SampledToken>& tokens) {
+  Choice& choice = choices_[index];
+  const bool first = head_.chat && !choice.started;
+  const bool last = !choice.finish_reason.empty();
+  if (!first && !last && text.empty() && (!request_.logprobs || tokens.empty())) return;
+  ChoicePart part{static_cast<int64_t>(index),
+                  std::move(text),
+                  request_.logprobs && !tokens.empty() ? &tokens : nullptr,
+                  last ? std::optional<std::string_view>(choice.finish_reason) : std::nullopt,
+                  first,
+                  choice.text_offset};
+  if (request_.logprobs) choice.text_offset += TextLength(*context_.tokenizer, tokens);
+  choice.started = true;
+  wrote_ = true;
+  reply_->Write(ServerSentEvent(AnswerJson(head_, *context_.tokenizer, {part}, false)));
+}
+
+void CompletionRun::Complete() {
+  over_ = true;
+  const json::object engram{{"degraded_positions", degraded_positions_}};
+  if (request_.stream) {
+    if (request_.include_usage || degraded_positions_ > 0) {
+      json::object last = AnswerJson(head_, *context_.tokenizer, {}, false);
+      if (request_.include_usage) last["usage"] = UsageJson(usage_);
+      if (degraded_positions_ > 0) last["engram"] = engram;
+      reply_->Write(ServerSentEvent(last));
+    }
+    reply_->Write("data: [DONE]\n\n");
+    reply_->Finish();
+  } else {
+    std::vector<ChoicePart> parts;
+    for (const Choice& choice : choices_) {
+      parts.push_back({static_cast<int64_t>(parts.size()), choice.text,
+                       request_.logprobs ? &choice.tokens : nullptr, choice.finish_reason, false,
+                       0});
+    }
+    json::object answer = AnswerJson(head_, *context_.tokenizer, parts, true);
+    answer["usage"] = UsageJson(usage_);
+    net::HttpResponse response{200, "application/json", ""};
+    if (degraded_positions_ > 0) {
+      answer["engram"] = engram;
+      response.headers = {{"X-Engram-Degraded-Positions", std::to_string(degraded_positions_)}};
+    }
+    response.body = json::serialize(answer) + "\n";
+    context_.metrics->Answered(200);
+    reply_->Send(std::move(response));
+  }
+  reply_.reset();
+}
+
+void CompletionRun::Fail(const Status& status) {
+  if (over_) return;
+  over_ = true;
+  CancelAll();
+  context_.metrics->Finished("error", context_.clock->Now() - arrived_, 0, 0);
+  const ApiError error = ErrorOf(status);
+  // A stream that has begun cannot change its status: the error is its last event.
+  if (streaming_) {
+    reply_->Write(ServerSentEvent(ErrorJson(error)));
+    reply_->Finish();
+  } else {
+    context_.metrics->Answered(error.status);
+    reply_->Send(ErrorResponse(error));
+  }
+  reply_.reset();
+}
+
+void CompletionRun::ClientGone() {
+  if (over_) return;
+  over_ = true;
+  CancelAll();
+  context_.metrics->ClientGone();
+  reply_.reset();
+}
+
+void CompletionRun::CancelAll() {
+  for (const Choice& choice : choices_) {
+    if (choice.engine_id != 0 && choice.finish_reason.empty()) {
+      context_.engine->Cancel(choice.engine_id);
+    }
+  }
+}
+
+void CompletionRun::KeepAlive() {
+  context_.mailbox->PostAfter(context_.keep_alive_ms, [self = shared_from_this()] {
+    if (self->over_) return;
+    if (!self->wrote_) self->reply_->Write(": still computing\n\n");
+    self->wrote_ = false;
+    self->KeepAlive();
+  });
+}
+
+}  // namespace engram::compute

@@ -1,0 +1,90 @@
+// One completion request from its acceptance to its last byte: every prompt a request of the
+// engine's, their updates gathered or streamed. On the HTTP service's thread.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/net/http_service.h"
+#include "compute/api/answer_json.h"
+#include "compute/api/api_metrics.h"
+#include "compute/api/api_request.h"
+#include "compute/api/text_stream.h"
+
+namespace engram::compute {
+
+// How the engine's thread reaches the HTTP service's: tasks are dropped once it is closed.
+class Mailbox {
+ public:
+  void Open(net::HttpService* service);
+  void Close();
+  void Post(std::function<void()> task);
+  void PostAfter(int64_t milliseconds, std::function<void()> task);
+
+ private:
+  std::mutex mutex_;
+  net::HttpService* service_ = nullptr;
+};
+
+// What runs share; outlives them.
+struct RunContext {
+  CompletionEngine* engine = nullptr;
+  const text::Tokenizer* tokenizer = nullptr;
+  std::shared_ptr<Mailbox> mailbox;
+  ApiMetrics* metrics = nullptr;
+  const Clock* clock = &Clock::Real();
+  int64_t keep_alive_ms = 10'000;  // between comments in a silent stream
+  int64_t request_timeout_s = 600;
+};
+
+class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
+ public:
+  CompletionRun(const RunContext& context, AnswerHead head, ApiRequest request,
+                std::shared_ptr<net::HttpReply> reply);
+  // Submits everything, or answers with the error of the first prompt that was not accepted.
+  void Start();
+
+ private:
+  struct Choice {
+    Choice(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop)
+        : stream(tokenizer, stop) {}
+    uint64_t engine_id = 0;
+    TextStream stream;
+    std::string text;  // all of it, when not streamed
+    std::vector<SampledToken> tokens;
+    int64_t completion_tokens = 0;
+    int64_t text_offset = 0;
+    TimePoint last_token;
+    bool started = false;  // streamed anything yet
+    std::string finish_reason;
+  };
+
+  bool SubmitAll();
+  void Take(size_t index, Update update, TimePoint at);
+  void CountTokens(Choice& choice, size_t tokens, TimePoint at);
+  void EndChoice(Choice& choice, std::string reason, TimePoint at);
+  void StreamPart(size_t index, std::string text, const std::vector<SampledToken>& tokens);
+  void Complete();
+  void Fail(const Status& status);
+  void ClientGone();
+  void CancelAll();
+  void KeepAlive();
+
+  const RunContext& context_;
+  const AnswerHead head_;
+  const ApiRequest request_;
+  std::shared_ptr<net::HttpReply> reply_;
+  const TimePoint arrived_;
+  std::vector<Choice> choices_;
+  size_t unfinished_ = 0;
+  Usage usage_;
+  int64_t degraded_positions_ = 0;
+  bool over_ = false;
+  bool streaming_ = false;  // the answer has begun
+  bool wrote_ = false;      // since the last keep-alive
+};
+
+}  // namespace engram::compute

@@ -1,0 +1,43 @@
+// Reads the fields of a request one by one and remembers the first thing wrong, so that the caller
+// reads like a list of fields. A missing or null field is its default.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "common/io/json.h"
+#include "compute/api/api_error.h"
+
+namespace engram::compute {
+
+class FieldReader {
+ public:
+  explicit FieldReader(const json::object& object) : object_(object) {}
+
+  // The field when present and not null; marks it as known.
+  const json::value* Find(std::string_view field);
+  bool Has(std::string_view field) { return Find(field) != nullptr; }
+  int64_t Int(std::string_view field, int64_t min, int64_t max, int64_t fallback);
+  double Double(std::string_view field, double min, double max, double fallback);
+  bool Bool(std::string_view field, bool fallback);
+  std::string String(std::string_view field, std::string fallback);
+
+  // Keeps the first failure.
+  void Fail(std::string_view field, std::string message);
+  void FailType(std::string_view field, std::string_view expected, const json::value& found);
+  // 400 when the field is there with any value but null, false, [] or `only`.
+  void Refuse(std::string_view field, const json::value& only = nullptr);
+  const std::optional<ApiError>& error() const { return error_; }
+  // Fields that nobody asked for.
+  std::vector<std::string> Unknown() const;
+
+ private:
+  const json::object& object_;
+  std::set<std::string, std::less<>> known_;
+  std::optional<ApiError> error_;
+};
+
+}  // namespace engram::compute

@@ -1,0 +1,36 @@
+// Tokens to text that can be shown at once: never part of a character, never part of a stop string.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/text/tokenizer.h"
+
+namespace engram::compute {
+
+class TextStream {
+ public:
+  // `tokenizer` must outlive the stream. Stop strings are not empty.
+  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop)
+      : tokenizer_(tokenizer), stop_(std::move(stop)) {}
+
+  // The text that is certain after one more token: well-formed UTF-8 (what never becomes a
+  // character is U+FFFD). Empty once a stop string has appeared.
+  std::string Append(int32_t token);
+  // What was held back, when no more tokens come.
+  std::string Finish();
+  bool stopped() const { return stopped_; }  // by a stop string, of which nothing is given out
+
+ private:
+  std::string Certain(std::string text);
+
+  const text::Tokenizer& tokenizer_;
+  const std::vector<std::string> stop_;
+  std::string bytes_;  // the beginning of a character
+  std::string held_;   // characters that may be the beginning of a stop string
+  bool stopped_ = false;
+};
+
+}  // namespace engram::compute
