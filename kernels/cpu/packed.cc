@@ -1,0 +1,210 @@
+// Packing, and the products over packed weights by the active instruction set.
+#include "kernels/packed.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "common/base/check.h"
+#include "kernels/isa.h"
+#include "kernels/ops.h"
+#include "kernels/reduce.h"
+
+namespace engram::kernels {
+namespace {
+
+// Read past the last pair by prefetching only; kept mapped so that it costs nothing.
+constexpr size_t kSlackBytes = 8192;
+// Rounding below this many values is not worth a second thread.
+constexpr int64_t kRoundGrain = 16384;
+
+cpu::PackedProduct ProductOf([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Bf16) return cpu::PackedProductAvx512;
+  if (isa == Isa::kAvx2) return cpu::PackedProductAvx2;
+#endif
+  return cpu::PackedProductScalar;
+}
+
+cpu::ToBf16Row RounderOf([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Bf16) return cpu::ToBf16RowAvx512;
+#endif
+  return cpu::ToBf16RowScalar;
+}
+
+void PackTile(const Matrix& w, int64_t tile, int64_t pairs, uint16_t* to) {
+  const int64_t first = tile * cpu::kTileRows;
+  for (int64_t r = 0; r < cpu::kTileRows && first + r < w.rows; ++r) {
+    const std::byte* const from = w.row(first + r);
+    for (int64_t p = 0; p < pairs; ++p) {
+      const auto bytes = static_cast<size_t>(std::min<int64_t>(2, w.columns - 2 * p)) * 2;
+      std::memcpy(to + (p * cpu::kTileRows + r) * 2, from + p * 4, bytes);
+    }
+  }
+}
+
+// Calls body(i) for each i in [0, count), handed out one by one to whoever is free.
+template <typename Body>
+void HandOut(Pool& pool, int64_t count, const Body& body) {
+  if (pool.threads() == 1 || count == 1) {
+    for (int64_t i = 0; i < count; ++i) body(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  pool.Run(pool.threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
+  });
+}
+
+}  // namespace
+
+cpu::PackedView PackedMatrix::view() const {
+  return {reinterpret_cast<const uint16_t*>(memory_.data()),
+          pair_ ? 2 * tiles() * cpu::kTileRows : rows_, (columns_ + 1) / 2};
+}
+
+Result<PackedMatrix> PackedMatrix::Make(Pool& pool, std::span<const Matrix* const> sources) {
+  const Matrix& shape = *sources[0];
+  for (const Matrix* source : sources) {
+    CHECK(source->dtype == DType::kBf16) << DTypeName(source->dtype);
+    CHECK(source->rows == shape.rows && source->columns == shape.columns);
+  }
+  PackedMatrix packed;
+  packed.rows_ = shape.rows;
+  packed.columns_ = shape.columns;
+  packed.pair_ = sources.size() == 2;
+  const int64_t pairs = (shape.columns + 1) / 2;
+  const auto of_each = static_cast<int64_t>(sources.size());
+  const int64_t tile_values = pairs * cpu::kTileRows * 2;
+  const int64_t tiles = packed.tiles() * of_each;
+  ASSIGN_OR_RETURN(packed.memory_, AlignedBuffer::Allocate(
+                                       static_cast<size_t>(tiles * tile_values) * 2 + kSlackBytes,
+                                       PageBacking::kTransparent));
+  auto* const to = reinterpret_cast<uint16_t*>(packed.memory_.data());
+  pool.Run(tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      PackTile(*sources[static_cast<size_t>(tile % of_each)], tile / of_each, pairs,
+               to + tile * tile_values);
+    }
+  });
+  return packed;
+}
+
+Result<PackedMatrix> PackedMatrix::Pack(Pool& pool, const Matrix& w) {
+  const Matrix* const source = &w;
+  return Make(pool, {&source, 1});
+}
+
+Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, const Matrix& gate, const Matrix& up) {
+  const Matrix* const sources[] = {&gate, &up};
+  return Make(pool, sources);
+}
+
+void Bf16Activations::Resize(int64_t count, int64_t columns) {
+  count_ = count;
+  stride_ = (columns + 1) / 2 * 2;
+  values_.resize(static_cast<size_t>(count * stride_));
+  if (columns % 2 != 0) {
+    for (int64_t i = 0; i < count; ++i) row(i)[columns] = 0;
+  }
+}
+
+void Bf16Activations::Round(Pool& pool, std::span<const float> x, int64_t columns) {
+  const int64_t count = static_cast<int64_t>(x.size()) / columns;
+  CHECK_EQ(static_cast<int64_t>(x.size()), count * columns);
+  Resize(count, columns);
+  const cpu::ToBf16Row round = RounderOf(ActiveIsa());
+  pool.Run(count, std::max<int64_t>(1, kRoundGrain / columns), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) round(x.data() + i * columns, columns, row(i));
+  });
+}
+
+void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
+  static thread_local Bf16Activations rounded;
+  Bf16Activations& activations = rounded;  // one name for all threads of the pool
+  activations.Round(pool, x, w.columns());
+  const int64_t tokens = activations.count();
+  CHECK(!w.is_pair());
+  CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows());
+  const cpu::PackedProduct product = ProductOf(ActiveIsa());
+  // Below about 10 us of work a second thread costs more than it saves.
+  const int64_t grain =
+      std::max<int64_t>(1, 262144 / std::max<int64_t>(1, w.columns() * cpu::kTileRows * tokens));
+  pool.Run(w.tiles(), grain, [&](int64_t begin, int64_t end) {
+    product(activations.row(0), activations.stride(), tokens, w.view(), begin, end,
+            y.data() + begin * cpu::kTileRows, w.rows());
+  });
+}
+
+namespace {
+
+// One tile of gate beside one of up -> 64 values of the middle, rounded, for the group's tokens.
+void GateTile(cpu::PackedProduct product, cpu::ToBf16Row round, const ExpertGroup& group,
+              const Bf16Activations& x, int64_t first, int64_t tile, Bf16Activations& middle) {
+  static thread_local std::vector<float> sums;
+  constexpr int64_t kWidth = 2 * cpu::kTileRows;
+  sums.resize(static_cast<size_t>(group.count * kWidth));
+  product(x.row(first), x.stride(), group.count, group.gate_up->view(), 2 * tile, 2 * tile + 2,
+          sums.data(), kWidth);
+  const int64_t outputs = std::min(cpu::kTileRows, group.gate_up->rows() - tile * cpu::kTileRows);
+  for (int64_t t = 0; t < group.count; ++t) {
+    float* const gate = sums.data() + t * kWidth;
+    SwiGlu({gate, static_cast<size_t>(outputs)},
+           {gate + cpu::kTileRows, static_cast<size_t>(outputs)});
+    round(gate, outputs, middle.row(t) + tile * cpu::kTileRows);
+  }
+}
+
+struct Task {
+  size_t group;
+  int64_t tile;
+};
+
+}  // namespace
+
+void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<const float> x,
+                  std::span<float> out) {
+  if (groups.empty()) return;
+  static thread_local Bf16Activations rounded;
+  static thread_local std::vector<Bf16Activations> middles;
+  static thread_local std::vector<Task> tasks;
+  const int64_t width = groups[0].gate_up->columns();
+  Bf16Activations& activations = rounded;
+  activations.Round(pool, x, width);
+  if (middles.size() < groups.size()) middles.resize(groups.size());
+  std::vector<Bf16Activations>& middle = middles;
+  std::vector<Task>& work = tasks;
+  std::vector<int64_t> first(groups.size());
+  int64_t rows = 0;
+  work.clear();
+  for (size_t g = 0; g < groups.size(); ++g) {
+    first[g] = rows;
+    rows += groups[g].count;
+    middle[g].Resize(groups[g].count, groups[g].gate_up->rows());
+    for (int64_t tile = 0; tile < groups[g].gate_up->tiles(); ++tile) work.push_back({g, tile});
+  }
+  CHECK_EQ(static_cast<int64_t>(x.size()), rows * width);
+  CHECK_EQ(out.size(), x.size());
+  const cpu::PackedProduct product = ProductOf(ActiveIsa());
+  const cpu::ToBf16Row round = RounderOf(ActiveIsa());
+  HandOut(pool, static_cast<int64_t>(work.size()), [&](int64_t i) {
+    const Task& task = work[static_cast<size_t>(i)];
+    GateTile(product, round, groups[task.group], activations, first[task.group], task.tile,
+             middle[task.group]);
+  });
+  work.clear();
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (int64_t tile = 0; tile < groups[g].down->tiles(); ++tile) work.push_back({g, tile});
+  }
+  HandOut(pool, static_cast<int64_t>(work.size()), [&](int64_t i) {
+    const Task& task = work[static_cast<size_t>(i)];
+    const ExpertGroup& group = groups[task.group];
+    product(middle[task.group].row(0), middle[task.group].stride(), group.count, group.down->view(),
+            task.tile, task.tile + 1,
+            out.data() + first[task.group] * width + task.tile * cpu::kTileRows, width);
+  });
+}
+
+}  // namespace engram::kernels

@@ -1,0 +1,76 @@
+// bf16 weights packed once, at load, into the order the matrix products read them, and the products
+// over them: activations rounded to bf16, fp32 accumulation. An output's bits depend on its own
+// activations and weights alone: not on how many tokens there are, the partition or the threads.
+// They do differ between instruction sets (isa.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/base/buffer.h"
+#include "common/base/types.h"
+#include "kernels/cpu/packed_product.h"
+#include "kernels/pool.h"
+
+namespace engram::kernels {
+
+struct Matrix;
+
+class PackedMatrix {
+ public:
+  // `w` is bf16. RESOURCE_EXHAUSTED when there is no memory.
+  static Result<PackedMatrix> Pack(Pool& pool, const Matrix& w);
+  // Two matrices of one shape, a tile of the one beside a tile of the other, for GatedProduct.
+  static Result<PackedMatrix> PackPair(Pool& pool, const Matrix& gate, const Matrix& up);
+
+  int64_t rows() const { return rows_; }  // of one of a pair
+  int64_t columns() const { return columns_; }
+  size_t bytes() const { return memory_.size_bytes(); }
+  int64_t tiles() const { return (rows_ + cpu::kTileRows - 1) / cpu::kTileRows; }  // of one
+  bool is_pair() const { return pair_; }
+  cpu::PackedView view() const;
+
+ private:
+  static Result<PackedMatrix> Make(Pool& pool, std::span<const Matrix* const> sources);
+  AlignedBuffer memory_;
+  int64_t rows_ = 0;
+  int64_t columns_ = 0;
+  bool pair_ = false;
+};
+
+// Activations rounded to bf16: rows of `columns`, each filled up to whole pairs with zeros.
+class Bf16Activations {
+ public:
+  // From x [count, columns]; the memory is reused from call to call.
+  void Round(Pool& pool, std::span<const float> x, int64_t columns);
+  void Resize(int64_t count, int64_t columns);
+
+  const uint16_t* row(int64_t i) const { return values_.data() + i * stride_; }
+  uint16_t* row(int64_t i) { return values_.data() + i * stride_; }
+  int64_t stride() const { return stride_; }
+  int64_t count() const { return count_; }
+
+ private:
+  std::vector<uint16_t> values_;
+  int64_t stride_ = 0;
+  int64_t count_ = 0;
+};
+
+// y [tokens, w.rows] = x [tokens, w.columns] w^T. |error| <= (columns + 1) eps * sum |x w| for x
+// rounded to bf16, which itself moves each x by at most 2^-9 of it.
+void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y);
+
+// Consecutive rows of the gathered tokens that go through one expert (or a dense layer: one group).
+struct ExpertGroup {
+  const PackedMatrix* gate_up = nullptr;  // a pair [I, D]
+  const PackedMatrix* down = nullptr;     // [D, I]
+  int64_t count = 0;
+};
+// out [sum of counts, D] = down(silu(gate x) * up x) of each group, x [sum of counts, D]; the
+// middle is rounded to bf16 once. Parallel over (expert, tile); which thread takes what changes
+// nothing.
+void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<const float> x,
+                  std::span<float> out);
+
+}  // namespace engram::kernels

@@ -1,0 +1,181 @@
+// Products over packed bf16 weights: every instruction set against float64, random shapes, and the
+// same bits however the work is cut.
+#include "kernels/packed.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/isa.h"
+#include "kernels/ops.h"
+#include "tests/kernels/random.h"
+
+namespace engram::kernels {
+namespace {
+
+PackedMatrix Packed(const Matrix& w) {
+  Pool pool(1);
+  auto packed = PackedMatrix::Pack(pool, w);
+  CHECK(packed.ok());
+  return std::move(*packed);
+}
+
+class PackedByIsa : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (GetParam() > BestIsa()) GTEST_SKIP() << "this processor lacks " << IsaName(GetParam());
+    UseIsa(GetParam());
+  }
+  void TearDown() override { UseIsa(BestIsa()); }
+};
+
+TEST_P(PackedByIsa, RandomShapesAgreeWithFloat64) {
+  Rng rng(1);
+  for (int shape = 0; shape < 60; ++shape) {
+    const auto tokens = static_cast<int64_t>(1 + rng.NextBelow(shape % 4 == 0 ? 40 : 9));
+    const auto rows = static_cast<int64_t>(1 + rng.NextBelow(200));
+    const auto columns = static_cast<int64_t>(1 + rng.NextBelow(shape % 3 == 0 ? 700 : 90));
+    const std::vector<Bf16> weights = RandomBf16(rng, rows * columns);
+    const std::vector<float> x = RandomFloats(rng, tokens * columns);
+    std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
+    Pool pool(1 + shape % 3);
+    LinearPacked(pool, x, Packed(MatrixOf(weights, rows, columns)), y);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t o = 0; o < rows; ++o) {
+        double sum = 0, magnitude = 0;
+        for (int64_t c = 0; c < columns; ++c) {
+          const double product = double{ToFloat(ToBf16(x[static_cast<size_t>(t * columns + c)]))} *
+                                 double{ToFloat(weights[static_cast<size_t>(o * columns + c)])};
+          sum += product;
+          magnitude += std::fabs(product);
+        }
+        ASSERT_NEAR(y[static_cast<size_t>(t * rows + o)], sum,
+                    static_cast<double>(columns + 1) * kEps * magnitude)
+            << tokens << "x" << rows << "x" << columns << " at " << t << ", " << o;
+      }
+    }
+  }
+}
+
+TEST_P(PackedByIsa, TokensThreadsAndNeighboursChangeNoBit) {
+  Rng rng(2);
+  const int64_t rows = 333, columns = 1001, tokens = 23;
+  const std::vector<Bf16> weights = RandomBf16(rng, rows * columns);
+  const std::vector<float> x = RandomFloats(rng, tokens * columns);
+  const PackedMatrix packed = Packed(MatrixOf(weights, rows, columns));
+  std::vector<float> together(static_cast<size_t>(tokens * rows));
+  Pool two(2), one(1);
+  LinearPacked(two, x, packed, together);
+  for (int64_t first = 0; first < tokens;) {
+    const auto count =
+        std::min<int64_t>(tokens - first, static_cast<int64_t>(1 + rng.NextBelow(9)));
+    std::vector<float> y(static_cast<size_t>(count * rows));
+    LinearPacked(one,
+                 std::span(x).subspan(static_cast<size_t>(first * columns),
+                                      static_cast<size_t>(count * columns)),
+                 packed, y);
+    EXPECT_TRUE(std::equal(y.begin(), y.end(), together.begin() + first * rows)) << first;
+    first += count;
+  }
+}
+
+// What a group gives, by products of its own and float64 in between.
+void ExpectGated(const std::vector<Bf16>& gate, const std::vector<Bf16>& up,
+                 const std::vector<Bf16>& down, int64_t width, int64_t inner,
+                 std::span<const float> x, std::span<const float> out) {
+  std::vector<double> middle(static_cast<size_t>(inner));
+  for (int64_t i = 0; i < inner; ++i) {
+    double g = 0, u = 0;
+    for (int64_t c = 0; c < width; ++c) {
+      const double value = ToFloat(ToBf16(x[static_cast<size_t>(c)]));
+      g += value * double{ToFloat(gate[static_cast<size_t>(i * width + c)])};
+      u += value * double{ToFloat(up[static_cast<size_t>(i * width + c)])};
+    }
+    middle[static_cast<size_t>(i)] = g / (1 + std::exp(-g)) * u;
+  }
+  for (int64_t o = 0; o < width; ++o) {
+    double sum = 0, magnitude = 0;
+    for (int64_t i = 0; i < inner; ++i) {
+      const double product = middle[static_cast<size_t>(i)] *
+                             double{ToFloat(down[static_cast<size_t>(o * inner + i)])};
+      sum += product;
+      magnitude += std::fabs(product);
+    }
+    // The middle's rounding to bf16, 2^-9 of each, dominates.
+    ASSERT_NEAR(out[static_cast<size_t>(o)], sum, 0x1p-8 * magnitude) << o;
+  }
+}
+
+TEST_P(PackedByIsa, GroupedExpertsAgreeWithFloat64AndWithThemselvesAlone) {
+  Rng rng(3);
+  const int64_t width = 130, inner = 75;
+  const int64_t counts[] = {1, 7, 2, 13};
+  Pool pool(2);
+  struct Expert {
+    std::vector<Bf16> gate, up, down;
+    PackedMatrix gate_up, packed_down;
+  };
+  std::vector<Expert> experts(4);
+  std::vector<ExpertGroup> groups;
+  int64_t total = 0;
+  for (size_t e = 0; e < 4; ++e) {
+    Expert& expert = experts[e];
+    expert.gate = RandomBf16(rng, inner * width, 0.1);
+    expert.up = RandomBf16(rng, inner * width, 0.1);
+    expert.down = RandomBf16(rng, width * inner, 0.1);
+    expert.gate_up = std::move(*PackedMatrix::PackPair(pool, MatrixOf(expert.gate, inner, width),
+                                                       MatrixOf(expert.up, inner, width)));
+    expert.packed_down = Packed(MatrixOf(expert.down, width, inner));
+    groups.push_back({&expert.gate_up, &expert.packed_down, counts[e]});
+    total += counts[e];
+  }
+  const std::vector<float> x = RandomFloats(rng, total * width);
+  std::vector<float> out(x.size());
+  GatedExperts(pool, groups, x, out);
+  int64_t row = 0;
+  Pool one(1);
+  for (size_t e = 0; e < 4; ++e) {
+    for (int64_t t = 0; t < counts[e]; ++t, ++row) {
+      const auto at = static_cast<size_t>(row * width);
+      const std::span<const float> token = std::span(x).subspan(at, static_cast<size_t>(width));
+      ExpectGated(experts[e].gate, experts[e].up, experts[e].down, width, inner, token,
+                  std::span(out).subspan(at, static_cast<size_t>(width)));
+      std::vector<float> alone(static_cast<size_t>(width));
+      const ExpertGroup group{&experts[e].gate_up, &experts[e].packed_down, 1};
+      GatedExperts(one, {&group, 1}, token, alone);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), out.begin() + row * width)) << row;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, PackedByIsa,
+                         testing::Values(Isa::kScalar, Isa::kAvx2, Isa::kAvx512Bf16),
+                         [](const auto& param_info) {
+                           return std::string(IsaName(param_info.param));
+                         });
+
+TEST(Packed, ScalarAndAvx2GiveTheSameBits) {
+  if (BestIsa() < Isa::kAvx2) GTEST_SKIP() << "this processor lacks avx2";
+  Rng rng(4);
+  const int64_t rows = 77, columns = 205, tokens = 9;
+  const std::vector<Bf16> weights = RandomBf16(rng, rows * columns);
+  const std::vector<float> x = RandomFloats(rng, tokens * columns);
+  const PackedMatrix packed = Packed(MatrixOf(weights, rows, columns));
+  Pool pool(1);
+  std::vector<float> scalar(static_cast<size_t>(tokens * rows)), avx2(scalar.size());
+  UseIsa(Isa::kScalar);
+  LinearPacked(pool, x, packed, scalar);
+  UseIsa(Isa::kAvx2);
+  LinearPacked(pool, x, packed, avx2);
+  UseIsa(BestIsa());
+  EXPECT_EQ(scalar, avx2);
+}
+
+TEST(Packed, NamesAreThoseOfTheEnvironmentVariable) {
+  EXPECT_EQ(IsaName(Isa::kScalar), "scalar");
+  EXPECT_EQ(IsaName(Isa::kAvx2), "avx2");
+  EXPECT_LE(ActiveIsa(), BestIsa());
+}
+
+}  // namespace
+}  // namespace engram::kernels
