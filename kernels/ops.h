@@ -15,6 +15,8 @@
 
 namespace engram::kernels {
 
+class PackedMatrix;  // packed.h
+
 // A weight as stored: row-major [rows, columns], bf16 or fp32, any alignment. Rows are `stride`
 // elements apart.
 struct Matrix {
@@ -23,12 +25,14 @@ struct Matrix {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t stride = 0;
+  // The same weights packed, if somebody did: Linear then rounds activations to bf16.
+  const PackedMatrix* packed = nullptr;
 
   const std::byte* row(int64_t r) const {
     return data + r * stride * static_cast<int64_t>(SizeOf(dtype));
   }
   Matrix Rows(int64_t first, int64_t count) const {
-    return {row(first), dtype, count, columns, stride};
+    return {row(first), dtype, count, columns, stride, nullptr};
   }
 };
 Matrix MatrixOf(std::span<const float> values, int64_t rows, int64_t columns);
@@ -52,7 +56,8 @@ namespace ref {
 void LinearRows(Rows x, const Matrix& w, float* y, int64_t y_stride);
 void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride);
 }  // namespace ref
-// LinearRows over the pool, split by output column: x [tokens, columns] -> y [tokens, rows].
+// x [tokens, columns] -> y [tokens, rows] over the pool, split by output column: LinearRows, or
+// LinearPacked when `w` is packed.
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y);
 // values[o] = w[row, o], exact.
 void DecodeWeights(const Matrix& w, int64_t row, std::span<float> values);

@@ -35,9 +35,15 @@ std::vector<std::vector<Assignment>> Route(kernels::Pool& pool, const ModelConfi
 std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
                                 std::span<const float> x) {
   const size_t tokens = x.size() / static_cast<size_t>(weights.gate.columns);
+  std::vector<float> out(tokens * static_cast<size_t>(weights.down.rows));
+  if (weights.gate_up != nullptr) {
+    const kernels::ExpertGroup group{weights.gate_up, weights.down.packed,
+                                     static_cast<int64_t>(tokens)};
+    kernels::GatedExperts(pool, {&group, 1}, x, out);
+    return out;
+  }
   std::vector<float> gate(tokens * static_cast<size_t>(weights.gate.rows));
   std::vector<float> up(gate.size());
-  std::vector<float> out(tokens * static_cast<size_t>(weights.down.rows));
   kernels::Linear(pool, x, weights.gate, gate);
   kernels::Linear(pool, x, weights.up, up);
   kernels::SwiGlu(gate, up);
@@ -45,22 +51,52 @@ std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
   return out;
 }
 
+namespace {
+
+// The experts' outputs, one row for each assignment, expert after expert.
+std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights,
+                              const std::vector<std::vector<Assignment>>& assigned,
+                              std::span<const float> gathered, size_t width) {
+  std::vector<float> out(gathered.size());
+  std::vector<kernels::ExpertGroup> groups;
+  size_t first = 0;
+  for (size_t e = 0; e < assigned.size(); ++e) {
+    if (assigned[e].empty()) continue;
+    const MlpWeights& expert = weights.experts[e];
+    const size_t values = assigned[e].size() * width;
+    if (expert.gate_up != nullptr) {
+      groups.push_back(
+          {expert.gate_up, expert.down.packed, static_cast<int64_t>(assigned[e].size())});
+    } else {
+      const std::vector<float> y = DenseForward(pool, expert, gathered.subspan(first, values));
+      std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
+    }
+    first += values;
+  }
+  kernels::GatedExperts(pool, groups, gathered, out);
+  return out;
+}
+
+}  // namespace
+
 std::vector<float> MoeForward(kernels::Pool& pool, const ModelConfig& config,
                               const MoeWeights& weights, std::span<const float> x) {
   const auto width = static_cast<size_t>(config.hidden_size);
   const std::vector<std::vector<Assignment>> assigned = Route(pool, config, weights, x);
-  std::vector<float> out(x.size(), 0.0f);
   std::vector<float> gathered;
-  for (size_t e = 0; e < assigned.size(); ++e) {
-    if (assigned[e].empty()) continue;
-    gathered.resize(assigned[e].size() * width);
-    for (size_t i = 0; i < assigned[e].size(); ++i) {
-      std::copy_n(x.data() + assigned[e][i].token * width, width, gathered.data() + i * width);
+  for (const std::vector<Assignment>& expert : assigned) {
+    for (const Assignment& assignment : expert) {
+      const auto row = x.subspan(assignment.token * width, width);
+      gathered.insert(gathered.end(), row.begin(), row.end());
     }
-    const std::vector<float> y = DenseForward(pool, weights.experts[e], gathered);
-    for (size_t i = 0; i < assigned[e].size(); ++i) {
-      kernels::AddScaled({out.data() + assigned[e][i].token * width, width}, assigned[e][i].weight,
-                         {y.data() + i * width, width});
+  }
+  const std::vector<float> y = RunExperts(pool, weights, assigned, gathered, width);
+  std::vector<float> out(x.size(), 0.0f);
+  size_t row = 0;
+  for (const std::vector<Assignment>& expert : assigned) {
+    for (const Assignment& assignment : expert) {
+      kernels::AddScaled({out.data() + assignment.token * width, width}, assignment.weight,
+                         {y.data() + row++ * width, width});
     }
   }
   if (weights.shared) kernels::Add(out, DenseForward(pool, *weights.shared, x));

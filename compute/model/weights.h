@@ -3,6 +3,7 @@
 // come from a RowSource.
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "common/io/safetensors.h"
 #include "compute/model/model_config.h"
 #include "kernels/ops.h"
+#include "kernels/packed.h"
 
 namespace engram::compute {
 
@@ -33,7 +35,8 @@ struct AttentionWeights {
 };
 
 struct MlpWeights {
-  Matrix gate, up, down;  // [I, D], [I, D], [D, I]
+  Matrix gate, up, down;                           // [I, D], [I, D], [D, I]
+  const kernels::PackedMatrix* gate_up = nullptr;  // both, once packed
 };
 
 struct MoeWeights {
@@ -71,12 +74,18 @@ struct Weights {
   Matrix lm_head;    // [V, D], the embedding itself when tied
   std::vector<float> norm;
   std::vector<LayerWeights> layers;
-  std::vector<std::vector<Bf16>> widened;  // what was fp8 in the checkpoint
-  uint64_t mapped_bytes = 0;               // of all tensors in use
+  std::vector<std::vector<Bf16>> widened;    // what was fp8 in the checkpoint
+  std::deque<kernels::PackedMatrix> packed;  // see PackWeights; referred to by the above
+  uint64_t mapped_bytes = 0;                 // of all tensors in use
 };
 
 // NOT_FOUND / INVALID_ARGUMENT name the tensor, what was expected and what was found. Tensors that
 // are not understood are warned about. `checkpoint` must outlive the weights.
 Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig& config);
+
+// Packs the bf16 matrices that tokens are multiplied with, in memory of its own. What routes and
+// mixes (the experts' gate, the hyper-connections) and what attention takes apart (kv_b) stays as
+// it is. RESOURCE_EXHAUSTED when there is no memory for it.
+Status PackWeights(kernels::Pool& pool, Weights& weights);
 
 }  // namespace engram::compute

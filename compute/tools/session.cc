@@ -6,6 +6,7 @@
 
 #include "common/obs/log.h"
 #include "compute/tools/row_source.h"
+#include "kernels/isa.h"
 
 namespace engram::compute {
 
@@ -65,6 +66,7 @@ Status Session::OpenEngine(const ComputeConfig& config) {
   ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
   pages_ = std::make_unique<PagePool>(std::move(pool));
   pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
+  RETURN_IF_ERROR(PackWeights(*pool_, weights_));
   prefetcher_ = std::make_unique<Prefetcher>(source_.get(), tables_.layout, tables_.map,
                                              PrefetchOptions{config.deadline_ms, config.verify});
   transformer_ = std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_);
@@ -73,8 +75,10 @@ Status Session::OpenEngine(const ComputeConfig& config) {
                                config.on_missing == "degrade"};
   engine_ = std::make_unique<ServingEngine>(model_, *transformer_, *prefetcher_, *pool_, *pages_,
                                             options);
-  obs::LogInfo(fmt::format("engine ready threads={} pages={} page_positions={} positions_max={}",
-                           config.threads, pages, config.page_positions, engine_->positions_max()));
+  obs::LogInfo(fmt::format(
+      "engine ready instructions={} threads={} pages={} page_positions={} positions_max={}",
+      kernels::IsaName(kernels::ActiveIsa()), config.threads, pages, config.page_positions,
+      engine_->positions_max()));
   return OkStatus();
 }
 

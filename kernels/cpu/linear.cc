@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "kernels/ops.h"
+#include "kernels/packed.h"
 #include "kernels/reduce.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -146,7 +147,8 @@ void TransposedTyped(Rows x, const Matrix& w, float* y, int64_t y_stride) {
     }
   }
   if (whole == w.columns) return;
-  const Matrix rest{w.data + whole * Weights::kBytes, w.dtype, w.rows, w.columns - whole, w.stride};
+  const Matrix rest{
+      w.data + whole * Weights::kBytes, w.dtype, w.rows, w.columns - whole, w.stride, nullptr};
   ref::TransposedRows(x, rest, y + whole, y_stride);
 }
 
@@ -183,6 +185,7 @@ void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride) {
 namespace engram::kernels {
 
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y) {
+  if (w.packed != nullptr) return LinearPacked(pool, x, *w.packed, y);
   const int64_t tokens = static_cast<int64_t>(x.size()) / w.columns;
   CHECK_EQ(static_cast<int64_t>(x.size()), tokens * w.columns);
   CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows);

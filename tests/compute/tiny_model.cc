@@ -288,6 +288,7 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
   }
   std::filesystem::remove_all(dir);  // the mapping keeps the bytes
   pool = std::make_unique<kernels::Pool>(serving.threads);
+  if (serving.packed) CHECK(PackWeights(*pool, weights).ok());
   prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,
                                             PrefetchOptions{2000, serving.verify});
   transformer = std::make_unique<Transformer>(config, weights, layout.row_format, *pool);

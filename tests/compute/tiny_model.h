@@ -73,6 +73,7 @@ struct TinyServing {
   int64_t page_positions = 8;
   int64_t pages = 256;
   bool verify = true;
+  bool packed = true;  // bf16 weights, as the program does
   ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};
 };
 

@@ -1,0 +1,65 @@
+// Which matrices of the model are packed.
+#include "compute/model/weights.h"
+
+namespace engram::compute {
+namespace {
+
+class Packer {
+ public:
+  Packer(kernels::Pool& pool, Weights& weights) : pool_(pool), weights_(weights) {}
+
+  void Pack(Matrix& w) {
+    if (w.data == nullptr || w.dtype != DType::kBf16 || !status_.ok()) return;
+    w.packed = Keep(kernels::PackedMatrix::Pack(pool_, w));
+  }
+  void Pack(MlpWeights& mlp) {
+    if (mlp.gate.dtype != DType::kBf16 || mlp.up.dtype != DType::kBf16 ||
+        mlp.down.dtype != DType::kBf16 || !status_.ok()) {
+      return;
+    }
+    mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, mlp.gate, mlp.up));
+    Pack(mlp.down);
+  }
+  const Status& status() const { return status_; }
+
+ private:
+  const kernels::PackedMatrix* Keep(Result<kernels::PackedMatrix> packed) {
+    if (!packed.ok()) {
+      status_ = packed.status().WithContext("packing the weights");
+      return nullptr;
+    }
+    weights_.packed.push_back(std::move(*packed));
+    return &weights_.packed.back();
+  }
+
+  kernels::Pool& pool_;
+  Weights& weights_;
+  Status status_;
+};
+
+}  // namespace
+
+Status PackWeights(kernels::Pool& pool, Weights& weights) {
+  Packer packer(pool, weights);
+  packer.Pack(weights.lm_head);
+  for (LayerWeights& layer : weights.layers) {
+    AttentionWeights& attention = layer.attention;
+    if (attention.q_a) packer.Pack(*attention.q_a);
+    packer.Pack(attention.q);
+    packer.Pack(attention.kv_a);
+    packer.Pack(attention.out);
+    if (layer.dense) packer.Pack(*layer.dense);
+    if (layer.moe) {
+      for (MlpWeights& expert : layer.moe->experts) packer.Pack(expert);
+      if (layer.moe->shared) packer.Pack(*layer.moe->shared);
+    }
+    if (layer.engram) {
+      packer.Pack(layer.engram->value);
+      for (Matrix& key : layer.engram->keys) packer.Pack(key);
+      packer.Pack(layer.engram->key_value);
+    }
+  }
+  return packer.status();
+}
+
+}  // namespace engram::compute
