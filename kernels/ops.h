@@ -72,8 +72,11 @@ void SwiGlu(std::span<float> gate, std::span<const float> up);
 void Add(std::span<float> x, std::span<const float> y);                     // x += y
 void AddScaled(std::span<float> x, float scale, std::span<const float> y);  // x += scale * y
 void AddBias(std::span<float> x, std::span<const float> bias);  // each row of bias.size()
-// scores <- softmax(scale * scores): maximum, then exp and sum in ascending order.
+// scores <- softmax(scale * scores): maximum, then ExpScaled.
 void Softmax(std::span<float> scores, float scale);
+// values <- exp((values - largest) * scale), at most 0 in the exponent; returns their sum, taken in
+// sixteen lanes like a dot product. Relative error of each 4 eps (+ 3 eps of |exponent|).
+float ExpScaled(std::span<float> values, float largest, float scale);
 
 // --- rope.cc
 struct YarnScaling {  // DeepSeek-V3's rope_scaling
@@ -104,8 +107,9 @@ struct MlaShape {
 };
 // q [tokens, heads, nope + rope], rope part rotated; kv_b [heads * (nope + value), latent]; cache
 // [positions, latent + rope] (normed latent, rotated key), positions = first_position + tokens; out
-// [tokens, heads, value]. Absorbed: scores and sums are taken in latent space. |error| grows with
-// sqrt(positions) eps; see the test.
+// [tokens, heads, value]. Absorbed: scores and sums are taken in latent space. The softmax is taken
+// page by page and the pages' sums combined in ascending order, whoever computes them. |error|
+// grows with sqrt(positions) eps; see the test.
 void MlaAttention(Pool& pool, const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,
                   std::span<const float> cache, int64_t first_position, std::span<float> out);
 // The tokens of one sequence in a step and the pages of its cache in one layer: pages[i] holds the
@@ -115,7 +119,8 @@ struct MlaSegment {
   int64_t first_position = 0;
   std::span<const float* const> pages;
 };
-// The same for several sequences at once; q and out hold their tokens one after the other.
+// The same for several sequences at once (alone a cache is pages of 64); q and out hold their
+// tokens one after the other.
 void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out);

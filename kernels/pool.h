@@ -36,6 +36,20 @@ class Pool {
                count, grain});
   }
 
+  // Calls body(i) for each i in [0, count), handed out in ascending order to whoever is free: for
+  // tasks of unequal size. Which thread gets which must not change a result.
+  template <typename Body>
+  void HandOut(int64_t count, const Body& body) {
+    if (workers_.empty() || count <= 1) {
+      for (int64_t i = 0; i < count; ++i) body(i);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    Run(threads(), 1, [&](int64_t, int64_t) {
+      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
+    });
+  }
+
  private:
   struct Job {
     const void* body = nullptr;

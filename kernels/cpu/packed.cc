@@ -2,7 +2,6 @@
 #include "kernels/packed.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -43,19 +42,6 @@ void PackTile(const Matrix& w, int64_t tile, int64_t pairs, uint16_t* to) {
       std::memcpy(to + (p * cpu::kTileRows + r) * 2, from + p * 4, bytes);
     }
   }
-}
-
-// Calls body(i) for each i in [0, count), handed out one by one to whoever is free.
-template <typename Body>
-void HandOut(Pool& pool, int64_t count, const Body& body) {
-  if (pool.threads() == 1 || count == 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
-  std::atomic<int64_t> next{0};
-  pool.Run(pool.threads(), 1, [&](int64_t, int64_t) {
-    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
-  });
 }
 
 }  // namespace
@@ -189,7 +175,7 @@ void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<con
   CHECK_EQ(out.size(), x.size());
   const cpu::PackedProduct product = ProductOf(ActiveIsa());
   const cpu::ToBf16Row round = RounderOf(ActiveIsa());
-  HandOut(pool, static_cast<int64_t>(work.size()), [&](int64_t i) {
+  pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
     const Task& task = work[static_cast<size_t>(i)];
     GateTile(product, round, groups[task.group], activations, first[task.group], task.tile,
              middle[task.group]);
@@ -198,7 +184,7 @@ void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<con
   for (size_t g = 0; g < groups.size(); ++g) {
     for (int64_t tile = 0; tile < groups[g].down->tiles(); ++tile) work.push_back({g, tile});
   }
-  HandOut(pool, static_cast<int64_t>(work.size()), [&](int64_t i) {
+  pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
     const Task& task = work[static_cast<size_t>(i)];
     const ExpertGroup& group = groups[task.group];
     product(middle[task.group].row(0), middle[task.group].stride(), group.count, group.down->view(),

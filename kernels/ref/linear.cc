@@ -10,12 +10,22 @@ namespace engram::kernels {
 
 Matrix MatrixOf(std::span<const float> values, int64_t rows, int64_t columns) {
   CHECK_EQ(static_cast<int64_t>(values.size()), rows * columns);
-  return {reinterpret_cast<const std::byte*>(values.data()), DType::kF32, rows, columns, columns, nullptr};
+  return {reinterpret_cast<const std::byte*>(values.data()),
+          DType::kF32,
+          rows,
+          columns,
+          columns,
+          nullptr};
 }
 
 Matrix MatrixOf(std::span<const Bf16> values, int64_t rows, int64_t columns) {
   CHECK_EQ(static_cast<int64_t>(values.size()), rows * columns);
-  return {reinterpret_cast<const std::byte*>(values.data()), DType::kBf16, rows, columns, columns, nullptr};
+  return {reinterpret_cast<const std::byte*>(values.data()),
+          DType::kBf16,
+          rows,
+          columns,
+          columns,
+          nullptr};
 }
 
 void DecodeWeights(const Matrix& w, int64_t row, std::span<float> values) {
