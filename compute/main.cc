@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/obs/log.h"
+#include "compute/tools/bench.h"
 #include "compute/tools/generate.h"
 #include "compute/tools/options.h"
 #include "compute/tools/score.h"
@@ -36,6 +37,25 @@ int main(int argc, char** argv) {
   score->add_option("--output", output, "lines of {\"logprobs\":[null,...]}")->required();
   CLI::App* serve = app.add_subcommand("serve", "answer OpenAI's API over HTTP");
   common.AddTo(*serve);
+  compute::BenchOptions bench_options;
+  CLI::App* bench = app.add_subcommand("bench", "load the engine in this process and time it");
+  common.AddTo(*bench);
+  bench
+      ->add_option("--rates", bench_options.rates, "open loops: requests a second, comma separated")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  bench->add_option("--concurrency", bench_options.concurrencies, "closed loops: requests at once")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  bench->add_option("--requests", bench_options.requests, "of each loop")
+      ->check(CLI::PositiveNumber);
+  bench->add_option("--prompt-tokens", bench_options.prompt_tokens, "128, or a range: 64:512");
+  bench->add_option("--output-tokens", bench_options.output_tokens, "64, or a range: 16:256");
+  bench->add_option("--text", bench_options.text_file, "prompts are pieces of this file");
+  bench->add_option("--seed", bench_options.seed, "of prompts and arrivals");
+  bench->add_option("--compare", bench_options.compare, "local,remote: alternate and give ratios");
+  bench->add_option("--rounds", bench_options.rounds, "of --compare")->check(CLI::PositiveNumber);
+  bench->add_option("--json", bench_options.json_file, "write every figure here");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -47,6 +67,7 @@ int main(int argc, char** argv) {
   const auto run = [&]() -> Status {
     ASSIGN_OR_RETURN(const compute::ComputeConfig config, common.Resolve());
     RETURN_IF_ERROR(obs::InitLog("engram-compute", config.log_level));
+    if (*bench) return compute::RunBench(config, bench_options);
     if (*serve) return compute::RunServe(config);
     return *generate ? compute::RunGenerate(config, options)
                      : compute::RunScore(config, input, output);

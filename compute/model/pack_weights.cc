@@ -1,4 +1,4 @@
-// Which matrices of the model are packed.
+// Which matrices of the model are packed, and what a token reads of them.
 #include "compute/model/weights.h"
 
 namespace engram::compute {
@@ -38,6 +38,33 @@ class Packer {
 };
 
 }  // namespace
+
+int64_t DecodeBytes(const Weights& weights, const ModelConfig& config) {
+  const auto bytes = [](const Matrix& w) {
+    return w.data == nullptr ? 0 : w.rows * w.columns * static_cast<int64_t>(SizeOf(w.dtype));
+  };
+  const auto mlp = [&](const MlpWeights& w) { return bytes(w.gate) + bytes(w.up) + bytes(w.down); };
+  int64_t sum = bytes(weights.lm_head);
+  for (const LayerWeights& layer : weights.layers) {
+    for (const HyperWeights* hyper : {&layer.attention_hyper, &layer.mlp_hyper}) {
+      sum += bytes(hyper->pre) + bytes(hyper->post) + bytes(hyper->residual);
+    }
+    const AttentionWeights& attention = layer.attention;
+    if (attention.q_a) sum += bytes(*attention.q_a);
+    sum +=
+        bytes(attention.q) + bytes(attention.kv_a) + bytes(attention.kv_b) + bytes(attention.out);
+    if (layer.dense) sum += mlp(*layer.dense);
+    if (layer.moe) {
+      sum += bytes(layer.moe->gate) + config.route.experts_per_token * mlp(layer.moe->experts[0]);
+      if (layer.moe->shared) sum += mlp(*layer.moe->shared);
+    }
+    if (layer.engram) {
+      sum += bytes(layer.engram->value) + bytes(layer.engram->key_value);
+      for (const Matrix& key : layer.engram->keys) sum += bytes(key);
+    }
+  }
+  return sum;
+}
 
 Status PackWeights(kernels::Pool& pool, Weights& weights) {
   Packer packer(pool, weights);

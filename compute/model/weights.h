@@ -83,6 +83,9 @@ struct Weights {
 // are not understood are warned about. `checkpoint` must outlive the weights.
 Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig& config);
 
+// Bytes of weights that computing one token of one sequence reads, its experts' only.
+int64_t DecodeBytes(const Weights& weights, const ModelConfig& config);
+
 // Packs the bf16 matrices that tokens are multiplied with, in memory of its own. What routes and
 // mixes (the experts' gate, the hyper-connections) and what attention takes apart (kv_b) stays as
 // it is. RESOURCE_EXHAUSTED when there is no memory for it.

@@ -23,6 +23,7 @@ class Session {
   CompletionEngine& completions() { return *engine_; }
   const CompletionEngine& completions() const { return *engine_; }
   const ModelConfig& model() const { return model_; }
+  int64_t decode_bytes() const { return DecodeBytes(weights_, model_); }
 
  private:
   Session() = default;

@@ -17,8 +17,8 @@ struct PackedView {
 };
 
 // y[t * y_stride + o - 64 * tile] = sum over pairs, ascending, of x[t] w[o], for t in [0, tokens)
-// and the outputs o of tiles [tile, tile_end); fp32 accumulation from 0. Within one Isa an output's bits
-// depend on its own x and w alone. x rows are `x_stride` bf16 apart and 2 * pairs long.
+// and the outputs o of tiles [tile, tile_end); fp32 accumulation from 0. Within one Isa an output's
+// bits depend on its own x and w alone. x rows are `x_stride` bf16 apart and 2 * pairs long.
 using PackedProduct = void (*)(const uint16_t* x, int64_t x_stride, int64_t tokens,
                                const PackedView& w, int64_t tile, int64_t tile_end, float* y,
                                int64_t y_stride);

@@ -1,0 +1,194 @@
+#include "compute/tools/bench.h"
+
+#include <fmt/format.h>
+
+#include "common/text/tokenizer.h"
+#include "compute/tools/bench_report.h"
+#include "compute/tools/file.h"
+#include "compute/tools/session.h"
+
+namespace engram::compute {
+namespace {
+
+constexpr size_t kStreamBytes = size_t{256} << 20;
+
+// GB/s of reading memory far larger than the caches, by the engine's number of threads.
+Result<double> StreamBandwidth(int threads) {
+  kernels::Pool pool(threads);
+  ASSIGN_OR_RETURN(AlignedBuffer memory,
+                   AlignedBuffer::Allocate(kStreamBytes, PageBacking::kTransparent));
+  std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{1});
+  const auto* const words = reinterpret_cast<const uint64_t*>(memory.data());
+  std::atomic<uint64_t> kept{0};
+  double best = 0;
+  for (int round = 0; round < 5; ++round) {
+    const TimePoint start = Clock::Real().Now();
+    pool.Run(kStreamBytes / 8, 4096, [&](int64_t begin, int64_t end) {
+      uint64_t sum[8] = {};  // independent, so that the loop is vectorised
+      for (int64_t i = begin; i + 8 <= end; i += 8) {
+        for (int64_t lane = 0; lane < 8; ++lane) sum[lane] += words[i + lane];
+      }
+      for (const uint64_t lane : sum) kept += lane;
+    });
+    const auto ns = static_cast<double>(Nanos(Clock::Real().Now() - start).count());
+    best = std::max(best, static_cast<double>(kStreamBytes) / ns);
+  }
+  return best;
+}
+
+Result<LoadOptions> LoadOf(const ComputeConfig& config, const BenchOptions& options) {
+  LoadOptions load;
+  load.requests = options.requests;
+  load.seed = options.seed;
+  ASSIGN_OR_RETURN(load.prompt, ParseLengths(options.prompt_tokens));
+  ASSIGN_OR_RETURN(load.output, ParseLengths(options.output_tokens));
+  if (options.text_file.empty()) return load;
+  ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(options.text_file));
+  ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
+                   text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
+  ASSIGN_OR_RETURN(load.text, tokenizer.Encode(text));
+  if (!load.text.empty()) return load;
+  return InvalidArgument(fmt::format("{} has no text", options.text_file));
+}
+
+std::vector<int64_t> Concurrencies(const BenchOptions& options) {
+  return options.concurrencies.empty() ? std::vector<int64_t>{1} : options.concurrencies;
+}
+
+Status FirstFailure(const LoadResult& result) {
+  for (const RequestRecord& record : result.requests) {
+    if (!record.status.ok()) return record.status;
+  }
+  return OkStatus();
+}
+
+// One engine: an open loop for each rate, or a closed one for each concurrency.
+Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& options) {
+  ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const double stream, StreamBandwidth(static_cast<int>(config.threads)));
+  const double token_bytes = static_cast<double>(session->decode_bytes());
+  json::array reports;
+  double alone = 0;
+  const auto run = [&](const std::string& name) {
+    ++load.seed;  // no prompt is met again
+    const LoadFigures figures =
+        FiguresOf(RunLoad(session->completions(), load, session->model().vocab_size));
+    fmt::print("{}\n{}", name, FiguresText(figures));
+    json::object report = FiguresJson(figures);
+    report["load"] = name;
+    if (load.rate == 0 && load.concurrency == 1) {
+      alone = figures.decode_tokens_per_s;
+      const double gigabytes = figures.decode_tokens_per_s * token_bytes * 1e-9;
+      fmt::print(
+          "  decode reads {:.1f} MB of weights a token: {:.1f} GB/s of {:.1f} that memory gives, "
+          "{:.2f}\n",
+          token_bytes * 1e-6, gigabytes, stream, gigabytes / stream);
+      report["decode_gb_per_s"] = gigabytes;
+      report["stream_gb_per_s"] = stream;
+    } else if (load.rate == 0 && alone > 0) {
+      fmt::print("  decode at {} together is {:.2f} times that of one\n", load.concurrency,
+                 figures.decode_tokens_per_s / alone);
+    }
+    reports.push_back(std::move(report));
+  };
+  load.concurrency = 1;
+  load.requests = 1;  // warm: pages touched, caches filled
+  RunLoad(session->completions(), load, session->model().vocab_size);
+  load.requests = options.requests;
+  for (const double rate : options.rates) {
+    load.rate = rate;
+    run(fmt::format("open loop, {} requests/s", rate));
+  }
+  load.rate = 0;
+  if (!options.rates.empty() && options.concurrencies.empty()) return reports;
+  for (const int64_t concurrency : Concurrencies(options)) {
+    load.concurrency = concurrency;
+    run(fmt::format("closed loop, {} at once", concurrency));
+  }
+  return reports;
+}
+
+struct Compared {
+  std::vector<double> prefill, decode, output, exposed_percent;
+};
+
+// Two engines on the same requests, one at a time, the order turned round each round.
+Result<json::array> RunComparison(const ComputeConfig& config, const BenchOptions& options) {
+  if (config.lookup.memnodes.empty()) {
+    return InvalidArgument("--compare local,remote needs --memnodes for the remote side");
+  }
+  ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
+  ComputeConfig local_config = config;
+  local_config.lookup.memnodes.clear();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> local, Session::Open(local_config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> remote, Session::Open(config));
+  fmt::print(
+      "remote beside in-process tables; what the memory nodes on this machine use of its cores is\n"
+      "in the remote figures, nothing is taken off\n");
+  json::array reports;
+  for (const int64_t concurrency : Concurrencies(options)) {
+    load.concurrency = concurrency;
+    Compared compared;
+    for (int64_t round = -1; round < options.rounds; ++round) {  // the first warms up
+      ++load.seed;
+      const int64_t vocab = local->model().vocab_size;
+      LoadResult own, other;
+      if (round % 2 == 0) {
+        own = RunLoad(local->completions(), load, vocab);
+        other = RunLoad(remote->completions(), load, vocab);
+      } else {
+        other = RunLoad(remote->completions(), load, vocab);
+        own = RunLoad(local->completions(), load, vocab);
+      }
+      RETURN_IF_ERROR(FirstFailure(own).WithContext("in-process tables"));
+      RETURN_IF_ERROR(FirstFailure(other).WithContext("memory nodes"));
+      if (!SameTokens(own, other)) {
+        return InternalError("the memory nodes' answers differ from the in-process ones");
+      }
+      if (round < 0) continue;
+      const LoadFigures a = FiguresOf(own);
+      const LoadFigures b = FiguresOf(other);
+      compared.prefill.push_back(b.prefill_tokens_per_s / a.prefill_tokens_per_s);
+      compared.decode.push_back(b.decode_tokens_per_s / a.decode_tokens_per_s);
+      compared.output.push_back(b.output_tokens_per_s / a.output_tokens_per_s);
+      compared.exposed_percent.push_back(100 * b.exposed_share);
+    }
+    const auto show = [&](const char* what, const std::vector<double>& values, int decimals) {
+      fmt::print("  {:34}{}\n", what, SpreadText(SpreadOf(values), decimals));
+    };
+    fmt::print("closed loop, {} at once, {} rounds of {} requests, all answers equal\n",
+               concurrency, options.rounds, options.requests);
+    show("remote / local, prompt tokens/s", compared.prefill, 3);
+    show("remote / local, decode tokens/s", compared.decode, 3);
+    show("remote / local, output tokens/s", compared.output, 3);
+    show("exposed wait, % of step time", compared.exposed_percent, 4);
+    const auto list = [](const std::vector<double>& values) {
+      return json::array(values.begin(), values.end());
+    };
+    reports.push_back({{"concurrency", concurrency},
+                       {"prefill_ratio", list(compared.prefill)},
+                       {"decode_ratio", list(compared.decode)},
+                       {"output_ratio", list(compared.output)},
+                       {"exposed_percent", list(compared.exposed_percent)}});
+  }
+  return reports;
+}
+
+}  // namespace
+
+Status RunBench(const ComputeConfig& config, const BenchOptions& options) {
+  if (!options.compare.empty() && options.compare != "local,remote") {
+    return InvalidArgument(
+        fmt::format("--compare is \"{}\"; it must be local,remote", options.compare));
+  }
+  ASSIGN_OR_RETURN(const json::array reports, options.compare.empty()
+                                                  ? RunLoads(config, options)
+                                                  : RunComparison(config, options));
+  if (options.json_file.empty()) return OkStatus();
+  ASSIGN_OR_RETURN(ReplacingFile file, ReplacingFile::Create(options.json_file));
+  RETURN_IF_ERROR(file.Write(json::serialize(reports) + "\n"));
+  return file.Commit();
+}
+
+}  // namespace engram::compute

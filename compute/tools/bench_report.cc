@@ -1,0 +1,116 @@
+#include "compute/tools/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace engram::compute {
+namespace {
+
+double PerSecond(int64_t count, int64_t ns) {
+  return ns > 0 ? static_cast<double>(count) * 1e9 / static_cast<double>(ns) : 0;
+}
+
+double Milliseconds(int64_t ns) { return static_cast<double>(ns) * 1e-6; }
+
+std::string PercentileText(const std::vector<double>& values) {
+  return fmt::format("p50 {:.2f}  p90 {:.2f}  p99 {:.2f} ms", Percentile(values, 0.5),
+                     Percentile(values, 0.9), Percentile(values, 0.99));
+}
+
+json::object PercentileJson(const std::vector<double>& values) {
+  return {{"p50", Percentile(values, 0.5)},
+          {"p90", Percentile(values, 0.9)},
+          {"p99", Percentile(values, 0.99)}};
+}
+
+}  // namespace
+
+double Percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(values.size())));
+  return values[std::clamp<size_t>(rank, 1, values.size()) - 1];
+}
+
+LoadFigures FiguresOf(const LoadResult& result) {
+  LoadFigures figures;
+  int64_t tokens = 0;
+  for (const RequestRecord& record : result.requests) {
+    if (!record.status.ok() || record.token_ns.empty()) {
+      ++figures.refused;
+      continue;
+    }
+    ++figures.completed;
+    tokens += static_cast<int64_t>(record.token_ns.size());
+    figures.first_token_ms.push_back(Milliseconds(record.token_ns.front() - record.due_ns));
+    figures.request_ms.push_back(Milliseconds(record.token_ns.back() - record.due_ns));
+    for (size_t i = 1; i < record.token_ns.size(); ++i) {
+      figures.inter_token_ms.push_back(Milliseconds(record.token_ns[i] - record.token_ns[i - 1]));
+    }
+  }
+  const EngineSnapshot& a = result.before;
+  const EngineSnapshot& b = result.after;
+  figures.requests_per_s = static_cast<double>(figures.completed) / result.seconds;
+  figures.output_tokens_per_s = static_cast<double>(tokens) / result.seconds;
+  figures.prefill_tokens_per_s =
+      PerSecond(b.prefill_tokens - a.prefill_tokens, b.prefill_ns - a.prefill_ns);
+  figures.decode_tokens_per_s =
+      PerSecond(b.decode_tokens - a.decode_tokens, b.decode_ns - a.decode_ns);
+  const int64_t step_ns = b.step_ns - a.step_ns;
+  figures.exposed_share = step_ns > 0 ? static_cast<double>(b.exposed_wait_ns - a.exposed_wait_ns) /
+                                            static_cast<double>(step_ns)
+                                      : 0;
+  return figures;
+}
+
+std::string FiguresText(const LoadFigures& f) {
+  return fmt::format(
+      "  {} requests done, {} refused or failed; {:.2f} requests/s, {:.1f} tokens/s generated\n"
+      "  first token   {}\n"
+      "  between       {}\n"
+      "  whole request {}\n"
+      "  steps with prompts {:.1f} prompt tokens/s, without {:.1f} tokens/s; exposed wait {:.4f} % "
+      "of step time\n",
+      f.completed, f.refused, f.requests_per_s, f.output_tokens_per_s,
+      PercentileText(f.first_token_ms), PercentileText(f.inter_token_ms),
+      PercentileText(f.request_ms), f.prefill_tokens_per_s, f.decode_tokens_per_s,
+      100 * f.exposed_share);
+}
+
+json::object FiguresJson(const LoadFigures& f) {
+  return {{"completed", f.completed},
+          {"refused", f.refused},
+          {"requests_per_s", f.requests_per_s},
+          {"output_tokens_per_s", f.output_tokens_per_s},
+          {"prefill_tokens_per_s", f.prefill_tokens_per_s},
+          {"decode_tokens_per_s", f.decode_tokens_per_s},
+          {"exposed_share", f.exposed_share},
+          {"first_token_ms", PercentileJson(f.first_token_ms)},
+          {"inter_token_ms", PercentileJson(f.inter_token_ms)},
+          {"request_ms", PercentileJson(f.request_ms)}};
+}
+
+Spread SpreadOf(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  const double median =
+      values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {median, values.front(), values.back()};
+}
+
+std::string SpreadText(const Spread& spread, int decimals) {
+  return fmt::format("{:.{}f} ({:.{}f}..{:.{}f})", spread.median, decimals, spread.min, decimals,
+                     spread.max, decimals);
+}
+
+bool SameTokens(const LoadResult& a, const LoadResult& b) {
+  return std::equal(a.requests.begin(), a.requests.end(), b.requests.begin(), b.requests.end(),
+                    [](const RequestRecord& x, const RequestRecord& y) {
+                      return x.tokens == y.tokens && x.status.ok() && y.status.ok();
+                    });
+}
+
+}  // namespace engram::compute

@@ -1,0 +1,38 @@
+// Figures of a load, and of two loads compared round by round.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/io/json.h"
+#include "compute/tools/bench_load.h"
+
+namespace engram::compute {
+
+// `share` in 0..1 of sorted or unsorted values, by the nearest rank; 0 of none.
+double Percentile(std::vector<double> values, double share);
+
+struct LoadFigures {
+  int64_t completed = 0;
+  int64_t refused = 0;  // and failed
+  double requests_per_s = 0;
+  double prefill_tokens_per_s = 0;  // of the steps that had a chunk
+  double decode_tokens_per_s = 0;   // of the steps that had none
+  double output_tokens_per_s = 0;   // generated, of the whole time
+  double exposed_share = 0;         // of step time spent waiting for rows
+  std::vector<double> first_token_ms, inter_token_ms, request_ms;  // from when each was due
+};
+LoadFigures FiguresOf(const LoadResult& result);
+json::object FiguresJson(const LoadFigures& figures);
+std::string FiguresText(const LoadFigures& figures);
+
+struct Spread {
+  double median = 0, min = 0, max = 0;
+};
+Spread SpreadOf(std::vector<double> values);
+// "0.998 (0.991..1.004)"
+std::string SpreadText(const Spread& spread, int decimals);
+// Whether both loads' answers are the same tokens.
+bool SameTokens(const LoadResult& a, const LoadResult& b);
+
+}  // namespace engram::compute
