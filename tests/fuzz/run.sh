@@ -20,6 +20,10 @@ declare -A sources=(
   [challenge]="common/net/challenge.cc"
   [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
     common/net/tcp_tls.cc"
+  [api]="compute/api/api_error.cc compute/api/api_request.cc compute/api/chat_template.cc compute/api/field_reader.cc
+    compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc common/io/json.cc common/text/bpe.cc
+    common/text/bpe_trainer.cc common/text/byte_level.cc common/text/pretokenizer.cc common/text/tokenizer.cc
+    common/text/tokenizer_loader.cc common/text/utf8.cc"
   [safetensors]="common/io/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/io/safetensors.cc"
 )
 
@@ -43,7 +47,7 @@ for target in "${!sources[@]}"; do
   for source in "tests/fuzz/${target}_fuzz.cc" "${common[@]}" ${sources[$target]}; do
     objects+=("$(object_of "$source")")
   done
-  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -lssl -lcrypto
+  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -lssl -lcrypto -lpcre2-8
 done
 
 declare -A running=()

@@ -1,0 +1,356 @@
+// The API as a client sees it, over an engine that does what the test says.
+#include "compute/api/api_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/common/net/raw_socket.h"
+#include "tests/compute/api/fake_engine.h"
+#include "tests/compute/api/tiny_tokenizer.h"
+
+namespace engram::compute {
+namespace {
+
+using net::RawSocket;
+using testing::HasSubstr;
+using testing::Not;
+
+class ApiServerTest : public testing::Test {
+ protected:
+  ApiServerTest() { Start({}); }
+  void Start(ApiOptions options) {
+    server_.reset();
+    options.limits.body_bytes = 100'000;
+    ApiModel model;
+    model.name = "tiny";
+    model.tokenizer = &tokenizer_;
+    model.vocab_size = tokenizer_.vocab_size();
+    model.positions_max = engine_.positions_max();
+    model.prompts_max = 4;
+    auto started = ApiServer::Start(options, model, engine_);
+    CHECK(started.ok()) << started.status().message();
+    server_ = std::move(*started);
+  }
+  // The whole answer to one request.
+  std::string Ask(const std::string& method, const std::string& path, const std::string& body = "",
+                  const std::string& headers = "") {
+    RawSocket socket(server_->port());
+    socket.Send(method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers +
+                "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return socket.Read();
+  }
+  std::string Complete(const std::string& body) { return Ask("POST", "/v1/completions", body); }
+  std::string Chat(const std::string& body) { return Ask("POST", "/v1/chat/completions", body); }
+  static json::object JsonOf(const std::string& answer) {
+    auto value = io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "answer");
+    return value.ok() && value->is_object() ? value->get_object() : json::object();
+  }
+  std::vector<int32_t> Ids(std::string_view text) { return *tokenizer_.Encode(text); }
+
+  const text::Tokenizer tokenizer_ = TinyTokenizer();
+  FakeEngine engine_;
+  std::unique_ptr<ApiServer> server_;
+};
+
+TEST_F(ApiServerTest, ACompletionHasTextUsageAndFinishReason) {
+  engine_.script = Ids("the cat");
+  engine_.reason = FinishReason::kLength;
+  const std::string answer = Complete(R"({"model":"tiny","prompt":"on","max_tokens":7})");
+  EXPECT_THAT(answer, HasSubstr(" 200 OK"));
+  const json::object body = JsonOf(answer);
+  EXPECT_EQ(body.at("object"), "text_completion");
+  EXPECT_EQ(body.at("choices").at(0).at("text"), "the cat");
+  EXPECT_EQ(body.at("choices").at(0).at("finish_reason"), "length");
+  EXPECT_EQ(body.at("usage").at("completion_tokens").to_number<size_t>(), engine_.script.size());
+  const auto asked = engine_.Await(1).request;
+  EXPECT_EQ(asked.prompt, Ids("on"));
+  EXPECT_EQ(asked.tokens_max, 7);
+}
+
+TEST_F(ApiServerTest, EndOfTextIsCountedNotShown) {
+  engine_.script = Ids("the mat");
+  engine_.script.push_back(0);
+  const json::object body = JsonOf(Chat(R"({"messages":[{"role":"user","content":"hi"}]})"));
+  EXPECT_EQ(body.at("choices").at(0).at("message").at("content"), "the mat");
+  EXPECT_EQ(body.at("choices").at(0).at("finish_reason"), "stop");
+  EXPECT_EQ(body.at("usage").at("completion_tokens").to_number<size_t>(), engine_.script.size());
+}
+
+TEST_F(ApiServerTest, EveryFieldReachesTheEngine) {
+  engine_.script = {0};
+  Complete(R"({"prompt":[5,6,7],"max_tokens":3,"temperature":0.5,"top_p":0.9,"top_k":4,
+    "min_p":0.1,"seed":42,"presence_penalty":1,"frequency_penalty":-1,"logprobs":2,
+    "logit_bias":{"9":-100},"ignore_eos":true,"user":"me","n":1})");
+  const CompletionRequest asked = engine_.Await(1).request;
+  EXPECT_EQ(asked.prompt, (std::vector<int32_t>{5, 6, 7}));
+  EXPECT_TRUE(asked.ignore_eos);
+  const SamplingOptions& sampling = asked.sampling;
+  EXPECT_EQ(sampling.temperature, 0.5);
+  EXPECT_EQ(sampling.top_p, 0.9);
+  EXPECT_EQ(sampling.top_k, 4);
+  EXPECT_EQ(sampling.min_p, 0.1);
+  EXPECT_EQ(sampling.seed, 42u);
+  EXPECT_EQ(sampling.presence_penalty, 1);
+  EXPECT_EQ(sampling.frequency_penalty, -1);
+  EXPECT_EQ(sampling.top_logprobs, 2);
+  EXPECT_EQ(sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{9, -100.0f}}));
+}
+
+TEST_F(ApiServerTest, SeveralPromptsAreSeveralChoicesInOrder) {
+  engine_.script = Ids("end");
+  engine_.reason = FinishReason::kLength;
+  const json::object body = JsonOf(Complete(R"({"prompt":["on","the",  "mat"]})"));
+  ASSERT_EQ(body.at("choices").as_array().size(), 3u);
+  EXPECT_EQ(body.at("choices").at(2).at("index"), 2);
+  EXPECT_EQ(engine_.Await(3).request.prompt, Ids("mat"));
+  EXPECT_THAT(Complete(R"({"prompt":["a","b","c","d","e"]})"), HasSubstr("at most 4"));
+}
+
+TEST_F(ApiServerTest, AStreamBeginsWithTheRoleAndEndsWithDone) {
+  RawSocket socket(server_->port());
+  const std::string body =
+      R"({"stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"x"}]})";
+  socket.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  const auto asked = engine_.Await(1);
+  EXPECT_THAT(socket.Read("\"role\":\"assistant\""), HasSubstr("text/event-stream"));
+  FakeEngine::Tell(asked, Ids("the"));
+  EXPECT_THAT(socket.Read("\"content\":\"the\""), HasSubstr("chat.completion.chunk"));
+  FakeEngine::Tell(asked, Ids(" cat"), FinishReason::kLength);
+  const std::string end = socket.Read("\r\n0\r\n\r\n");
+  EXPECT_LT(end.find("\"finish_reason\":\"length\""), end.find("\"usage\""));
+  EXPECT_LT(end.find("\"choices\":[],\"usage\""), end.find("data: [DONE]"));
+}
+
+TEST_F(ApiServerTest, AStopStringCancelsTheRestAndIsNotShown) {
+  RawSocket socket(server_->port());
+  const std::string body = R"({"prompt":"x","stop":[" end","zz"],"max_tokens":50})";
+  socket.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  const auto asked = engine_.Await(1);
+  FakeEngine::Tell(asked, Ids("the mat end of"));
+  engine_.AwaitCancel(1);
+  FakeEngine::Tell(asked, {}, FinishReason::kAbort);
+  const json::object answer = JsonOf(socket.Read());
+  EXPECT_EQ(answer.at("choices").at(0).at("text"), "the mat");
+  EXPECT_EQ(answer.at("choices").at(0).at("finish_reason"), "stop");
+}
+
+TEST_F(ApiServerTest, AClientThatLeavesCancelsItsRequest) {
+  const std::string body = R"({"prompt":["x","y"],"max_tokens":50})";
+  {
+    RawSocket socket(server_->port());
+    socket.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+                std::to_string(body.size()) + "\r\n\r\n" + body);
+    engine_.Await(2);
+  }
+  engine_.AwaitCancel(1);
+  engine_.AwaitCancel(2);
+  EXPECT_THAT(Ask("GET", "/metrics"), HasSubstr("engram_compute_clients_gone_total 1"));
+}
+
+TEST_F(ApiServerTest, ErrorsOfTheEngineKeepTheirMeaning) {
+  const auto refused = [&](Status status) {
+    engine_.refusal = std::move(status);
+    return Complete(R"({"prompt":"x"})");
+  };
+  const std::string full = refused(ResourceExhausted("256 requests are waiting"));
+  EXPECT_THAT(full, HasSubstr(" 429 "));
+  EXPECT_THAT(full, HasSubstr("Retry-After: 1\r\n"));
+  EXPECT_THAT(full, HasSubstr("\"code\":\"queue_full\""));
+  EXPECT_THAT(refused(Unavailable("the engine is shutting down")), HasSubstr(" 503 "));
+  engine_.refusal = OkStatus();
+  engine_.script = {5};
+  engine_.reason = FinishReason::kError;
+  engine_.failure = DataLoss("memory node m1: 3 rows missing");
+  EXPECT_THAT(Complete(R"({"prompt":"x"})"), HasSubstr(" 503 "));
+  engine_.failure = DeadlineExceeded("too slow");
+  EXPECT_THAT(Complete(R"({"prompt":"x"})"), HasSubstr(" 504 "));
+  engine_.failure = InternalError("NaN");
+  EXPECT_THAT(Complete(R"({"prompt":"x"})"), HasSubstr(" 500 "));
+  EXPECT_THAT(Complete(R"({"prompt":"x","stream":true})"),
+              HasSubstr("data: {\"error\":{\"message\":\"NaN\""));
+}
+
+TEST_F(ApiServerTest, DegradedAnswersSaySo) {
+  engine_.script = Ids("end");
+  engine_.degraded = 3;
+  const std::string answer = Complete(R"({"prompt":"x"})");
+  EXPECT_THAT(answer, HasSubstr("X-Engram-Degraded-Positions: 3\r\n"));
+  EXPECT_EQ(JsonOf(answer).at("engram").at("degraded_positions"), 3);
+  EXPECT_THAT(Complete(R"({"prompt":"x","stream":true})"),
+              HasSubstr("\"engram\":{\"degraded_positions\":3}"));
+}
+
+// Field, value, and a part of the message; all 400.
+struct BadField {
+  const char* fields;
+  const char* param;
+};
+
+TEST_F(ApiServerTest, WrongFieldsAreNamed) {
+  const BadField bad[] = {
+      {R"("max_tokens":0)", "max_tokens"},
+      {R"("max_tokens":"7")", "max_tokens"},
+      {R"("max_tokens":1.5)", "max_tokens"},
+      {R"("temperature":-1)", "temperature"},
+      {R"("temperature":"hot")", "temperature"},
+      {R"("temperature":1e999)", ""},
+      {R"("top_p":0)", "top_p"},
+      {R"("top_p":1.1)", "top_p"},
+      {R"("top_k":-2)", "top_k"},
+      {R"("min_p":2)", "min_p"},
+      {R"("seed":"x")", "seed"},
+      {R"("n":2)", "n"},
+      {R"("best_of":3)", "best_of"},
+      {R"("stop":5)", "stop"},
+      {R"("stop":[""])", "stop"},
+      {R"("stop":["a","b","c","d","e"])", "stop"},
+      {R"("stream":"yes")", "stream"},
+      {R"("stream_options":{"include_usage":true})", "stream_options"},
+      {R"("logprobs":21)", "logprobs"},
+      {R"("logit_bias":{"x":1})", "logit_bias"},
+      {R"("logit_bias":{"1":101})", "logit_bias"},
+      {R"("logit_bias":{"999999":1})", "logit_bias"},
+      {R"("presence_penalty":3)", "presence_penalty"},
+      {R"("frequency_penalty":-2.5)", "frequency_penalty"},
+      {R"("echo":true)", "echo"},
+      {R"("suffix":"s")", "suffix"},
+      {R"("tools":[{"type":"function"}])", "tools"},
+      {R"("response_format":{"type":"json_object"})", "response_format"},
+      {R"("model":7)", "model"},
+  };
+  for (const BadField& field : bad) {
+    const std::string answer = Complete(std::string(R"({"prompt":"x",)") + field.fields + "}");
+    EXPECT_THAT(answer, HasSubstr(" 400 ")) << field.fields;
+    if (*field.param != 0) {
+      EXPECT_THAT(answer, HasSubstr(std::string("\"param\":\"") + field.param + "\""))
+          << field.fields << answer;
+    }
+  }
+  engine_.script = {0};
+  EXPECT_THAT(Complete(R"({"prompt":"x","n":1,"best_of":1,"echo":false,"tools":[],"stop":null})"),
+              HasSubstr(" 200 "));
+  EXPECT_THAT(Complete(R"({"prompt":"x","somebody_elses_field":{"a":[1]}})"), HasSubstr(" 200 "));
+}
+
+TEST_F(ApiServerTest, WrongPromptsAndMessagesAreNamed) {
+  for (const char* body : {R"({})", R"({"prompt":""})", R"({"prompt":[]})", R"({"prompt":{}})",
+                           R"({"prompt":[[]]})", R"({"prompt":[1,"a"]})", R"({"prompt":[-1]})",
+                           R"({"prompt":[99999]})", R"({"prompt":[1.5]})", R"({"prompt":7})"}) {
+    EXPECT_THAT(Complete(body), HasSubstr("\"param\":\"prompt\"")) << body;
+  }
+  for (const char* body :
+       {R"({})", R"({"messages":[]})", R"({"messages":"hi"})", R"({"messages":[7]})",
+        R"({"messages":[{"role":"user"}]})", R"({"messages":[{"role":"robot","content":"x"}]})",
+        R"({"messages":[{"role":"user","content":7}]})",
+        R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":"u"}]}]})"}) {
+    EXPECT_THAT(Chat(body), HasSubstr("\"param\":\"messages\"")) << body;
+  }
+  engine_.script = {0};
+  Chat(
+      R"({"messages":[{"role":"user","content":[{"type":"text","text":"the "},{"type":"text","text":"cat"}]}]})");
+  EXPECT_THAT(*tokenizer_.Decode(engine_.Await(1).request.prompt), HasSubstr("the cat"));
+}
+
+TEST_F(ApiServerTest, WhatIsNotJsonOrNotUtf8IsRefused) {
+  for (const std::string body : {"", "{", "[1]", "null", "{\"prompt\":\"\xff\"}",
+                                 "{\"prompt\":\"a\"} x", "{\"prompt\":\"\\ud800\"}"}) {
+    EXPECT_THAT(Complete(body), HasSubstr(" 400 ")) << body;
+  }
+  EXPECT_THAT(Complete("{\"prompt\":" + std::string(5000, '[') + "}"), HasSubstr(" 400 "));
+  EXPECT_THAT(Complete(std::string(200'000, ' ')), HasSubstr(" 413 "));
+  EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
+}
+
+TEST_F(ApiServerTest, PromptsThatDoNotFitAre413AndUnknownModels404) {
+  std::string ids = "1";
+  for (int i = 0; i < 1000; ++i) ids += ",1";
+  const std::string answer = Complete("{\"prompt\":[" + ids + "]}");
+  EXPECT_THAT(answer, HasSubstr(" 413 "));
+  EXPECT_THAT(answer, HasSubstr("context_length_exceeded"));
+  EXPECT_THAT(Complete(R"({"prompt":"x","max_tokens":1000})"), HasSubstr(" 413 "));
+  const std::string unknown = Complete(R"({"prompt":"x","model":"gpt"})");
+  EXPECT_THAT(unknown, HasSubstr(" 404 "));
+  EXPECT_THAT(unknown, HasSubstr("model_not_found"));
+}
+
+TEST_F(ApiServerTest, RoutesAndMethods) {
+  EXPECT_THAT(Ask("GET", "/health"), HasSubstr("alive"));
+  EXPECT_THAT(Ask("GET", "/ready"), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask("GET", "/"), HasSubstr("Content-Security-Policy"));
+  EXPECT_THAT(Ask("GET", "/version"), HasSubstr("\"version\""));
+  EXPECT_THAT(Ask("GET", "/v1/models"), HasSubstr("\"id\":\"tiny\""));
+  EXPECT_THAT(Ask("GET", "/v1/models/tiny"), HasSubstr("\"object\":\"model\""));
+  EXPECT_THAT(Ask("GET", "/v1/models/other"), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask("GET", "/nowhere"), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask("DELETE", "/health"), HasSubstr("Allow: GET"));
+  EXPECT_THAT(Ask("GET", "/v1/completions"), HasSubstr(" 405 "));
+  engine_.script = {3};
+  EXPECT_THAT(Ask("GET", "/health/generate"), HasSubstr("generating"));
+  const json::object ids = JsonOf(Ask("POST", "/tokenize", R"({"prompt":"the cat"})"));
+  EXPECT_EQ(ids.at("count").to_number<size_t>(), Ids("the cat").size());
+  EXPECT_THAT(Ask("POST", "/detokenize", "{\"tokens\":" + json::serialize(ids.at("tokens")) + "}"),
+              HasSubstr("\"prompt\":\"the cat\""));
+}
+
+TEST_F(ApiServerTest, NotReadyWhileDrainingOrWithoutMemory) {
+  engine_.memory = Unavailable("memory node m1 is gone");
+  EXPECT_THAT(Ask("GET", "/ready"), HasSubstr("memory node m1 is gone"));
+  engine_.memory = OkStatus();
+  engine_.StartDraining();
+  EXPECT_THAT(Ask("GET", "/ready"), HasSubstr(" 503 "));
+  EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
+}
+
+TEST_F(ApiServerTest, AKeyIsAskedForWhereItMatters) {
+  ApiOptions options;
+  options.key = "secret";
+  Start(options);
+  engine_.script = {0};
+  EXPECT_THAT(Complete(R"({"prompt":"x"})"), HasSubstr(" 401 "));
+  EXPECT_THAT(Ask("POST", "/v1/completions", R"({"prompt":"x"})", "Authorization: Bearer nope\r\n"),
+              HasSubstr(" 401 "));
+  EXPECT_THAT(
+      Ask("POST", "/v1/completions", R"({"prompt":"x"})", "Authorization: Bearer secret\r\n"),
+      HasSubstr(" 200 "));
+  EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask("GET", "/debug/state"), HasSubstr(" 401 "));
+}
+
+TEST_F(ApiServerTest, ASilentStreamIsKeptAlive) {
+  ApiOptions options;
+  options.keep_alive_ms = 10;
+  Start(options);
+  RawSocket socket(server_->port());
+  const std::string body = R"({"prompt":"x","stream":true})";
+  socket.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  const auto asked = engine_.Await(1);
+  EXPECT_THAT(socket.Read(": still computing"), HasSubstr("event-stream"));
+  FakeEngine::Tell(asked, Ids("end"), FinishReason::kLength);
+  EXPECT_THAT(socket.Read("[DONE]"), HasSubstr("end"));
+}
+
+TEST_F(ApiServerTest, TheEngineMayGoOnWhenTheServerIsClosed) {
+  auto socket = std::make_unique<RawSocket>(server_->port());
+  const std::string body = R"({"prompt":"x","stream":true})";
+  socket->Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+               std::to_string(body.size()) + "\r\n\r\n" + body);
+  const auto asked = engine_.Await(1);
+  server_.reset();
+  FakeEngine::Tell(asked, Ids("end"), FinishReason::kLength);
+  EXPECT_THAT(socket->Read(), Not(HasSubstr("[DONE]")));
+}
+
+TEST(ChatTemplates, DeepseekPutsSystemFirstAndMarksTurns) {
+  EXPECT_EQ(RenderChat(ChatTemplate::kDeepseek,
+                       {{"user", "a"}, {"assistant", "b"}, {"system", "s"}, {"user", "c"}}),
+            "<｜begin▁of▁sentence｜>s<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜>"
+            "<｜User｜>c<｜Assistant｜>");
+  EXPECT_EQ(RenderChat(ChatTemplate::kRaw, {{"user", "a"}, {"user", "b"}}), "ab");
+  EXPECT_THAT(ChatTemplateOf("jinja").status().message(), HasSubstr("deepseek or raw"));
+}
+
+}  // namespace
+}  // namespace engram::compute

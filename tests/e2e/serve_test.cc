@@ -1,0 +1,204 @@
+// The serving program as a whole: many clients, some of which leave; nothing is left behind.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "common/base/rng.h"
+#include "common/io/json.h"
+#include "tests/common/net/raw_socket.h"
+#include "tests/support/cluster.h"
+
+namespace engram {
+namespace {
+
+using namespace std::chrono_literals;
+using net::RawSocket;
+using testing::HasSubstr;
+using testing_support::Binary;
+using testing_support::Process;
+
+class Serve : public testing::Test {
+ protected:
+  void SetUp() override {
+    work_dir_ = testing_support::MakeTempDir("serve");
+    model_ = testing_support::MakeModel(work_dir_, "tiny", "paper", 7);
+  }
+  void TearDown() override { std::filesystem::remove_all(work_dir_); }
+
+  void Start(std::vector<std::string> sets, const std::string& memnodes = "") {
+    std::vector<std::string> argv = {Binary("engram-compute"), "serve", "--model", model_, "--set",
+                                     "api.listen=127.0.0.1:0"};
+    if (!memnodes.empty()) argv.insert(argv.end(), {"--memnodes", memnodes});
+    for (const std::string& set : sets) argv.insert(argv.end(), {"--set", set});
+    server_ = std::make_unique<Process>("serve", argv, work_dir_);
+    const std::string ready = server_->WaitLine("ready ", 20s);
+    const std::string address = testing_support::ValueOf(ready, "http");
+    ASSERT_FALSE(address.empty()) << server_->Stderr();
+    port_ = static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
+  }
+  static std::string Post(const std::string& path, const std::string& body) {
+    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
+           std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  std::string Ask(const std::string& path, const std::string& body) const {
+    RawSocket socket(port_);
+    socket.Send(Post(path, body));
+    return socket.Read();
+  }
+  json::object State() const {
+    RawSocket socket(port_);
+    socket.Send("GET /debug/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    const std::string answer = socket.Read();
+    return io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "state")->get_object();
+  }
+  size_t OpenFiles() const {
+    size_t count = 0;
+    for ([[maybe_unused]] const auto& entry :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(server_->pid()) + "/fd")) {
+      ++count;
+    }
+    return count;
+  }
+  // Until nobody is served any more.
+  json::object AwaitQuiet() const {
+    for (int i = 0; i < 1000; ++i) {
+      json::object state = State();
+      if (state.at("running") == 0 && state.at("waiting") == 0) return state;
+      std::this_thread::sleep_for(10ms);
+    }
+    ADD_FAILURE() << "still busy";
+    return State();
+  }
+
+  std::string work_dir_, model_;
+  std::unique_ptr<Process> server_;
+  uint16_t port_ = 0;
+};
+
+TEST_F(Serve, AThousandRequestsAndATenthOfClientsLeavingLeaveNothingBehind) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  Start({"engine.queue_max=24", "engine.sequences_max=6", "cache.mib=2", "engine.threads=1"},
+        cluster.memnodes());
+  Ask("/v1/completions", R"({"prompt":"warm","max_tokens":2})");
+  AwaitQuiet();
+  const size_t files = OpenFiles();
+  constexpr int kClients = 40;
+  std::atomic<int> answered{0}, refused{0}, left{0}, wrong{0};
+  std::vector<std::thread> clients;
+  for (int c = 0; c < kClients; ++c) {
+    clients.emplace_back([&, c] {
+      Rng rng(static_cast<uint64_t>(c));
+      for (int i = 0; i < 1000 / kClients; ++i) {
+        const bool stream = rng.NextBelow(2) == 0;
+        const std::string body = "{\"prompt\":\"" + std::string(1 + rng.NextBelow(200), 'a') +
+                                 "\",\"max_tokens\":" + std::to_string(1 + rng.NextBelow(30)) +
+                                 ",\"ignore_eos\":true,\"stream\":" + (stream ? "true}" : "false}");
+        RawSocket socket(port_);
+        socket.Send(Post("/v1/completions", body));
+        if (rng.NextBelow(10) == 0) {
+          if (stream) socket.Read("data: ");
+          ++left;
+          continue;  // closes
+        }
+        const std::string answer = socket.Read();
+        const bool done = answer.find("\"finish_reason\":\"length\"") != std::string::npos;
+        const bool full = answer.find(" 429 ") != std::string::npos;
+        ++(done ? answered : full ? refused : wrong);
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(answered, 100);
+  EXPECT_GT(left, 50);
+  const json::object state = AwaitQuiet();
+  EXPECT_EQ(state.at("pages_used"), 0);
+  EXPECT_TRUE(server_->Running());
+  for (int i = 0; i < 500 && OpenFiles() > files; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_LE(OpenFiles(), files);
+  EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"still","max_tokens":3})"), HasSubstr(" 200 "));
+}
+
+TEST_F(Serve, RemoteAndLocalTablesGiveTheSameAnswerAlsoInABatch) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  const std::string body =
+      R"({"prompt":["one two","three","a longer prompt with more in it"],"max_tokens":20,"seed":5,"temperature":0.8,"logprobs":2})";
+  const auto choices = [&] {
+    const std::string answer = Ask("/v1/completions", body);
+    return json::serialize(
+        io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "a")->at("choices"));
+  };
+  Start({"engram.verify=true"}, cluster.memnodes());
+  const std::string remote = choices();
+  EXPECT_EQ(choices(), remote);  // now with prefix hits
+  Start({"engine.threads=2", "engine.prefill_chunk=3"});
+  EXPECT_EQ(choices(), remote);
+  EXPECT_THAT(remote, HasSubstr("token_logprobs"));
+}
+
+TEST_F(Serve, SigtermFinishesWhatRunsRefusesWhatComesAndExitsCleanly) {
+  Start({});
+  RawSocket running(port_);
+  running.Send(Post("/v1/completions",
+                    R"({"prompt":"x","max_tokens":3000,"ignore_eos":true,"stream":true})"));
+  running.Read("data: ");
+  RawSocket late(port_);
+  server_->Signal(SIGTERM);
+  for (int i = 0; i < 500 && State().at("draining") != true; ++i) std::this_thread::sleep_for(2ms);
+  late.Send(Post("/v1/completions", R"({"prompt":"x"})"));
+  EXPECT_THAT(late.Read(), HasSubstr(" 503 "));
+  const std::string rest = running.Read();
+  EXPECT_THAT(rest, HasSubstr("\"finish_reason\":\"length\""));
+  EXPECT_THAT(rest, HasSubstr("[DONE]"));
+  EXPECT_EQ(server_->WaitExit(10s), 0);
+}
+
+TEST_F(Serve, RequestsThatOutlastTheDrainAreAborted) {
+  Start({"api.drain_timeout_s=0"});
+  RawSocket running(port_);
+  running.Send(Post("/v1/completions",
+                    R"({"prompt":"x","max_tokens":4000,"ignore_eos":true,"stream":true})"));
+  running.Read("data: ");
+  server_->Signal(SIGTERM);
+  EXPECT_THAT(running.Read(), HasSubstr("\"finish_reason\":\"abort\""));
+  EXPECT_EQ(server_->WaitExit(10s), 0);
+}
+
+TEST_F(Serve, ALostMemoryNodeFailsRequestsAndReadinessNotTheServer) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  Start({"lookup.path=gather", "engine.deadline_ms=500"}, cluster.memnodes());
+  EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"x","max_tokens":4})"), HasSubstr(" 200 "));
+  cluster.node(1).Signal(SIGKILL);
+  cluster.node(1).WaitExit(5s);
+  std::string answer;
+  for (int i = 0; i < 20 && answer.find(" 503 ") == std::string::npos; ++i) {
+    answer = Ask("/v1/completions", "{\"prompt\":\"words " + std::to_string(i) +
+                                        " of another text\",\"max_tokens\":4}");
+  }
+  EXPECT_THAT(answer, HasSubstr(" 503 "));
+  EXPECT_THAT(answer, HasSubstr("Engram rows"));
+  EXPECT_EQ(State().at("memory").at("ok"), false);
+  EXPECT_EQ(State().at("pages_used"), 0);
+}
+
+TEST_F(Serve, WhatItCannotServeIsSaidAtTheStart) {
+  const auto failure = [&](std::vector<std::string> sets) {
+    std::vector<std::string> argv = {Binary("engram-compute"), "serve", "--model", model_};
+    for (const std::string& set : sets) argv.insert(argv.end(), {"--set", set});
+    const auto finished = testing_support::RunToEnd(argv, work_dir_, 20s);
+    EXPECT_EQ(finished.exit_code, 1);
+    return finished.err;
+  };
+  EXPECT_THAT(failure({"api.chat_template=jinja"}), HasSubstr("deepseek or raw"));
+  EXPECT_THAT(failure({"api.listen=nowhere"}), HasSubstr("nowhere"));
+  EXPECT_THAT(failure({"api.key_file=/nowhere/key"}), HasSubstr("/nowhere/key"));
+  EXPECT_THAT(failure({"engram.on_missing=guess"}), HasSubstr("fail or degrade"));
+  EXPECT_THAT(failure({"engine.sequences_max=600"}), HasSubstr("engine.step_tokens"));
+}
+
+}  // namespace
+}  // namespace engram
