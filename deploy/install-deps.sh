@@ -16,7 +16,10 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests
+  chromium                                  # the engine's page (tests/web)
 )
+# node and npm (tests/web): Debian's, unless others are installed already.
+command -v npm >/dev/null || packages+=(nodejs npm)
 
 # Ubuntu 24.04 (untested): the same packages under other names.
 if [ -r /etc/os-release ] && . /etc/os-release && [ "${ID:-}" = ubuntu ]; then
