@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # The whole system on one machine: two memory nodes, one compute engine, a real text; then a load on the nodes.
 #
-#   deploy/demo.sh [TEXT-FILE]        default: the life of a row, from this repository's documentation
+#   deploy/demo.sh [--stay] [TEXT-FILE]     default: the life of a row, from this repository's documentation
 #
+# --stay keeps the cluster and the engine's page up at the end, until Ctrl-C.
 # Installs what is missing, builds, checks that the answer over the network is bit for bit the answer with the tables
 # in the process, and cleans up after itself, also on Ctrl-C. Exits non-zero when any check fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+stay=0
+if [ "${1:-}" = --stay ]; then stay=1; shift; fi
 text=${1:-memnode/README.md}
 tokens=64                      # generated tokens that must agree
 prompt_bytes=1500              # of the text; the small model's prefill takes some seconds on two cores
@@ -117,4 +120,29 @@ echo "lookup load, closed loop, 5 s, every row compared with the checkpoint:"
 "$bin/engram-load" --model "$model" --memnodes "$memnodes" --seconds 5 --json "$work/load.json" | sed 's/^/  /' || failed=1
 no_wrong_rows() { jq -e '.wrong_rows == 0 and .errors == 0 and .verified_rows > 0' "$work/load.json" >/dev/null; }
 check "no wrong row, no error" no_wrong_rows
+
+echo
+"$bin/engram-compute" serve --model "$model" --memnodes "$memnodes" --set api.listen=127.0.0.1:0 \
+  >"$work/serve.out" 2>"$work/serve.err" &
+nodes=("$!" "${nodes[@]}")     # ended first
+wait_serving() {
+  for _ in $(seq 300); do
+    grep -q '^ready ' "$work/serve.out" && return
+    kill -0 "${nodes[0]}" 2>/dev/null || { cat "$work/serve.err"; return 1; }
+    sleep 0.1
+  done
+  return 1
+}
+step "engine behind OpenAI's API" wait_serving
+api=http://$(sed -n 's/^ready http=\([^ ]*\).*/\1/p' "$work/serve.out")
+jq -Rs '{prompt: ., max_tokens: '$tokens', ignore_eos: true, temperature: 0.7, seed: 1}' "$work/prompt.txt" >"$work/ask.json"
+for i in 1 2 3 4; do curl -sf "$api/v1/completions" -d @"$work/ask.json" -o "$work/answer.$i.json" & asked[i]=$!; done
+for i in 1 2 3 4; do wait "${asked[i]}" || failed=1; done
+same_text() { for i in 1 2 3 4; do
+  [ "$(jq -c '.choices[0].text' "$work/answer.$i.json")" = "$(jq -c .text "$work/remote.json")" ] || return 1; done; }
+check "four requests at once == the one alone, text for text" same_text
+if [ $stay = 1 ]; then
+  echo; echo "chat and plots: $api/    (Ctrl-C ends everything)"
+  wait "${nodes[0]}" || true
+fi
 exit $failed

@@ -50,14 +50,15 @@ bool CompletionRun::SubmitAll() {
     CompletionRequest completion = request_.completion;
     completion.prompt = request_.prompts[i];
     completion.deadline = arrived_ + std::chrono::seconds(context_.request_timeout_s);
-    // On the engine's thread: only the moment is noted there.
+    // On the engine's thread, perhaps after the server is gone: nothing of it is touched, only the
+    // moment is noted.
     const Result<uint64_t> id = context_.engine->Submit(
-        std::move(completion), [self = shared_from_this(), i](Update update) {
-          const TimePoint at = self->context_.clock->Now();
+        std::move(completion), [self = shared_from_this(), i, mailbox = context_.mailbox,
+                                clock = context_.clock](Update update) {
+          const TimePoint at = clock->Now();
           // std::function wants what it holds to be copyable.
           auto shared = std::make_shared<Update>(std::move(update));
-          self->context_.mailbox->Post(
-              [self, i, shared, at] { self->Take(i, std::move(*shared), at); });
+          mailbox->Post([self, i, shared, at] { self->Take(i, std::move(*shared), at); });
         });
     if (!id.ok()) {
       Fail(id.status());

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "tests/compute/tiny_model.h"
 
@@ -93,6 +94,7 @@ Status LoadChanged(const std::function<void(std::vector<NamedTensor>&)>& change)
   const std::string dir = WriteModel(TinyConfig({}), tensors);
   const auto config = LoadModelConfig(dir);
   const auto checkpoint = io::Checkpoint::Open(dir);
+  std::filesystem::remove_all(dir);  // the mapping keeps the bytes
   CHECK(config.ok() && checkpoint.ok());
   return LoadWeights(*checkpoint, *config).status();
 }
@@ -147,6 +149,7 @@ TEST(Weights, TiedEmbeddingsNeedNoHead) {
   const std::string dir = WriteModel(config_json, tensors);
   const auto config = LoadModelConfig(dir);
   const auto checkpoint = io::Checkpoint::Open(dir);
+  std::filesystem::remove_all(dir);
   ASSERT_TRUE(config.ok() && checkpoint.ok());
   const auto weights = LoadWeights(*checkpoint, *config);
   ASSERT_TRUE(weights.ok()) << weights.status().message();

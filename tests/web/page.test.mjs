@@ -11,7 +11,7 @@ const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
 test('the page chats and plots', { timeout: 90_000 }, async () => {
-  const server = await startServer();
+  const server = await startServer([], 2);
   const profile = mkdtempSync(join(tmpdir(), 'engram-chromium-'));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags,
@@ -40,6 +40,13 @@ test('the page chats and plots', { timeout: 90_000 }, async () => {
     await page.getByRole('button', { name: 'Stop' }).click();
     await eventually(async () => (await server.state()).running === 0);
     await eventually(async () => (await page.locator('#tokens-value').textContent()).match(/[1-9]/));
+    // Some load, until the plots are lines.
+    const points = async () => (await page.locator('#tokens polyline').getAttribute('points') ?? '').split(' ').length;
+    await eventually(async () => {
+      await fetch(`${server.url}/v1/completions`, { method: 'POST', body: JSON.stringify({ prompt: 'row '.repeat(1 + Math.random() * 60), max_tokens: 30 }) });
+      return (await points()) >= 7;
+    });
+    assert.match(await page.locator('#nodes').textContent(), /m0.*m1/);
     for (const plot of ['tokens', 'rows', 'wait', 'hits']) {
       assert.ok(await page.locator(`#${plot} polyline`).getAttribute('points'), plot);
     }

@@ -8,33 +8,54 @@ import { createInterface } from 'node:readline';
 const bin = process.env.ENGRAM_BIN_DIR;
 if (!bin) throw new Error('ENGRAM_BIN_DIR must name the folder of the programs');
 
-// sets: settings as "a.b=value". Close it when done.
-export async function startServer(sets = []) {
+// The first line of a child's stdout that `pattern` matches.
+function awaitLine(child, pattern) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error('not ready in 30 s')), 30_000);
+    child.once('exit', (code) => reject(new Error(`${child.spawnfile} ended with ${code}`)));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const found = pattern.exec(line);
+      if (!found) return;
+      clearTimeout(timer);
+      resolve(found[1]);
+    });
+  });
+}
+
+const start = (program, argv) => spawn(join(bin, program), argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+
+// sets: settings as "a.b=value"; nodes: memory nodes, 0: the tables are in the process. Close it when
+// done.
+export async function startServer(sets = [], nodes = 0) {
   const folder = mkdtempSync(join(tmpdir(), 'engram-web-'));
   const model = join(folder, 'tiny');
   execFileSync(join(bin, 'engramctl'),
     ['make-model', '--preset', 'tiny', '--seed', '7', '--out', model], { stdio: 'ignore' });
+  const children = [];
   const options = ['api.listen=127.0.0.1:0', ...sets].flatMap((set) => ['--set', set]);
-  const child = spawn(join(bin, 'engram-compute'), ['serve', '--model', model, ...options],
-    { stdio: ['ignore', 'pipe', 'inherit'] });
-  const exited = new Promise((resolve) => child.once('exit', resolve));
-  const url = await new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('not ready in 30 s')), 30_000);
-    exited.then((code) => reject(new Error(`the server ended with ${code}`)));
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      const found = /^ready http=(\S+)/.exec(line);
-      if (!found) return;
-      clearTimeout(timer);
-      resolve(`http://${found[1]}`);
-    });
-  });
+  const members = Array.from({ length: nodes }, (_, i) => `m${i}`);
+  const addresses = [];
+  for (const member of members) {
+    const node = start('engram-memnode', [`node.name=${member}`, `cluster.members=${members}`, `model.path=${model}`,
+      `store.path=${join(folder, member)}`, 'control.listen=127.0.0.1:0', 'http.listen=127.0.0.1:0']
+      .flatMap((set) => ['--set', set]));
+    children.push(node);
+    addresses.push(await awaitLine(node, /^ready .*control=(\S+)/));
+  }
+  if (nodes > 0) options.push('--memnodes', addresses.join(','));
+  const child = start('engram-compute', ['serve', '--model', model, ...options]);
+  children.unshift(child);
+  const url = `http://${await awaitLine(child, /^ready http=(\S+)/)}`;
   return {
     url,
     model,
     state: async () => (await fetch(`${url}/debug/state`)).json(),
     async close() {
-      child.kill('SIGTERM');
-      await exited;
+      for (const each of children) {
+        const exited = new Promise((resolve) => each.once('exit', resolve));
+        each.kill('SIGTERM');
+        await exited;
+      }
       rmSync(folder, { recursive: true });
     },
   };
