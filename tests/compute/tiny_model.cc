@@ -255,7 +255,7 @@ Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
   ++submits;
   const size_t row_bytes = layout_.row_format.row_bytes();
   for (const client::LayerLookup& layer : layers) {
-    stats_.rows_asked += layer.rows.size();
+    rows_asked_ += layer.rows.size();
     for (size_t i = 0; i < layer.rows.size(); ++i) {
       CHECK_LT(layer.rows[i], layout_.layers[layer.layer_index].total_rows);
       FillRow(layout_.row_format, layer.layer_index, layer.rows[i] - (spoil ? 1 : 0),

@@ -1,6 +1,7 @@
 // A small random model on disk and a source of made-up rows, for tests of the engine.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -47,7 +48,7 @@ class FakeRowSource : public client::RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
                                                  const client::SubmitOptions& options) override;
-  client::SourceStats stats() const override { return stats_; }
+  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, {}}; }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
                       std::span<std::byte> out);
@@ -65,7 +66,7 @@ class FakeRowSource : public client::RowSource {
  private:
   const table::TableLayout& layout_;
   table::TableIdentity identity_;
-  client::SourceStats stats_;
+  std::atomic<uint64_t> rows_asked_{0};
 };
 
 struct TinyServing {
