@@ -209,6 +209,7 @@ Result<json::object> AdminService::Verify(const Target& target) {
                   [this, target](JobContext& context) -> Result<json::object> {
                     VerifyOptions options;
                     options.cancel = &context.cancelled();
+                    options.on_damage = hooks_.report;
                     options.on_progress = [&](const VerifyProgress& progress) {
                       context.Tell(progress.pages_done, progress.pages_total);
                     };

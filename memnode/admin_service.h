@@ -37,6 +37,8 @@ class AdminService {
   struct Hooks {
     std::function<void()> changed;                // versions have come or gone; may be null
     std::function<std::vector<Damage>()> damage;  // may be null: none known
+    // What a verification finds is to be looked at again and repaired; may be null.
+    std::function<void(TableSetId table_set, uint32_t layer_index, uint64_t page)> report;
   };
 
   // All outlive it.

@@ -40,6 +40,8 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("store.load_threads", &store_load_threads, 0, 1024, "0: two a CPU");
   f.Add("store.scrub_mib_s", &store_scrub_mib_s, 0, 1 << 20,
         "how fast the store is read through for damage, in the background; 0: not at all");
+  f.Add("store.scrub_pause_s", &store_scrub_pause_s, 0, 86'400 * 30,
+        "between two passes over everything");
   f.Add("procedural.layout", &procedural_layout,
         "v41 or paper: serve computed rows instead of a model's, for load tests; empty: a model");
   f.Add("procedural.rows_scale", &procedural_rows_scale, "share of that layout's rows, 0..1");

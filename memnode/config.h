@@ -27,6 +27,7 @@ struct NodeConfig {
   bool store_serve_while_loading = false;
   int64_t store_load_threads = 0;
   int64_t store_scrub_mib_s = 8;
+  int64_t store_scrub_pause_s = 600;
   std::string procedural_layout;  // empty: a model
   double procedural_rows_scale = 1;
   int64_t procedural_seed = 1;

@@ -91,7 +91,11 @@ Status NodeTables::OpenStore() {
   ASSIGN_OR_RETURN(versions_, VersionManager::Open(*store_, [this](const Manifest& manifest) {
                      return Load(manifest);
                    }));
+  versions_->PauseRepairsBy([this] { return repairer_->Pause(); });
   AdminService::Hooks hooks;
+  hooks.report = [this](TableSetId table_set, uint32_t layer_index, uint64_t page) {
+    scrubber_->ReportDamage(table_set, layer_index, page);
+  };
   hooks.changed = [this] { scrubber_->Refresh(); };
   hooks.damage = [this] { return scrubber_->Bad(); };
   admin_ = std::make_unique<AdminService>(*versions_, *store_, config_.Map(), config_.node_name,
@@ -112,6 +116,7 @@ void NodeTables::StartScrubber() {
   repairer_ = std::make_unique<Repairer>(*store_, std::move(repair));
   ScrubberOptions scrub;
   scrub.mib_per_s = static_cast<double>(config_.store_scrub_mib_s);
+  scrub.idle_pause = std::chrono::seconds(config_.store_scrub_pause_s);
   scrubber_ = std::make_unique<Scrubber>(*store_, *repairer_, metrics_, scrub);
 }
 

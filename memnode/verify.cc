@@ -96,6 +96,11 @@ class Verification {
     if (!found.empty()) ++layer.bad_partitions;
     progress_.pages_done += pages;
     for (Damage& damage : found) {
+      if (options_.on_damage) {
+        options_.on_damage(
+            damage.table_set, damage.layer_index,
+            damage.page.value_or(reader_.FirstPage(damage.layer_index, damage.partition)));
+      }
       if (damage.page) ++layer.bad_pages, ++progress_.bad_pages;
       damage_.emplace(std::tuple(place.layer_index, place.partition, damage.page.value_or(0)),
                       std::move(damage));

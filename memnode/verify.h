@@ -41,6 +41,8 @@ struct VerifyOptions {
   size_t listed_max = 1000;
   // On a worker, about 10 times a second.
   std::function<void(const VerifyProgress&)> on_progress = {};
+  // On a worker, for each damage as it is found: a page of it.
+  std::function<void(TableSetId table_set, uint32_t layer_index, uint64_t page)> on_damage = {};
   const std::atomic<bool>* cancel = nullptr;  // CANCELLED soon after it is set
 };
 

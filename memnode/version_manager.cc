@@ -297,6 +297,8 @@ Status VersionManager::Drop(const std::string& model, const std::string& version
   const std::lock_guard load(load_mutex_);
   RETURN_IF_ERROR(ReadStore());
   RETURN_IF_ERROR(Release(model, version));
+  std::unique_lock<std::mutex> no_repairs;
+  if (pause_repairs_) no_repairs = pause_repairs_();
   ASSIGN_OR_RETURN(const bool dropped, EndDrop(store_, model, version));
   if (dropped) return OkStatus();
   return NotFound(fmt::format("there is no version {} of {} here", version, model));

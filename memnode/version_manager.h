@@ -42,6 +42,12 @@ class VersionManager {
   // an error to ask for it. `store` outlives it.
   static Result<std::unique_ptr<VersionManager>> Open(RowStore& store, Load load);
 
+  // Held while a dropped version's pages are removed, so that no repair writes them meanwhile. Set
+  // before anything is dropped.
+  void PauseRepairsBy(std::function<std::unique_lock<std::mutex>()> pause) {
+    pause_repairs_ = std::move(pause);
+  }
+
   struct Found {
     TablesPtr tables;
     uint64_t generation = 0;  // of the publication; 0: served, but not published
@@ -98,6 +104,7 @@ class VersionManager {
 
   RowStore& store_;
   const Load load_;
+  std::function<std::unique_lock<std::mutex>()> pause_repairs_;
   std::mutex load_mutex_;     // one load or drop at a time; taken before mutex_
   mutable std::mutex mutex_;  // guards entries_ and the catalog's records
   std::map<Key, Entry> entries_;

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <tuple>
+
 #include "tests/memnode/stored_tables.h"
 
 namespace engram::memnode {
@@ -67,6 +70,20 @@ TEST_F(VerifyTest, GoesOnAfterDamageAndListsItInOrder) {
               testing::ElementsAre(Page(0, 3), Page(0, 40), Page(0, 41), Page(1, 17)));
   EXPECT_THAT(report.damage[0].why, HasSubstr("CRC"));
   EXPECT_THAT(report.damage[2].why, HasSubstr("missing"));
+}
+
+TEST_F(VerifyTest, TellsOfDamageAsItIsFound) {
+  store_.CorruptPage(id_, 1, 17);
+  store_.LosePage(id_, 0, 41);
+  std::set<std::tuple<TableSetId, uint32_t, uint64_t>> told;
+  VerifyOptions options;
+  options.threads = 1;
+  options.on_damage = [&](TableSetId id, uint32_t layer_index, uint64_t page) {
+    told.emplace(id, layer_index, page);
+  };
+  EXPECT_FALSE(Verify("1", options).sound());
+  EXPECT_EQ(told,
+            (std::set<std::tuple<TableSetId, uint32_t, uint64_t>>{{id_, 0, 41}, {id_, 1, 17}}));
 }
 
 TEST_F(VerifyTest, TheListIsBoundedTheCountExact) {

@@ -136,7 +136,15 @@ TEST_F(VersionManagerTest, PinnedAndPublishedVersionsAndBasesAreNotDropped) {
   EXPECT_THAT(versions_->Drop(kModel, "2").message(), HasSubstr("version 4 is a delta on it"));
   ASSERT_TRUE(versions_->Drop(kModel, "4").ok());
   const size_t before = store_.page_count();
+  std::mutex repairs;
+  int pauses = 0;
+  versions_->PauseRepairsBy([&] {
+    ++pauses;
+    return std::unique_lock(repairs);
+  });
   ASSERT_TRUE(versions_->Drop(kModel, "2").ok());
+  EXPECT_EQ(pauses, 1) << "no repair writes while pages go";
+  EXPECT_TRUE(std::unique_lock(repairs, std::try_to_lock).owns_lock());
   EXPECT_LT(store_.page_count(), before);
   EXPECT_EQ(versions_->Drop(kModel, "2").code(), Code::kNotFound);
 }
