@@ -1,6 +1,7 @@
 #include "common/table/row_codec.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -18,10 +19,23 @@ int ScaleExponent(float largest) {
   return std::clamp(fraction <= 0.875f ? exponent - 9 : exponent - 8, -kScaleBias, kScaleBias);
 }
 
+// All 256 values: a load a value instead of its bits taken apart.
+const std::array<float, 256>& Fp8Values() {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> all{};
+    for (size_t bits = 0; bits < all.size(); ++bits) {
+      all[bits] = ToFloat(Fp8E4m3{static_cast<uint8_t>(bits)});
+    }
+    return all;
+  }();
+  return values;
+}
+
 void DecodeBlock(std::span<const std::byte> bytes, std::byte scale_byte, std::span<float> values) {
   const float scale = ToFloat(E8m0{static_cast<uint8_t>(scale_byte)});
+  const std::array<float, 256>& decoded = Fp8Values();
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = ToFloat(Fp8E4m3{static_cast<uint8_t>(bytes[i])}) * scale;
+    values[i] = decoded[static_cast<size_t>(bytes[i])] * scale;
   }
 }
 
@@ -56,9 +70,8 @@ void DecodeRow(const RowFormat& format, std::span<const std::byte> row, std::spa
     return;
   }
   if (format.encoding == RowEncoding::kFp8) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      values[i] = ToFloat(Fp8E4m3{static_cast<uint8_t>(row[i])});
-    }
+    const std::array<float, 256>& decoded = Fp8Values();
+    for (size_t i = 0; i < values.size(); ++i) values[i] = decoded[static_cast<size_t>(row[i])];
     return;
   }
   const std::span<const std::byte> scales = row.subspan(values.size());

@@ -12,6 +12,7 @@
 #include "compute/api/api_server.h"
 #include "compute/tools/file.h"
 #include "compute/tools/session.h"
+#include "kernels/isa.h"
 
 namespace engram::compute {
 namespace {

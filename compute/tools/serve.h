@@ -6,9 +6,9 @@
 
 namespace engram::compute {
 
-// Prints "ready http=HOST:PORT model=NAME" once it answers. The first SIGTERM or SIGINT drains:
-// new requests get 503, those accepted are finished within api.drain_timeout_s and then aborted.
-// The second one ends at once.
+// Prints "ready http=HOST:PORT model=NAME instructions=ISA threads=N" once it answers. The first
+// SIGTERM or SIGINT drains: new requests get 503, those accepted are finished within
+// api.drain_timeout_s and then aborted. The second one ends at once.
 Status RunServe(const ComputeConfig& config);
 
 }  // namespace engram::compute

@@ -95,7 +95,7 @@ void PackedProductAvx512(const uint16_t* x, int64_t x_stride, int64_t tokens, co
     __mmask16 masks[4];
     for (int64_t j = 0; j < 4; ++j) {
       const int64_t left = outputs - 16 * j;
-      masks[j] = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1 << left) - 1);
+      masks[j] = static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
     }
     const uint16_t* const weights = w.data + tile * w.pairs * kTileRows * 2;
     if (tokens <= kTileTokens) {

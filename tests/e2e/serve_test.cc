@@ -126,7 +126,8 @@ TEST_F(Serve, AThousandRequestsAndATenthOfClientsLeavingLeaveNothingBehind) {
 TEST_F(Serve, RemoteAndLocalTablesGiveTheSameAnswerAlsoInABatch) {
   testing_support::Cluster cluster(work_dir_, model_, 2);
   const std::string body =
-      R"({"prompt":["one two","three","a longer prompt with more in it"],"max_tokens":20,"seed":5,"temperature":0.8,"logprobs":2})";
+      R"({"prompt":["one two","three","a longer prompt with more in it"],"max_tokens":20,)"
+      R"("seed":5,"temperature":0.8,"logprobs":2})";
   const auto choices = [&] {
     const std::string answer = Ask("/v1/completions", body);
     return json::serialize(

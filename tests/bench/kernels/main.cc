@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "common/base/rng.h"
+#include "common/table/row_codec.h"
 #include "kernels/ops.h"
 #include "kernels/packed.h"
 #include "tests/bench/harness/report.h"
@@ -66,6 +67,90 @@ Result<Weights> MakeWeights(Pool& pool, const Shape& shape, size_t bytes) {
   return weights;
 }
 
+// Attention of one token over `positions` of a cache far larger than what the processor keeps.
+struct CacheShape {
+  kernels::MlaShape mla{16, 128, 64, 128, 512, 0.07f};
+  int64_t positions = 4096, page = 64, sequences = 16;
+  int64_t entry() const { return mla.latent + mla.rope; }
+  int64_t bytes() const { return positions * entry() * 4; }
+};
+
+Leg AttentionLeg(Pool& pool, const CacheShape& shape) {
+  struct State {
+    std::vector<float> cache, q, out;
+    std::vector<Bf16> kv_b;
+    std::vector<std::vector<const float*>> pages;
+    size_t next = 0;
+  };
+  auto state = std::make_shared<State>();
+  const kernels::MlaShape& mla = shape.mla;
+  state->cache.assign(static_cast<size_t>(shape.sequences * shape.positions * shape.entry()),
+                      0.01f);
+  state->q.assign(static_cast<size_t>(mla.heads * (mla.nope + mla.rope)), 0.1f);
+  state->out.resize(static_cast<size_t>(mla.heads * mla.value));
+  state->kv_b.assign(static_cast<size_t>(mla.heads * (mla.nope + mla.value) * mla.latent),
+                     ToBf16(0.01f));
+  for (int64_t s = 0; s < shape.sequences; ++s) {
+    auto& pages = state->pages.emplace_back();
+    for (int64_t p = 0; p < shape.positions; p += shape.page) {
+      pages.push_back(state->cache.data() + (s * shape.positions + p) * shape.entry());
+    }
+  }
+  return Repeat("attention", [&pool, shape, state] {
+    const kernels::MlaShape& m = shape.mla;
+    const kernels::MlaSegment segment{1, shape.positions - 1,
+                                      state->pages[state->next++ % state->pages.size()]};
+    kernels::MlaAttention(pool, m, shape.page, {&segment, 1}, state->q,
+                          kernels::MatrixOf(state->kv_b, m.heads * (m.nope + m.value), m.latent),
+                          state->out);
+    return static_cast<double>(shape.bytes());
+  });
+}
+
+// 8 tokens, 8 of 64 experts each: 64 groups of one token.
+Result<Leg> ExpertsLeg(Pool& pool) {
+  constexpr int64_t kWidth = 2048, kInner = 768, kExperts = 64;
+  struct State {
+    std::vector<PackedMatrix> gate_up, down;
+    std::vector<kernels::ExpertGroup> groups;
+    std::vector<float> x, out;
+  };
+  auto state = std::make_shared<State>();
+  const std::vector<Bf16> values(static_cast<size_t>(kWidth * kInner), ToBf16(0.01f));
+  for (int64_t e = 0; e < kExperts; ++e) {
+    const kernels::Matrix in = kernels::MatrixOf(values, kInner, kWidth);
+    ASSIGN_OR_RETURN(PackedMatrix gate_up, PackedMatrix::PackPair(pool, in, in));
+    ASSIGN_OR_RETURN(PackedMatrix down,
+                     PackedMatrix::Pack(pool, kernels::MatrixOf(values, kWidth, kInner)));
+    state->gate_up.push_back(std::move(gate_up));
+    state->down.push_back(std::move(down));
+  }
+  for (size_t e = 0; e < kExperts; ++e) {
+    state->groups.push_back({&state->gate_up[e], &state->down[e], 1});
+  }
+  state->x.assign(static_cast<size_t>(kExperts * kWidth), 0.1f);
+  state->out.resize(state->x.size());
+  return Repeat("experts", [&pool, state] {
+    kernels::GatedExperts(pool, state->groups, state->x, state->out);
+    return 3.0 * 2 * kWidth * kInner * kExperts;
+  });
+}
+
+// Rows of V4.1 to floats; bytes read and written.
+Leg RowsLeg() {
+  const table::RowFormat format{table::RowEncoding::kFp8Scaled, 256};
+  auto rows =
+      std::make_shared<std::vector<std::byte>>(size_t{3072} * format.row_bytes(), std::byte{0x3c});
+  auto values = std::make_shared<std::vector<float>>(size_t{3072} * 256);
+  return Repeat("rows", [format, rows, values] {
+    for (size_t i = 0; i < 3072; ++i) {
+      table::DecodeRow(format, std::span(*rows).subspan(i * 264, 264),
+                       std::span(*values).subspan(i * 256, 256));
+    }
+    return 3072.0 * (264 + 1024);
+  });
+}
+
 struct Options {
   int threads = 1;
   RoundOptions rounds{5, 0.2, 0.05};
@@ -114,6 +199,16 @@ Status Run(const Options& options) {
   for (const Shape& shape : streamed) RETURN_IF_ERROR(add(shape, kDramBytes, true));
   for (const Shape& shape : computed) RETURN_IF_ERROR(add(shape, 1, false));
 
+  legs.push_back(AttentionLeg(pool, CacheShape()));
+  ASSIGN_OR_RETURN(Leg experts, ExpertsLeg(pool));
+  legs.push_back(std::move(experts));
+  legs.push_back(RowsLeg());
+  std::vector<std::byte> copied(size_t{4} << 20), copy(copied.size());
+  legs.push_back(Repeat("copy", [&] {  // in the second-level cache's neighbourhood, as rows are
+    std::copy(copied.begin(), copied.end(), copy.begin());
+    return 2.0 * static_cast<double>(copied.size());
+  }));
+
   std::atomic<bool> stop{false};
   std::thread neighbour;
   if (options.busy) {
@@ -141,6 +236,14 @@ Status Run(const Options& options) {
   };
   for (const Shape& shape : streamed) line(shape, stream, "GB/s");
   for (const Shape& shape : computed) line(shape, peak, "GFLOP/s");
+  const auto other = [&](const char* name, const char* text, const Series& ceiling) {
+    const Series& own = *FindSeries(*series, name);
+    lines.push_back({text, SpreadText(SpreadOf(own.rows_per_s), 1e-9, 1) + " GB/s",
+                     SpreadText(SpreadOf(Ratios(own.rows_per_s, ceiling.rows_per_s)), 1, 2)});
+  };
+  other("attention", "one token over 4096 cached (16 heads)", stream);
+  other("experts", "64 experts, one token each", stream);
+  other("rows", "V4.1 rows to floats, beside a copy", *FindSeries(*series, "copy"));
   fmt::print("instructions {}, {} threads{}; median (min..max) of {} rounds\n{}",
              kernels::IsaName(kernels::ActiveIsa()), options.threads,
              options.busy ? ", beside a busy neighbour" : "", options.rounds.rounds,

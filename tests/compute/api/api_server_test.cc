@@ -108,8 +108,8 @@ TEST_F(ApiServerTest, SeveralPromptsAreSeveralChoicesInOrder) {
 
 TEST_F(ApiServerTest, AStreamBeginsWithTheRoleAndEndsWithDone) {
   RawSocket socket(server_->port());
-  const std::string body =
-      R"({"stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"x"}]})";
+  const std::string body = R"({"stream":true,"stream_options":{"include_usage":true},)"
+                           R"("messages":[{"role":"user","content":"x"}]})";
   socket.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " +
               std::to_string(body.size()) + "\r\n\r\n" + body);
   const auto asked = engine_.Await(1);
@@ -248,8 +248,8 @@ TEST_F(ApiServerTest, WrongPromptsAndMessagesAreNamed) {
     EXPECT_THAT(Chat(body), HasSubstr("\"param\":\"messages\"")) << body;
   }
   engine_.script = {0};
-  Chat(
-      R"({"messages":[{"role":"user","content":[{"type":"text","text":"the "},{"type":"text","text":"cat"}]}]})");
+  Chat(R"({"messages":[{"role":"user","content":[)"
+       R"({"type":"text","text":"the "},{"type":"text","text":"cat"}]}]})");
   EXPECT_THAT(*tokenizer_.Decode(engine_.Await(1).request.prompt), HasSubstr("the cat"));
 }
 
