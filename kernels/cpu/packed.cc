@@ -14,7 +14,7 @@ namespace engram::kernels {
 namespace {
 
 // Read past the last pair by prefetching only; kept mapped so that it costs nothing.
-constexpr size_t kSlackBytes = 8192;
+constexpr size_t kSlackBytes = 65536;
 // Rounding below this many values is not worth a second thread.
 constexpr int64_t kRoundGrain = 16384;
 
