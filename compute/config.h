@@ -28,6 +28,10 @@ struct ApiConfig {
 };
 
 struct ComputeConfig {
+  // Rows are asked for ahead of time: polling for them only takes cores from others. Two memory nodes
+  // on the same two cores: exposed wait 0.69 % of step time with 50 us of polling, 0.22 % without.
+  ComputeConfig() { lookup.spin_us = 0; }
+
   std::string model_path;
   std::string model_name;     // empty: the folder's name
   std::string model_version;  // empty: any
