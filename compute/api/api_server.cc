@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::string_view kVersion = "0.1.0";
 constexpr size_t kFieldsLoggedMax = 1000;
-constexpr auto kProbeDeadline = std::chrono::seconds(10);
 
 net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
   return {status, "application/json", json::serialize(object) + "\n"};
@@ -146,20 +145,34 @@ void ApiServer::HealthGenerate(const net::HttpRequest&, const Reply& reply) {
   probe.prompt = {0};
   probe.tokens_max = 1;
   probe.sampling.temperature = 0;
-  probe.deadline = Clock::Real().Now() + kProbeDeadline;
+  probe.deadline = Clock::Real().Now() + std::chrono::milliseconds(options_.probe_timeout_ms);
   const auto mailbox = context_.mailbox;
-  const Result<uint64_t> id = engine_.Submit(std::move(probe), [mailbox, reply](Update update) {
-    if (!update.finish) return;
-    const Finish finish = *update.finish;
-    mailbox->Post([reply, finish] {
-      if (finish.reason == FinishReason::kError || finish.reason == FinishReason::kAbort) {
-        return reply->Send(
-            JsonResponse({{"status", "failed"}, {"message", finish.status.message()}}, 503));
-      }
-      reply->Send(JsonResponse({{"status", "generating"}}));
-    });
+  const Result<uint64_t> id =
+      engine_.Submit(std::move(probe), [this, mailbox, reply](Update update) {
+        if (!update.finish) return;
+        const Finish finish = *update.finish;
+        mailbox->Post([this, reply, finish] { AnswerProbe(reply, finish); });
+      });
+  if (!id.ok()) return Answer(reply, ErrorResponse(ErrorOf(id.status())));
+  // An engine that hangs does not see its requests' deadlines either.
+  mailbox->PostAfter(options_.probe_timeout_ms, [this, id = *id, reply] {
+    if (reply->answered()) return;
+    engine_.Cancel(id);
+    AnswerJsonObject(
+        reply,
+        {{"status", "failed"},
+         {"message", fmt::format("the engine made no token in {} ms", options_.probe_timeout_ms)}},
+        503);
   });
-  if (!id.ok()) Answer(reply, ErrorResponse(ErrorOf(id.status())));
+}
+
+void ApiServer::AnswerProbe(const Reply& reply, const Finish& finish) {
+  if (reply->answered()) return;
+  if (finish.reason == FinishReason::kError || finish.reason == FinishReason::kAbort) {
+    return AnswerJsonObject(reply, {{"status", "failed"}, {"message", finish.status.message()}},
+                            503);
+  }
+  AnswerJsonObject(reply, {{"status", "generating"}});
 }
 
 void ApiServer::MetricsText(const net::HttpRequest&, const Reply& reply) {

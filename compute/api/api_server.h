@@ -19,6 +19,7 @@ struct ApiOptions {
   net::HttpLimits limits;
   int64_t keep_alive_ms = 10'000;
   int64_t request_timeout_s = 600;
+  int64_t probe_timeout_ms = 10'000;  // of /health/generate
 };
 
 class ApiServer {
@@ -48,6 +49,7 @@ class ApiServer {
   void Page(const net::HttpRequest& request, const Reply& reply);
   void Health(const net::HttpRequest& request, const Reply& reply);
   void HealthGenerate(const net::HttpRequest& request, const Reply& reply);
+  void AnswerProbe(const Reply& reply, const Finish& finish);
   void Ready(const net::HttpRequest& request, const Reply& reply);
   void MetricsText(const net::HttpRequest& request, const Reply& reply);
   void Version(const net::HttpRequest& request, const Reply& reply);

@@ -294,6 +294,18 @@ TEST_F(ApiServerTest, RoutesAndMethods) {
               HasSubstr("\"prompt\":\"the cat\""));
 }
 
+TEST_F(ApiServerTest, AnEngineThatHangsIsNoticedByTheProbe) {
+  ApiOptions options;
+  options.probe_timeout_ms = 10;
+  Start(options);
+  const std::string answer = Ask("GET", "/health/generate");
+  EXPECT_THAT(answer, HasSubstr(" 503 "));
+  EXPECT_THAT(answer, HasSubstr("the engine made no token in 10 ms"));
+  engine_.AwaitCancel(1);
+  FakeEngine::Tell(engine_.Await(1), Ids("x"), FinishReason::kLength);  // late: not answered twice
+  EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
+}
+
 TEST_F(ApiServerTest, NotReadyWhileDrainingOrWithoutMemory) {
   engine_.memory = Unavailable("memory node m1 is gone");
   EXPECT_THAT(Ask("GET", "/ready"), HasSubstr("memory node m1 is gone"));
