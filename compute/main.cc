@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/obs/log.h"
+#include "compute/tools/batch.h"
 #include "compute/tools/bench.h"
 #include "compute/tools/generate.h"
 #include "compute/tools/options.h"
@@ -35,6 +36,11 @@ int main(int argc, char** argv) {
   common.AddTo(*score);
   score->add_option("--input", input, "lines of {\"tokens\":[...]}")->required();
   score->add_option("--output", output, "lines of {\"logprobs\":[null,...]}")->required();
+  CLI::App* batch = app.add_subcommand("batch", "answer a file of completion requests");
+  common.AddTo(*batch);
+  batch->add_option("--input", input, "lines of /v1/completions bodies, one prompt each")
+      ->required();
+  batch->add_option("--output", output, "lines of answers, in order")->required();
   CLI::App* serve = app.add_subcommand("serve", "answer OpenAI's API over HTTP");
   common.AddTo(*serve);
   compute::BenchOptions bench_options;
@@ -68,6 +74,7 @@ int main(int argc, char** argv) {
     ASSIGN_OR_RETURN(const compute::ComputeConfig config, common.Resolve());
     RETURN_IF_ERROR(obs::InitLog("engram-compute", config.log_level));
     if (*bench) return compute::RunBench(config, bench_options);
+    if (*batch) return compute::RunBatch(config, input, output);
     if (*serve) return compute::RunServe(config);
     return *generate ? compute::RunGenerate(config, options)
                      : compute::RunScore(config, input, output);

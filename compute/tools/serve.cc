@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <thread>
 
 #include "common/base/shutdown.h"
@@ -23,9 +22,7 @@ constexpr auto kFlushMax = std::chrono::seconds(5);  // of answers already made
 std::string ModelName(const ComputeConfig& config) {
   if (!config.api.model_name.empty()) return config.api.model_name;
   if (!config.model_name.empty()) return config.model_name;
-  const std::filesystem::path path =
-      std::filesystem::weakly_canonical(std::filesystem::absolute(config.model_path));
-  return path.filename().empty() ? path.parent_path().filename() : path.filename();
+  return ModelNameOf(config.model_path);
 }
 
 Result<std::string> ReadKey(const std::string& path) {

@@ -14,6 +14,9 @@
 
 namespace engram::compute {
 
+// What a model is called that nobody named: its folder's name.
+std::string ModelNameOf(const std::string& model_path);
+
 class Session {
  public:
   // Every error names what was opened and what to do about it.

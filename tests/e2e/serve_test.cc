@@ -5,6 +5,7 @@
 #include <atomic>
 #include <csignal>
 #include <filesystem>
+#include <sstream>
 #include <thread>
 
 #include "common/base/rng.h"
@@ -227,6 +228,40 @@ TEST_F(Serve, ALostMemoryNodeFailsRequestsAndReadinessNotTheServer) {
   EXPECT_THAT(answer, HasSubstr("Engram rows"));
   EXPECT_EQ(State().at("memory").at("ok"), false);
   EXPECT_EQ(State().at("pages_used"), 0);
+}
+
+TEST_F(Serve, ABatchFileGivesWhatTheServerGives) {
+  const std::string lines[] = {
+      R"({"prompt":"one two","max_tokens":20,"temperature":0,"logprobs":1})",
+      R"({"prompt":[5,6,7],"max_tokens":9,"seed":3,"ignore_eos":true})",
+      R"({"prompt":"three","max_tokens":30,"temperature":0,"stop":["e"]})"};
+  std::string input;
+  for (const std::string& line : lines) input += line + "\n";
+  testing_support::WriteFile(work_dir_ + "/in.jsonl", input);
+  const auto run = [&](const std::string& out) {
+    return testing_support::RunToEnd(
+        {Binary("engram-compute"), "batch", "--model", model_, "--input", work_dir_ + "/in.jsonl",
+         "--output", out, "--set", "engine.queue_max=2"},
+        work_dir_, 30s);
+  };
+  const auto finished = run(work_dir_ + "/out.jsonl");
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  std::istringstream answers(testing_support::ReadFile(work_dir_ + "/out.jsonl"));
+  Start({});
+  for (const std::string& line : lines) {
+    std::string answer;
+    ASSERT_TRUE(std::getline(answers, answer));
+    const std::string served = Ask("/v1/completions", line);
+    EXPECT_EQ(
+        json::serialize(io::ParseJson(answer, "batch")->at("choices")),
+        json::serialize(
+            io::ParseJson(served.substr(served.find("\r\n\r\n") + 4), "served")->at("choices")));
+  }
+  testing_support::WriteFile(work_dir_ + "/in.jsonl", input + "{\"prompt\":7}\n");
+  const auto failed = run(work_dir_ + "/bad.jsonl");
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_THAT(failed.err, HasSubstr("in.jsonl line 4: prompt must be"));
+  EXPECT_FALSE(std::filesystem::exists(work_dir_ + "/bad.jsonl"));
 }
 
 TEST_F(Serve, WhatItCannotServeIsSaidAtTheStart) {
