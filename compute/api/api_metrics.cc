@@ -38,13 +38,17 @@ void ApiMetrics::ClientGone() { gone_.Add(); }
 
 void ApiMetrics::Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
                           int64_t completion_tokens) {
+  Ended(reason);
+  request_.Observe(Seconds(since_request));
+  prompt_tokens_.Observe(static_cast<double>(prompt_tokens));
+  completion_tokens_.Observe(static_cast<double>(completion_tokens));
+}
+
+void ApiMetrics::Ended(std::string_view reason) {
   metrics_
       .GetCounter("engram_compute_requests_finished_total", "requests that ended, by reason",
                   {{"reason", std::string(reason)}})
       .Add();
-  request_.Observe(Seconds(since_request));
-  prompt_tokens_.Observe(static_cast<double>(prompt_tokens));
-  completion_tokens_.Observe(static_cast<double>(completion_tokens));
 }
 
 void ApiMetrics::Answered(int status) {

@@ -20,6 +20,7 @@ class ApiMetrics {
   void NextToken(Nanos since_last);
   void Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
                 int64_t completion_tokens);
+  void Ended(std::string_view reason);  // without an answer: nothing else is observed
   void ClientGone();
   void Answered(int status);  // an HTTP answer that is not a stream
 

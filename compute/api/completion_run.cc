@@ -5,13 +5,20 @@ namespace engram::compute {
 void Mailbox::Open(net::HttpService* service) {
   const std::lock_guard lock(mutex_);
   service_ = service;
+  for (auto& task : early_) service_->Post(std::move(task));
+  early_.clear();
 }
 
-void Mailbox::Close() { Open(nullptr); }
+void Mailbox::Close() {
+  const std::lock_guard lock(mutex_);
+  service_ = nullptr;
+  closed_ = true;
+}
 
 void Mailbox::Post(std::function<void()> task) {
   const std::lock_guard lock(mutex_);
-  if (service_ != nullptr) service_->Post(std::move(task));
+  if (service_ != nullptr) return service_->Post(std::move(task));
+  if (!closed_) early_.push_back(std::move(task));
 }
 
 void Mailbox::PostAfter(int64_t milliseconds, std::function<void()> task) {
@@ -182,7 +189,7 @@ void CompletionRun::Fail(const Status& status) {
   if (over_) return;
   over_ = true;
   CancelAll();
-  context_.metrics->Finished("error", context_.clock->Now() - arrived_, 0, 0);
+  context_.metrics->Ended("error");
   const ApiError error = ErrorOf(status);
   // A stream that has begun cannot change its status: the error is its last event.
   if (streaming_) {
@@ -200,6 +207,7 @@ void CompletionRun::ClientGone() {
   over_ = true;
   CancelAll();
   context_.metrics->ClientGone();
+  context_.metrics->Ended("abort");
   reply_.reset();
 }
 

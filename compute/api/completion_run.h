@@ -16,7 +16,8 @@
 
 namespace engram::compute {
 
-// How the engine's thread reaches the HTTP service's: tasks are dropped once it is closed.
+// How the engine's thread reaches the HTTP service's: tasks wait until it is opened, and are
+// dropped once it is closed.
 class Mailbox {
  public:
   void Open(net::HttpService* service);
@@ -27,6 +28,8 @@ class Mailbox {
  private:
   std::mutex mutex_;
   net::HttpService* service_ = nullptr;
+  bool closed_ = false;
+  std::vector<std::function<void()>> early_;
 };
 
 // What runs share; outlives them.

@@ -146,7 +146,10 @@ TEST_F(ApiServerTest, AClientThatLeavesCancelsItsRequest) {
   }
   engine_.AwaitCancel(1);
   engine_.AwaitCancel(2);
-  EXPECT_THAT(Ask("GET", "/metrics"), HasSubstr("engram_compute_clients_gone_total 1"));
+  const std::string metrics = Ask("GET", "/metrics");
+  EXPECT_THAT(metrics, HasSubstr("engram_compute_clients_gone_total 1"));
+  EXPECT_THAT(metrics, HasSubstr("requests_finished_total{reason=\"abort\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("engram_compute_request_prompt_tokens_count 0"));
 }
 
 TEST_F(ApiServerTest, ErrorsOfTheEngineKeepTheirMeaning) {
