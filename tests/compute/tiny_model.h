@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,12 @@ struct TinyOptions {
   bool yarn = false;
   uint64_t seed = 1;
 };
+
+// Names a test's parameter.
+inline void PrintTo(const TinyOptions& options, std::ostream* out) {
+  *out << (options.variant.empty() ? "plain" : options.variant) << " " << DTypeName(options.dtype)
+       << " streams " << options.streams << " seed " << options.seed;
+}
 
 json::object TinyConfig(const TinyOptions& options);
 
