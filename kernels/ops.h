@@ -105,27 +105,24 @@ struct MlaShape {
   int64_t latent = 0;
   float scale = 0;
 };
-// q [tokens, heads, nope + rope], rope part rotated; kv_b [heads * (nope + value), latent]; cache
-// [positions, latent + rope] (normed latent, rotated key), positions = first_position + tokens; out
-// [tokens, heads, value]. Absorbed: scores and sums are taken in latent space. The softmax is taken
-// page by page and the pages' sums combined in ascending order, whoever computes them. |error|
-// grows with sqrt(positions) eps; see the test.
-void MlaAttention(Pool& pool, const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,
-                  std::span<const float> cache, int64_t first_position, std::span<float> out);
 // The tokens of one sequence in a step and the pages of its cache in one layer: pages[i] holds the
-// entries of positions [i * page_positions, (i + 1) * page_positions).
+// entries of positions [i * page_positions, (i + 1) * page_positions), each [latent + rope] (normed
+// latent, rotated key).
 struct MlaSegment {
   int64_t tokens = 0;
   int64_t first_position = 0;
   std::span<const float* const> pages;
 };
-// The same for several sequences at once (alone a cache is pages of 64); q and out hold their
-// tokens one after the other.
+// q [tokens, heads, nope + rope], rope part rotated, of all segments one after the other; kv_b
+// [heads * (nope + value), latent]; out [tokens, heads, value]. Absorbed: scores and sums are taken
+// in latent space. The softmax is taken page by page and the pages' sums combined in ascending
+// order, whoever computes them. |error| grows with sqrt(positions) eps; see the test.
 void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out);
 namespace ref {
-// The same from per-head keys and values, unabsorbed.
+// The same of one sequence whose cache [first_position + tokens, latent + rope] lies in one piece,
+// from per-head keys and values, unabsorbed.
 void MlaAttention(const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,
                   std::span<const float> cache, int64_t first_position, std::span<float> out);
 }  // namespace ref

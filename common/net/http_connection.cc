@@ -63,7 +63,6 @@ class ConnectionReply : public HttpReply {
     const auto connection = connection_.lock();
     return !connection || connection->closed_ || connection->number_ != number_;
   }
-  bool answered() const override { return answered_; }
   void OnGone(std::function<void()> callback) override {
     if (gone()) return callback();
     connection_.lock()->on_gone_ = std::move(callback);

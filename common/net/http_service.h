@@ -47,7 +47,6 @@ class HttpReply {
   virtual bool Write(std::string_view bytes) = 0;
   virtual void Finish() = 0;
   virtual bool gone() const = 0;
-  virtual bool answered() const = 0;  // Send or Finish was called
   // Called once if the client goes away before the answer is complete. A client that closes only
   // its sending side counts as gone.
   virtual void OnGone(std::function<void()> callback) = 0;

@@ -10,7 +10,7 @@
 namespace engram::compute {
 namespace {
 
-constexpr std::string_view kVersion = "0.1.0";
+constexpr std::string_view kVersion = ENGRAM_VERSION;
 constexpr size_t kFieldsLoggedMax = 1000;
 
 net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
@@ -60,14 +60,18 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
                                                     CompletionEngine& engine) {
   std::unique_ptr<ApiServer> server(new ApiServer(options, model, engine));
   ApiServer* const raw = server.get();
-  ASSIGN_OR_RETURN(server->service_, net::HttpService::Start(
-                                         options.host, options.port, options.limits,
-                                         [raw](const net::HttpRequest& request,
-                                               const Reply& reply) { raw->Handle(request, reply); },
-                                         [](int status, const std::string& message) {
-                                           return ErrorResponse({status, message, "", ""});
-                                         }));
+  const auto handle = [raw](const net::HttpRequest& request, const Reply& reply) {
+    raw->opened_.wait(false);  // for the lines below, at the first request only
+    raw->Handle(request, reply);
+  };
+  const auto refuse = [](int status, const std::string& message) {
+    return ErrorResponse({status, message, "", ""});
+  };
+  ASSIGN_OR_RETURN(server->service_, net::HttpService::Start(options.host, options.port,
+                                                             options.limits, handle, refuse));
   server->context_.mailbox->Open(server->service_.get());
+  server->opened_ = true;
+  server->opened_.notify_all();
   return server;
 }
 
@@ -146,33 +150,31 @@ void ApiServer::HealthGenerate(const net::HttpRequest&, const Reply& reply) {
   probe.tokens_max = 1;
   probe.sampling.temperature = 0;
   probe.deadline = Clock::Real().Now() + std::chrono::milliseconds(options_.probe_timeout_ms);
-  const auto mailbox = context_.mailbox;
-  const Result<uint64_t> id =
-      engine_.Submit(std::move(probe), [this, mailbox, reply](Update update) {
+  const uint64_t number = next_id_++;
+  const Result<uint64_t> id = engine_.Submit(
+      std::move(probe), [this, number, mailbox = context_.mailbox](const Update& update) {
         if (!update.finish) return;
-        const Finish finish = *update.finish;
-        mailbox->Post([this, reply, finish] { AnswerProbe(reply, finish); });
+        const FinishReason reason = update.finish->reason;
+        const std::string message = update.finish->status.message();
+        const bool made = reason == FinishReason::kStop || reason == FinishReason::kLength;
+        mailbox->Post([this, number, made, message] { AnswerProbe(number, made, message); });
       });
   if (!id.ok()) return Answer(reply, ErrorResponse(ErrorOf(id.status())));
+  probes_[number] = reply;
   // An engine that hangs does not see its requests' deadlines either.
-  mailbox->PostAfter(options_.probe_timeout_ms, [this, id = *id, reply] {
-    if (reply->answered()) return;
+  context_.mailbox->PostAfter(options_.probe_timeout_ms, [this, id = *id, number] {
+    if (!probes_.contains(number)) return;
     engine_.Cancel(id);
-    AnswerJsonObject(
-        reply,
-        {{"status", "failed"},
-         {"message", fmt::format("the engine made no token in {} ms", options_.probe_timeout_ms)}},
-        503);
+    AnswerProbe(number, false,
+                fmt::format("the engine made no token in {} ms", options_.probe_timeout_ms));
   });
 }
 
-void ApiServer::AnswerProbe(const Reply& reply, const Finish& finish) {
-  if (reply->answered()) return;
-  if (finish.reason == FinishReason::kError || finish.reason == FinishReason::kAbort) {
-    return AnswerJsonObject(reply, {{"status", "failed"}, {"message", finish.status.message()}},
-                            503);
-  }
-  AnswerJsonObject(reply, {{"status", "generating"}});
+void ApiServer::AnswerProbe(uint64_t number, bool made_token, const std::string& message) {
+  const auto found = probes_.extract(number);
+  if (found.empty()) return;  // answered already
+  if (made_token) return AnswerJsonObject(found.mapped(), {{"status", "generating"}});
+  AnswerJsonObject(found.mapped(), {{"status", "failed"}, {"message", message}}, 503);
 }
 
 void ApiServer::MetricsText(const net::HttpRequest&, const Reply& reply) {

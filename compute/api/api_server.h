@@ -2,6 +2,7 @@
 // README.md has the contract.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
@@ -49,7 +50,8 @@ class ApiServer {
   void Page(const net::HttpRequest& request, const Reply& reply);
   void Health(const net::HttpRequest& request, const Reply& reply);
   void HealthGenerate(const net::HttpRequest& request, const Reply& reply);
-  void AnswerProbe(const Reply& reply, const Finish& finish);
+  // Of /health/generate, once; ignored when it is answered already.
+  void AnswerProbe(uint64_t number, bool made_token, const std::string& message);
   void Ready(const net::HttpRequest& request, const Reply& reply);
   void MetricsText(const net::HttpRequest& request, const Reply& reply);
   void Version(const net::HttpRequest& request, const Reply& reply);
@@ -72,6 +74,8 @@ class ApiServer {
   RunContext context_;
   std::set<std::string> fields_logged_;  // unknown ones, once each
   uint64_t next_id_ = 1;
+  std::map<uint64_t, Reply> probes_;           // of /health/generate, unanswered
+  std::atomic<bool> opened_{false};            // the mailbox is; requests wait for it
   std::unique_ptr<net::HttpService> service_;  // last: its thread uses all of the above
 };
 

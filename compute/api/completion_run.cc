@@ -1,24 +1,25 @@
 #include "compute/api/completion_run.h"
 
+#include <fmt/format.h>
+
 namespace engram::compute {
+namespace {
+
+// The engine ends what is overdue; when it has not by then, it hangs.
+constexpr auto kEngineGrace = std::chrono::seconds(5);
+
+}  // namespace
 
 void Mailbox::Open(net::HttpService* service) {
   const std::lock_guard lock(mutex_);
   service_ = service;
-  for (auto& task : early_) service_->Post(std::move(task));
-  early_.clear();
 }
 
-void Mailbox::Close() {
-  const std::lock_guard lock(mutex_);
-  service_ = nullptr;
-  closed_ = true;
-}
+void Mailbox::Close() { Open(nullptr); }
 
 void Mailbox::Post(std::function<void()> task) {
   const std::lock_guard lock(mutex_);
-  if (service_ != nullptr) return service_->Post(std::move(task));
-  if (!closed_) early_.push_back(std::move(task));
+  if (service_ != nullptr) service_->Post(std::move(task));
 }
 
 void Mailbox::PostAfter(int64_t milliseconds, std::function<void()> task) {
@@ -42,14 +43,15 @@ CompletionRun::CompletionRun(const RunContext& context, AnswerHead head, ApiRequ
 void CompletionRun::Start() {
   if (!SubmitAll()) return;
   reply_->OnGone([self = shared_from_this()] { self->ClientGone(); });
-  if (over_ || !request_.stream) return;
+  if (over_) return;
+  Tick();
+  if (!request_.stream) return;
   context_.metrics->Answered(200);
   streaming_ = true;
   reply_->StartStream(200, "text/event-stream", {{"Cache-Control", "no-cache"}});
   if (head_.chat) {
     for (size_t i = 0; i < choices_.size(); ++i) StreamPart(i, "", {});
   }
-  KeepAlive();
 }
 
 bool CompletionRun::SubmitAll() {
@@ -57,15 +59,17 @@ bool CompletionRun::SubmitAll() {
     CompletionRequest completion = request_.completion;
     completion.prompt = request_.prompts[i];
     completion.deadline = arrived_ + std::chrono::seconds(context_.request_timeout_s);
-    // On the engine's thread, perhaps after the server is gone: nothing of it is touched, only the
-    // moment is noted.
+    // On the engine's thread, perhaps after the server is gone: nothing of it is touched or kept
+    // alive, only the moment is noted.
     const Result<uint64_t> id = context_.engine->Submit(
-        std::move(completion), [self = shared_from_this(), i, mailbox = context_.mailbox,
+        std::move(completion), [run = weak_from_this(), i, mailbox = context_.mailbox,
                                 clock = context_.clock](Update update) {
           const TimePoint at = clock->Now();
           // std::function wants what it holds to be copyable.
           auto shared = std::make_shared<Update>(std::move(update));
-          mailbox->Post([self, i, shared, at] { self->Take(i, std::move(*shared), at); });
+          mailbox->Post([run, i, shared, at] {
+            if (const auto self = run.lock()) self->Take(i, std::move(*shared), at);
+          });
         });
     if (!id.ok()) {
       Fail(id.status());
@@ -83,13 +87,8 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   if (finish && finish->reason == FinishReason::kError) return Fail(finish->status);
   CountTokens(choice, update.tokens.size(), at);
   std::string text;
-  size_t taken = 0;
-  for (; taken < update.tokens.size() && !choice.stream.stopped(); ++taken) {
-    // An end-of-text token is counted, not shown.
-    const bool end =
-        finish && finish->reason == FinishReason::kStop && taken + 1 == update.tokens.size();
-    if (!end) text += choice.stream.Append(update.tokens[taken].token);
-  }
+  const bool ends_with_eos = finish && finish->reason == FinishReason::kStop;
+  const size_t taken = choice.stream.AppendAll(update.tokens, ends_with_eos, text);
   update.tokens.resize(taken);
   choice.completion_tokens += static_cast<int64_t>(taken);
   if (finish) {
@@ -219,12 +218,18 @@ void CompletionRun::CancelAll() {
   }
 }
 
-void CompletionRun::KeepAlive() {
-  context_.mailbox->PostAfter(context_.keep_alive_ms, [self = shared_from_this()] {
-    if (self->over_) return;
-    if (!self->wrote_) self->reply_->Write(": still computing\n\n");
+void CompletionRun::Tick() {
+  context_.mailbox->PostAfter(context_.keep_alive_ms, [run = weak_from_this()] {
+    const auto self = run.lock();
+    if (!self || self->over_) return;
+    const Nanos allowed = std::chrono::seconds(self->context_.request_timeout_s) + kEngineGrace;
+    if (self->context_.clock->Now() - self->arrived_ > allowed) {
+      return self->Fail(DeadlineExceeded(fmt::format("the engine did not end the request in {} s",
+                                                     self->context_.request_timeout_s)));
+    }
+    if (self->streaming_ && !self->wrote_) self->reply_->Write(": still computing\n\n");
     self->wrote_ = false;
-    self->KeepAlive();
+    self->Tick();
   });
 }
 

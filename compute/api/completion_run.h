@@ -1,5 +1,6 @@
 // One completion request from its acceptance to its last byte: every prompt a request of the
-// engine's, their updates gathered or streamed. On the HTTP service's thread.
+// engine's, their updates gathered or streamed. On the HTTP service's thread, where it is owned by
+// the connection it answers.
 #pragma once
 
 #include <memory>
@@ -16,8 +17,7 @@
 
 namespace engram::compute {
 
-// How the engine's thread reaches the HTTP service's: tasks wait until it is opened, and are
-// dropped once it is closed.
+// How the engine's thread reaches the HTTP service's: tasks are dropped once it is closed.
 class Mailbox {
  public:
   void Open(net::HttpService* service);
@@ -28,8 +28,6 @@ class Mailbox {
  private:
   std::mutex mutex_;
   net::HttpService* service_ = nullptr;
-  bool closed_ = false;
-  std::vector<std::function<void()>> early_;
 };
 
 // What runs share; outlives them.
@@ -74,7 +72,7 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   void Fail(const Status& status);
   void ClientGone();
   void CancelAll();
-  void KeepAlive();
+  void Tick();  // now and then: keeps a silent stream alive, ends what the engine forgot
 
   const RunContext& context_;
   const AnswerHead head_;

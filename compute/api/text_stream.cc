@@ -69,6 +69,16 @@ std::string TextStream::Append(int32_t token) {
   return Certain(TakeCharacters(bytes_));
 }
 
+size_t TextStream::AppendAll(std::span<const SampledToken> tokens, bool ends_with_eos,
+                             std::string& text) {
+  size_t taken = 0;
+  for (; taken < tokens.size() && !stopped_; ++taken) {
+    const bool end = ends_with_eos && taken + 1 == tokens.size();
+    if (!end) text += Append(tokens[taken].token);
+  }
+  return taken;
+}
+
 std::string TextStream::Finish() {
   if (stopped_) return {};
   std::string rest = Certain(text::ReplaceInvalidUtf8(std::exchange(bytes_, {})));

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/text/tokenizer.h"
+#include "compute/engine/completion.h"
 
 namespace engram::compute {
 
@@ -19,6 +21,9 @@ class TextStream {
   // The text that is certain after one more token: well-formed UTF-8 (what never becomes a
   // character is U+FFFD). Empty once a stop string has appeared.
   std::string Append(int32_t token);
+  // Appends tokens until a stop string appears, the last one uncounted as text when it is an
+  // end-of-text token. Returns how many were taken; what is certain is added to `text`.
+  size_t AppendAll(std::span<const SampledToken> tokens, bool ends_with_eos, std::string& text);
   // What was held back, when no more tokens come.
   std::string Finish();
   bool stopped() const { return stopped_; }  // by a stop string, of which nothing is given out

@@ -47,17 +47,20 @@ void Scheduler::TakePrefix(Sequence& sequence) {
   if (!sequence.was_admitted) sequence.cached_tokens = sequence.state.length;
 }
 
-void Scheduler::Admit() {
+bool Scheduler::Admit() {
+  bool admitted = false;
   while (!waiting_.empty() && running() < options_.sequences_max) {
     Sequence& next = *waiting_.front();
     // Not before all its tokens and one more have room: it would be preempted at once. Pages it
     // shares with the prefix cache are counted as if it needed its own.
-    if (!running_.empty() && PagesFor(next.length() + 1) > allocator_.available()) return;
+    if (!running_.empty() && PagesFor(next.length() + 1) > allocator_.available()) break;
     TakePrefix(next);
     next.was_admitted = true;
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
+    admitted = true;
   }
+  return admitted;
 }
 
 ScheduledRun Scheduler::Plan(Sequence& sequence, int64_t count) {

@@ -29,8 +29,8 @@ class Scheduler {
 
   void Enqueue(std::unique_ptr<Sequence> sequence);
   // Moves waiting sequences to the running ones while there is room for all their known tokens;
-  // takes what the prefix cache has of them.
-  void Admit();
+  // takes what the prefix cache has of them. True when there was one.
+  bool Admit();
   // Tokens that are known and not planned yet, within the budget of a step that also generates with
   // every running sequence whose tokens are all planned. They count as planned from now on.
   std::vector<ScheduledRun> PlanKnown();

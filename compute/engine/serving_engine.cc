@@ -50,8 +50,7 @@ void ServingEngine::Loop() {
   Step step;  // what the next round computes, its rows under way
   while (TakeRequests()) {
     EndCancelledAndOverdue(step);
-    scheduler_.Admit();
-    TakeFigures();  // who was admitted waits no longer: there is room in the queue
+    if (scheduler_.Admit()) TakeFigures();  // who was admitted waits no longer
     if (step.empty()) step = PlanChunks();  // there was nothing to plan it behind
     scheduler_.ReservePages(step);
     Step next = PlanChunks();
@@ -74,12 +73,13 @@ bool ServingEngine::TakeRequests() {
   {
     std::unique_lock lock(mutex_);
     if (scheduler_.idle()) {
-      wake_.wait(lock, [this] { return stopping_ || !submitted_.empty(); });
+      // Cancels wake it too: of requests that have ended, they are not to pile up.
+      wake_.wait(lock, [this] { return stopping_ || !submitted_.empty() || !cancelled_.empty(); });
     }
     stop = stopping_;
     taken.swap(submitted_);
     to_cancel_.swap(cancelled_);
-    cancel_all_ = std::exchange(abort_all_, false);
+    abort_before_ = abort_ids_before_;
     snapshot_.waiting += static_cast<int64_t>(taken.size());
   }
   for (auto& sequence : taken) scheduler_.Enqueue(std::move(sequence));
@@ -95,7 +95,7 @@ void ServingEngine::EndCancelledAndOverdue(Step& planned) {
   const TimePoint now = clock_.Now();
   bool ended = false;
   scheduler_.ForEach([&](Sequence& sequence) {
-    if (cancel_all_ ||
+    if (sequence.id < abort_before_ ||
         std::find(to_cancel_.begin(), to_cancel_.end(), sequence.id) != to_cancel_.end()) {
       End(sequence, FinishReason::kAbort);
     } else if (sequence.request.deadline <= now) {
@@ -365,13 +365,16 @@ Result<uint64_t> ServingEngine::Submit(CompletionRequest request, UpdateCallback
 }
 
 void ServingEngine::Cancel(uint64_t id) {
-  const std::lock_guard lock(mutex_);
-  cancelled_.push_back(id);
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_.push_back(id);
+  }
+  wake_.notify_one();
 }
 
 void ServingEngine::AbortAll() {
   const std::lock_guard lock(mutex_);
-  abort_all_ = true;
+  abort_ids_before_ = next_id_;
 }
 
 void ServingEngine::StartDraining() {

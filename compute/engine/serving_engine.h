@@ -83,12 +83,12 @@ class ServingEngine : public CompletionEngine {
   std::vector<uint64_t> cancelled_;
   EngineSnapshot snapshot_;
   uint64_t next_id_ = 1;
-  bool abort_all_ = false;
+  uint64_t abort_ids_before_ = 0;
   bool draining_ = false;
   bool stopping_ = false;
 
   std::vector<uint64_t> to_cancel_;  // the engine's thread's, like the next one
-  bool cancel_all_ = false;
+  uint64_t abort_before_ = 0;
   std::thread thread_;  // last: it uses all of the above
 };
 

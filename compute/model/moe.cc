@@ -59,21 +59,28 @@ std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights,
                               std::span<const float> gathered, size_t width) {
   std::vector<float> out(gathered.size());
   std::vector<kernels::ExpertGroup> groups;
-  size_t first = 0;
+  bool packed = true;
   for (size_t e = 0; e < assigned.size(); ++e) {
     if (assigned[e].empty()) continue;
     const MlpWeights& expert = weights.experts[e];
+    packed = packed && expert.gate_up != nullptr;
+    groups.push_back(
+        {expert.gate_up, expert.down.packed, static_cast<int64_t>(assigned[e].size())});
+  }
+  if (packed) {
+    kernels::GatedExperts(pool, groups, gathered, out);
+    return out;
+  }
+  // fp32 experts, or some of each: one after the other, a packed one with the same bits as above.
+  size_t first = 0;
+  for (size_t e = 0; e < assigned.size(); ++e) {
+    if (assigned[e].empty()) continue;
     const size_t values = assigned[e].size() * width;
-    if (expert.gate_up != nullptr) {
-      groups.push_back(
-          {expert.gate_up, expert.down.packed, static_cast<int64_t>(assigned[e].size())});
-    } else {
-      const std::vector<float> y = DenseForward(pool, expert, gathered.subspan(first, values));
-      std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
-    }
+    const std::vector<float> y =
+        DenseForward(pool, weights.experts[e], gathered.subspan(first, values));
+    std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
     first += values;
   }
-  kernels::GatedExperts(pool, groups, gathered, out);
   return out;
 }
 

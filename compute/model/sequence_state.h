@@ -14,8 +14,8 @@ struct SequenceState {
   explicit SequenceState(const PageShape& shape);
 
   int64_t length = 0;  // positions computed so far
-  // Pages[i] holds positions [i * n, (i + 1) * n). The pages of a step's positions must be there
-  // before it; the last one may also be this sequence's alone only.
+  // pages[i] holds positions [i * n, (i + 1) * n). Those of a step's positions must be there before
+  // it; a page that is written must be this sequence's alone.
   std::vector<int32_t> pages;
   std::vector<std::vector<float>> conv_history;  // per Engram layer, see kernels::PaperFusion
 };

@@ -40,11 +40,8 @@ std::string AnswerLine(const ApiRequest& request, Completion completion,
   std::vector<SampledToken>& tokens = completion.tokens;
   TextStream stream(tokenizer, request.stop);
   std::string text;
-  size_t taken = 0;
-  for (; taken < tokens.size() && !stream.stopped(); ++taken) {
-    const bool end = completion.finish.reason == FinishReason::kStop && taken + 1 == tokens.size();
-    if (!end) text += stream.Append(tokens[taken].token);
-  }
+  const size_t taken =
+      stream.AppendAll(tokens, completion.finish.reason == FinishReason::kStop, text);
   text += stream.Finish();
   tokens.resize(taken);
   ChoicePart part;

@@ -92,20 +92,6 @@ json::object FiguresJson(const LoadFigures& f) {
           {"request_ms", PercentileJson(f.request_ms)}};
 }
 
-Spread SpreadOf(std::vector<double> values) {
-  if (values.empty()) return {};
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  const double median =
-      values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-  return {median, values.front(), values.back()};
-}
-
-std::string SpreadText(const Spread& spread, int decimals) {
-  return fmt::format("{:.{}f} ({:.{}f}..{:.{}f})", spread.median, decimals, spread.min, decimals,
-                     spread.max, decimals);
-}
-
 bool SameTokens(const LoadResult& a, const LoadResult& b) {
   return std::equal(a.requests.begin(), a.requests.end(), b.requests.begin(), b.requests.end(),
                     [](const RequestRecord& x, const RequestRecord& y) {

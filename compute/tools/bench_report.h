@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/spread.h"
 #include "common/io/json.h"
 #include "compute/tools/bench_load.h"
 
@@ -26,12 +27,6 @@ LoadFigures FiguresOf(const LoadResult& result);
 json::object FiguresJson(const LoadFigures& figures);
 std::string FiguresText(const LoadFigures& figures);
 
-struct Spread {
-  double median = 0, min = 0, max = 0;
-};
-Spread SpreadOf(std::vector<double> values);
-// "0.998 (0.991..1.004)"
-std::string SpreadText(const Spread& spread, int decimals);
 // Whether both loads' answers are the same tokens.
 bool SameTokens(const LoadResult& a, const LoadResult& b);
 

@@ -12,7 +12,7 @@
 namespace engram::kernels {
 namespace {
 
-constexpr int64_t kWholePagePositions = 64;  // of a cache that is given in one piece
+constexpr int64_t kPartsAThread = 16;  // held at once when few tokens are split by page
 
 // One token of the step and what it looks at.
 struct Query {
@@ -144,21 +144,25 @@ void Attention::PageByPage(std::span<const Query> queries) {
     const Query* query;
     int64_t page;
   };
-  static thread_local std::vector<Part> memory;
-  std::vector<Part>& parts = memory;  // one name for all threads of the pool
   std::vector<Task> tasks;
   for (const Query& query : queries) {
     for (int64_t p = 0; p < PagesOf(query); ++p) tasks.push_back({&query, p});
   }
-  if (parts.size() < tasks.size()) parts.resize(tasks.size());
-  pool_.HandOut(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    const Task& task = tasks[static_cast<size_t>(i)];
-    AttendPage(*task.query, task.page, parts[static_cast<size_t>(i)]);
-  });
+  // A long context has thousands of pages: their parts are made and combined some at a time.
+  const size_t wave = static_cast<size_t>(kPartsAThread * pool_.threads());
+  std::vector<Part> parts(std::min(wave, tasks.size()));
   Part all;
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    Add(parts[i], tasks[i].page == 0, all);
-    if (tasks[i].page + 1 == PagesOf(*tasks[i].query)) Finish(*tasks[i].query, all);
+  for (size_t first = 0; first < tasks.size(); first += wave) {
+    const size_t count = std::min(wave, tasks.size() - first);
+    pool_.HandOut(static_cast<int64_t>(count), [&](int64_t i) {
+      const Task& task = tasks[first + static_cast<size_t>(i)];
+      AttendPage(*task.query, task.page, parts[static_cast<size_t>(i)]);
+    });
+    for (size_t i = 0; i < count; ++i) {
+      const Task& task = tasks[first + i];
+      Add(parts[i], task.page == 0, all);
+      if (task.page + 1 == PagesOf(*task.query)) Finish(*task.query, all);
+    }
   }
 }
 
@@ -199,18 +203,6 @@ void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out) {
   Attention(pool, shape, page_positions).Run(segments, q, kv_b, out);
-}
-
-void MlaAttention(Pool& pool, const MlaShape& shape, std::span<const float> q, const Matrix& kv_b,
-                  std::span<const float> cache, int64_t first_position, std::span<float> out) {
-  const int64_t entry = shape.latent + shape.rope;
-  const int64_t positions = static_cast<int64_t>(cache.size()) / entry;
-  std::vector<const float*> pages;
-  for (int64_t at = 0; at < positions; at += kWholePagePositions) {
-    pages.push_back(cache.data() + at * entry);
-  }
-  const MlaSegment segment{positions - first_position, first_position, pages};
-  MlaAttention(pool, shape, kWholePagePositions, {&segment, 1}, q, kv_b, out);
 }
 
 }  // namespace engram::kernels

@@ -33,7 +33,7 @@ TEST(Bench, PercentilesAreByNearestRank) {
   EXPECT_EQ(Percentile(values, 0.99), 99);
   EXPECT_EQ(Percentile({7}, 0.01), 7);
   EXPECT_EQ(Percentile({}, 0.5), 0);
-  EXPECT_EQ(SpreadText(SpreadOf({3, 1, 2}), 1), "2.0 (1.0..3.0)");
+  EXPECT_EQ(SpreadText(SpreadOf({3, 1, 2}), 1, 1), "2.0 (1.0..3.0)");
 }
 
 TEST(Bench, LatenciesCountFromWhenARequestWasDue) {

@@ -15,6 +15,7 @@ TinyOptions OptionsOf(const std::string& name) {
   if (name == "v41_fp8") options = {.variant = "v41", .fp8_wkv = true};
   if (name == "plain") options = {.variant = "", .q_lora = false, .streams = 1, .yarn = true};
   if (name == "f32") options.dtype = DType::kF32;
+  if (name == "mixed_experts") options.some_f32_experts = true;
   return options;
 }
 
@@ -141,7 +142,8 @@ TEST_P(Determinism, GeneratedTokensScoreTheSameBitsAsAPrompt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Determinism,
-                         testing::Values("paper", "v41", "v41_fp8", "plain", "f32"),
+                         testing::Values("paper", "v41", "v41_fp8", "plain", "f32",
+                                         "mixed_experts"),
                          [](const auto& param_info) { return param_info.param; });
 
 }  // namespace

@@ -217,6 +217,32 @@ TEST(ServingEngine, ACancelledRequestEndsWithAbortAndFreesItsPages) {
   EXPECT_EQ(tiny.engine->Snapshot().running, 0);
 }
 
+TEST(ServingEngine, AbortingAnIdleEngineDoesNotTouchWhatComesLater) {
+  TinyEngine tiny(kPaper);
+  tiny.engine->AbortAll();
+  const auto later = tiny.Run(RequestOf({1, 2}, 5));
+  EXPECT_TRUE(later.ok()) << later.status().message();
+}
+
+TEST(ServingEngine, AbortingEndsWhatRunsAndWhatWaits) {
+  TinyServing serving;
+  serving.serving.scheduler.sequences_max = 1;
+  TinyEngine tiny(kPaper, serving);
+  Gate gate(*tiny.source);
+  std::atomic<int> aborted{0};
+  for (int i = 0; i < 3; ++i) {
+    const auto count = [&](const Update& update) {
+      aborted += update.finish && update.finish->reason == FinishReason::kAbort ? 1 : 0;
+    };
+    ASSERT_TRUE(tiny.engine->Submit(RequestOf({1, 2}, 400), count).ok());
+  }
+  gate.AwaitArrival();
+  tiny.engine->AbortAll();
+  gate.Open();
+  EXPECT_TRUE(tiny.Run(RequestOf({1}, 1)).ok());
+  EXPECT_EQ(aborted, 3);
+}
+
 TEST(ServingEngine, ARequestPastItsDeadlineEndsWithThatError) {
   TinyEngine tiny(kPaper);
   CompletionRequest request = RequestOf({1, 2, 3}, 400);

@@ -19,6 +19,7 @@ constexpr int64_t kVocab = 97;
 class TensorMaker {
  public:
   TensorMaker(uint64_t seed, DType dtype) : rng_(seed), dtype_(dtype) {}
+  void set_dtype(DType dtype) { dtype_ = dtype; }
 
   void Add(const std::string& name, std::vector<uint64_t> shape, double scale, double mean = 0) {
     size_t count = 1;
@@ -187,7 +188,11 @@ std::vector<NamedTensor> TinyTensors(const TinyOptions& options) {
     } else {
       make.Linear(p + "mlp.gate.weight", 8, 32);
       make.Add(p + "mlp.gate.e_score_correction_bias", {8}, 0.2);
-      for (int e = 0; e < 8; ++e) AddMlp(make, fmt::format("{}mlp.experts.{}.", p, e), 32, 16);
+      for (int e = 0; e < 8; ++e) {
+        make.set_dtype(options.some_f32_experts && e % 2 == 0 ? DType::kF32 : options.dtype);
+        AddMlp(make, fmt::format("{}mlp.experts.{}.", p, e), 32, 16);
+      }
+      make.set_dtype(options.dtype);
       AddMlp(make, p + "mlp.shared_experts.", 32, 16);
     }
     if (!options.variant.empty() && (i == 1 || i == 2))

@@ -26,6 +26,7 @@ struct TinyOptions {
   int streams = 2;
   bool yarn = false;
   uint64_t seed = 1;
+  bool some_f32_experts = false;  // every other one
 };
 
 // Names a test's parameter.

@@ -92,6 +92,15 @@ TEST(Rope, YarnKeepsFastPairsAndStretchesSlowOnes) {
   EXPECT_EQ(YarnMscale(1, 1), 1.0);
 }
 
+// Pages of `page` positions over a cache in one piece.
+std::vector<const float*> PagesOf(const std::vector<float>& cache, int64_t entry, int64_t page) {
+  std::vector<const float*> pages;
+  for (size_t at = 0; at < cache.size(); at += static_cast<size_t>(page * entry)) {
+    pages.push_back(cache.data() + at);
+  }
+  return pages;
+}
+
 TEST(MlaAttention, AbsorbedAgreesWithPerHeadWithinItsTolerance) {
   Rng rng(14);
   for (int i = 0; i < 40; ++i) {
@@ -104,14 +113,51 @@ TEST(MlaAttention, AbsorbedAgreesWithPerHeadWithinItsTolerance) {
     const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
     std::vector<float> absorbed(static_cast<size_t>(tokens * s.heads * s.value)),
         plain(absorbed.size());
-    Pool pool(2);
-    MlaAttention(pool, s, q, matrix, cache, first, absorbed);
+    Pool pool(1 + i % 3);
+    const int64_t page = RandomBetween(rng, 1, 20);
+    const std::vector<const float*> pages = PagesOf(cache, s.latent + s.rope, page);
+    const MlaSegment segment{tokens, first, pages};
+    MlaAttention(pool, s, page, {&segment, 1}, q, matrix, absorbed);
     ref::MlaAttention(s, q, matrix, cache, first, plain);
     // Scores are sums of at most nope * latent + rope products of magnitude < 100; their error
     // moves the weights by as much, relatively, and the weighted sum of values (< 10) with them.
     const auto terms = static_cast<double>(s.nope * s.latent + s.rope + first + tokens);
     const double bound = 4 * std::sqrt(terms) * kEps * 100;
     for (size_t j = 0; j < plain.size(); ++j) ASSERT_NEAR(absorbed[j], plain[j], bound);
+  }
+}
+
+TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
+  Rng rng(15);
+  const MlaShape s{3, 8, 4, 8, 16, 0.2f};
+  const int64_t entry = s.latent + s.rope, page = 4;
+  const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
+  const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
+  // 250 pages are more than is held at once when few tokens are split by page.
+  const int64_t firsts[] = {999, 0, 37}, tokens[] = {1, 3, 2};
+  std::vector<std::vector<float>> caches;
+  std::vector<std::vector<const float*>> pages;
+  std::vector<MlaSegment> segments;
+  for (int i = 0; i < 3; ++i) {
+    caches.push_back(RandomFloats(rng, (firsts[i] + tokens[i]) * entry));
+    pages.push_back(PagesOf(caches.back(), entry, page));
+  }
+  for (size_t i = 0; i < 3; ++i) segments.push_back({tokens[i], firsts[i], pages[i]});
+  const std::vector<float> q = RandomFloats(rng, 6 * s.heads * (s.nope + s.rope));
+  std::vector<float> together(static_cast<size_t>(6 * s.heads * s.value));
+  Pool one(1), two(2);
+  MlaAttention(two, s, page, segments, q, matrix, together);
+  size_t token = 0;
+  for (const MlaSegment& segment : segments) {
+    const auto count = static_cast<size_t>(segment.tokens);
+    const size_t q_width = static_cast<size_t>(s.heads * (s.nope + s.rope));
+    const size_t width = static_cast<size_t>(s.heads * s.value);
+    std::vector<float> alone(count * width);
+    MlaAttention(one, s, page, {&segment, 1},
+                 std::span(q).subspan(token * q_width, count * q_width), matrix, alone);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
+                           together.begin() + static_cast<ptrdiff_t>(token * width)));
+    token += count;
   }
 }
 

@@ -26,11 +26,6 @@ std::string TableText(std::span<const std::vector<std::string>> lines) {
   return text;
 }
 
-std::string SpreadText(const Spread& spread, double scale, int decimals) {
-  return fmt::format("{:.{}f} ({:.{}f}..{:.{}f})", spread.median * scale, decimals,
-                     spread.min * scale, decimals, spread.max * scale, decimals);
-}
-
 json::object SpreadJson(const Spread& spread) {
   return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}};
 }

@@ -14,9 +14,6 @@ namespace engram::bench {
 // Columns as wide as their widest cell; the first is left-aligned, the others right.
 std::string TableText(std::span<const std::vector<std::string>> lines);
 
-// "12.3 (11.9..12.8)" of values scaled by `scale`.
-std::string SpreadText(const Spread& spread, double scale, int decimals);
-
 json::object SpreadJson(const Spread& spread);
 Status WriteJson(const json::value& report, const std::string& path);
 

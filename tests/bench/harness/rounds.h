@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/spread.h"
 #include "common/base/status.h"
 #include "common/obs/latency_histogram.h"
 #include "tests/bench/harness/batch.h"
@@ -81,10 +82,6 @@ struct RoundOptions {
 
 Result<std::vector<Series>> RunRounds(std::span<const Leg> legs, const RoundOptions& options);
 
-struct Spread {
-  double median = 0, min = 0, max = 0;
-};
-Spread SpreadOf(std::vector<double> values);
 // Entry by entry: a[i] / b[i].
 std::vector<double> Ratios(std::span<const double> a, std::span<const double> b);
 

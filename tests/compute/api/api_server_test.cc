@@ -347,6 +347,16 @@ TEST_F(ApiServerTest, ASilentStreamIsKeptAlive) {
   EXPECT_THAT(socket.Read("[DONE]"), HasSubstr("end"));
 }
 
+TEST_F(ApiServerTest, AnEngineThatForgetsARequestIsNoticed) {
+  ApiOptions options;
+  options.keep_alive_ms = 10;
+  options.request_timeout_s = -10;  // over, and the engine's grace too
+  Start(options);
+  EXPECT_THAT(Complete(R"({"prompt":"x"})"), HasSubstr(" 504 "));
+  engine_.AwaitCancel(1);
+  EXPECT_THAT(Complete(R"({"prompt":"x","stream":true})"), HasSubstr("deadline_exceeded"));
+}
+
 TEST_F(ApiServerTest, TheEngineMayGoOnWhenTheServerIsClosed) {
   auto socket = std::make_unique<RawSocket>(server_->port());
   const std::string body = R"({"prompt":"x","stream":true})";
