@@ -25,6 +25,7 @@ constexpr double kV41Bytes = 768e6 * 264;
 
 struct Options {
   std::string folder = ".";
+  std::string source;  // empty: folder
   double gb = 2;
   int rounds = 3;
   int threads = 0;
@@ -65,8 +66,8 @@ Status ImportOnce(const std::string& model_dir, const std::string& store_dir, in
   return OkStatus();
 }
 
-Result<Figures> Measure(const std::string& folder, const std::vector<std::string>& shards,
-                        uint64_t bytes, int threads) {
+Result<Figures> Measure(const std::string& folder, const std::string& model_dir,
+                        const std::vector<std::string>& shards, uint64_t bytes, int threads) {
   constexpr int kCeilingThreads = 4;
   Figures round;
   const std::string scratch = folder + "/ceiling.tmp", store = folder + "/store";
@@ -75,7 +76,7 @@ Result<Figures> Measure(const std::string& folder, const std::vector<std::string
   ASSIGN_OR_RETURN(round.write, WriteCeiling(scratch, bytes, kCeilingThreads));
   ASSIGN_OR_RETURN(round.copy, CopyCeiling(shards, scratch, kCeilingThreads));
   DropCaches(shards);
-  const Status imported = ImportOnce(folder + "/model", store, threads, &round);
+  const Status imported = ImportOnce(model_dir, store, threads, &round);
   fs::remove_all(store);
   RETURN_IF_ERROR(imported);
   return round;
@@ -112,12 +113,17 @@ void Print(const std::vector<Figures>& rounds) {
 
 Status Run(const Options& options) {
   const std::string folder = (fs::path(options.folder) / "import_bench.tmp").string();
-  fs::remove_all(folder);
-  fs::create_directories(folder);
+  const std::string source = options.source.empty()
+                                 ? folder
+                                 : (fs::path(options.source) / "import_bench_source.tmp").string();
+  for (const std::string& made : {folder, source}) {
+    fs::remove_all(made);
+    fs::create_directories(made);
+  }
   ctl::MakeLayoutOptions make;
   make.layout = "v41";
   make.rows_scale = std::min(1.0, options.gb * kGb / kV41Bytes);
-  make.out = folder + "/model";
+  make.out = source + "/model";
   ctl::MadeLayout made;
   RETURN_IF_ERROR(ctl::MakeLayoutFolder(make, &made));
   const std::vector<std::string> shards = {make.out + "/model-00047-of-00048.safetensors",
@@ -127,11 +133,12 @@ Status Run(const Options& options) {
   std::vector<Figures> rounds;
   Status status;
   for (int i = 0; i < options.rounds && status.ok() && !Interrupted(); ++i) {
-    const auto round = Measure(folder, shards, made.table_bytes, options.threads);
+    const auto round = Measure(folder, make.out, shards, made.table_bytes, options.threads);
     status = round.status();
     if (round.ok()) rounds.push_back(*round);
   }
   fs::remove_all(folder);
+  fs::remove_all(source);
   if (!rounds.empty()) Print(rounds);
   fmt::print("load average {}\n", LoadAverage());
   return status;
@@ -144,6 +151,8 @@ int main(int argc, char** argv) {
   engram::bench::Options options;
   CLI::App app("Import of a folder beside the disk's own speed");
   app.add_option("--folder", options.folder, "on the disk to measure")->capture_default_str();
+  app.add_option("--source", options.source,
+                 "where the model is read from, when that is another disk, or memory");
   app.add_option("--gb", options.gb, "of rows; needs three times as much disk")
       ->check(CLI::Range(0.01, 200.0))
       ->capture_default_str();
