@@ -40,17 +40,19 @@ Result<std::string> GetName(const json::object& request, std::string_view key) {
       fmt::format("request: {} must be one line of 1..{} bytes", key, kNameBytesMax));
 }
 
-json::object ToJson(const VersionInfo& info) {
+json::object ToJson(const VersionInfo& info, uint64_t stored_bytes) {
   return {{"model", info.model},
           {"version", info.version},
           {"base", info.base_version},
           {"digest", info.content_digest},
           {"rows_held", std::to_string(info.rows_held)},
+          {"stored_bytes", std::to_string(stored_bytes)},
           {"generation", std::to_string(info.generation)},
           {"published", info.published},
           {"prepared", info.prepared},
           {"prepared_generation", std::to_string(info.prepared_generation)},
           {"pinned", info.pinned},
+          {"rolled_back", info.rolled_back},
           {"loaded", info.loaded},
           {"readers", std::to_string(info.readers)},
           {"problem", info.problem}};
@@ -102,8 +104,15 @@ Result<json::object> AdminService::Call(const json::object& request) {
   }
   ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
   if (command == "prepare") return Prepare(target, generation);
-  RETURN_IF_ERROR(command == "commit" ? versions_.Commit(target.model, target.version, generation)
-                                      : versions_.Abort(target.model, target.version, generation));
+  if (command == "abort") {
+    RETURN_IF_ERROR(versions_.Abort(target.model, target.version, generation));
+    return json::object();
+  }
+  bool rollback = false;
+  if (request.contains("rollback")) {
+    ASSIGN_OR_RETURN(rollback, io::GetBool(request, "rollback", kWhat));
+  }
+  RETURN_IF_ERROR(versions_.Commit(target.model, target.version, generation, rollback));
   return json::object();
 }
 
@@ -121,7 +130,11 @@ Result<json::object> AdminService::StartJob(const std::string& title,
 
 Result<json::object> AdminService::Versions() const {
   json::array versions;
-  for (const VersionInfo& info : versions_.List()) versions.push_back(ToJson(info));
+  for (const VersionInfo& info : versions_.List()) {
+    ASSIGN_OR_RETURN(const uint64_t bytes,
+                     store_.PageBytes(TableSetIdOf(info.model, info.version)));
+    versions.push_back(ToJson(info, bytes));
+  }
   return json::object{{"member", member_},
                       {"epoch", map_.epoch},
                       {"members", json::value_from(map_.members)},
@@ -180,18 +193,20 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
 Result<json::object> AdminService::Prepare(const Target& target, uint64_t generation) {
   return StartJob(
       fmt::format("prepare {} version {} generation {}", target.model, target.version, generation),
-      {target}, [this, target, generation](JobContext&) -> Result<json::object> {
-        RETURN_IF_ERROR(versions_.Prepare(target.model, target.version, generation));
+      {target}, [this, target, generation](JobContext& context) -> Result<json::object> {
+        RETURN_IF_ERROR(
+            versions_.Prepare(target.model, target.version, generation, &context.cancelled()));
         return json::object();
       });
 }
 
 Result<json::object> AdminService::Pin(const Target& target) {
-  return StartJob(fmt::format("pin {} version {}", target.model, target.version), {target},
-                  [this, target](JobContext&) -> Result<json::object> {
-                    RETURN_IF_ERROR(versions_.Pin(target.model, target.version));
-                    return json::object();
-                  });
+  return StartJob(
+      fmt::format("pin {} version {}", target.model, target.version), {target},
+      [this, target](JobContext& context) -> Result<json::object> {
+        RETURN_IF_ERROR(versions_.Pin(target.model, target.version, &context.cancelled()));
+        return json::object();
+      });
 }
 
 Result<json::object> AdminService::Drop(const Target& target) {

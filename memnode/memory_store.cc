@@ -80,6 +80,15 @@ Status MemoryStore::DropPages(TableSetId table_set) {
   return OkStatus();
 }
 
+Result<uint64_t> MemoryStore::PageBytes(TableSetId table_set) {
+  const std::lock_guard lock(mutex_);
+  uint64_t bytes = 0;
+  for (const auto& [key, page] : pages_) {
+    if (std::get<0>(key) == table_set) bytes += page.size();
+  }
+  return bytes;
+}
+
 Status MemoryStore::FindPage(const Key& key, std::string* bytes) {
   const std::lock_guard lock(mutex_);
   if (!next_read_.ok()) return std::exchange(next_read_, OkStatus());

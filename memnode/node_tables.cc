@@ -34,6 +34,12 @@ Result<std::vector<RowId>> RowsToPin(const std::string& hot_set_path,
 
 }  // namespace
 
+NodeTables::NodeTables(const NodeConfig& config, obs::Metrics& metrics)
+    : config_(config), metrics_(metrics) {
+  if (config.arena_budget_mib == 0) return;
+  memory_ = std::make_shared<MemoryBudget>(static_cast<uint64_t>(config.arena_budget_mib) << 20);
+}
+
 Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
                                                      obs::Metrics& metrics) {
   std::unique_ptr<NodeTables> tables(new NodeTables(config, metrics));
@@ -88,9 +94,11 @@ Status NodeTables::OpenStore() {
   request.import.memory_mib = static_cast<uint64_t>(config_.model_import_memory_mib);
   request.import.base_version.clear();
   StartScrubber();
-  ASSIGN_OR_RETURN(versions_, VersionManager::Open(*store_, [this](const Manifest& manifest) {
-                     return Load(manifest);
-                   }));
+  ASSIGN_OR_RETURN(versions_,
+                   VersionManager::Open(
+                       *store_, [this](const Manifest& manifest, const std::atomic<bool>* cancel) {
+                         return Load(manifest, cancel);
+                       }));
   versions_->PauseRepairsBy([this] { return repairer_->Pause(); });
   AdminService::Hooks hooks;
   hooks.report = [this](TableSetId table_set, uint32_t layer_index, uint64_t page) {
@@ -145,12 +153,7 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.map = config_.Map();
   options.member = config_.node_name;
   options.arena = Memory();
-  if (config_.arena_budget_mib > 0) {
-    uint64_t used = 0;
-    for (const TablesPtr& other : Loaded()) used += other->memory_bytes();
-    const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
-    options.memory_bytes = std::max<uint64_t>(budget - std::min(budget, used), 1);
-  }
+  options.memory = memory_;
   const table::TableIdentity& identity = manifest.identity;
   const TableSetId id = TableSetIdOf(identity.model, identity.version);
   options.on_damage = [this, id](uint32_t layer_index, uint64_t page, const Status& why) {
@@ -166,9 +169,9 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.balance_period = std::chrono::seconds(config_.tiers_balance_s);
   options.tier.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
   options.tier.cold.threads = static_cast<int>(config_.tiers_readers);
-  if (config_.tiers_hot_set.empty() || options.memory_bytes == 0) return options;
+  if (config_.tiers_hot_set.empty() || memory_ == nullptr) return options;
   Result<std::vector<RowId>> rows =
-      RowsToPin(config_.tiers_hot_set, identity, options.map, options.member, options.memory_bytes);
+      RowsToPin(config_.tiers_hot_set, identity, options.map, options.member, memory_->left());
   if (rows.ok()) {
     options.tier.pinned = *std::move(rows);
   } else if (identity.model == config_.ModelName() ||
@@ -181,9 +184,10 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   return options;
 }
 
-Result<TablesPtr> NodeTables::Load(const Manifest& manifest) {
+Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<bool>* cancel) {
   const TimePoint begin = Clock::Real().Now();
-  ASSIGN_OR_RETURN(const OpenTablesOptions options, TablesOptions(manifest));
+  ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest));
+  options.cancel = cancel;
   ASSIGN_OR_RETURN(const TablesPtr tables,
                    ServedTables::Open(*store_, manifest, options, metrics_));
   {
@@ -196,11 +200,18 @@ Result<TablesPtr> NodeTables::Load(const Manifest& manifest) {
   return tables;
 }
 
+void NodeTables::TellMemory(const ServedTables& tables) {
+  const table::TableIdentity& identity = tables.identity();
+  metrics_
+      .GetGauge("engram_memnode_arena_bytes", "Memory of the rows",
+                {{"model", identity.model}, {"version", identity.version}})
+      .Set(static_cast<double>(tables.memory_bytes()));
+}
+
 void NodeTables::TellOpen(const ServedTables& tables, double seconds) {
   const table::TableIdentity& identity = tables.identity();
   const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};
-  metrics_.GetGauge("engram_memnode_arena_bytes", "Memory of the rows", labels)
-      .Set(static_cast<double>(tables.memory_bytes()));
+  TellMemory(tables);
   metrics_.GetGauge("engram_memnode_owned_rows", "Rows of this node's share", labels)
       .Set(static_cast<double>(tables.plan().OwnedRows()));
   obs::LogInfo(fmt::format(
@@ -226,6 +237,7 @@ Result<json::object> NodeTables::Admin(const json::object& request) {
 void NodeTables::TellFigures() {
   for (const TablesPtr& tables : Loaded()) {
     if (tables->tier() == nullptr) continue;
+    TellMemory(*tables);
     const Tier::Figures figures = tables->tier()->figures();
     const table::TableIdentity& identity = tables->identity();
     const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};

@@ -2,6 +2,7 @@
 // how much memory they have, and who looks after their bytes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "common/obs/metrics.h"
 #include "memnode/admin_service.h"
 #include "memnode/config.h"
+#include "memnode/memory_budget.h"
 #include "memnode/repair.h"
 #include "memnode/row_store.h"
 #include "memnode/scrubber.h"
@@ -38,22 +40,23 @@ class NodeTables {
   void TellFigures();
 
  private:
-  NodeTables(const NodeConfig& config, obs::Metrics& metrics)
-      : config_(config), metrics_(metrics) {}
+  NodeTables(const NodeConfig& config, obs::Metrics& metrics);
   Status OpenProcedural();
   Status OpenStore();
   void StartScrubber();
-  Result<TablesPtr> Load(const Manifest& manifest);
+  Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel);
   Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
   void TellOpen(const ServedTables& tables, double seconds);
   ArenaOptions Memory() const;
+  void TellMemory(const ServedTables& tables);
   std::vector<TablesPtr> Loaded() const;
   bool CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                       std::byte* out) const;
 
   const NodeConfig& config_;
   obs::Metrics& metrics_;
-  std::unique_ptr<RowStore> store_;  // null: procedural
+  std::shared_ptr<MemoryBudget> memory_;  // null: no limit
+  std::unique_ptr<RowStore> store_;       // null: procedural
   mutable std::mutex mutex_;
   std::vector<std::weak_ptr<const ServedTables>> loaded_;  // guarded by mutex_
   std::unique_ptr<Repairer> repairer_;

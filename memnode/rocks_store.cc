@@ -144,6 +144,17 @@ class RocksStore : public RowStore {
                         PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()});
   }
 
+  // Every file is of one table set.
+  Result<uint64_t> PageBytes(TableSetId table_set) override {
+    const Span all = {PageKey(table_set, 0, 0).ToString(),
+                      PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()};
+    uint64_t bytes = 0;
+    for (const File& file : Files()) {
+      if (all.Covers(file.span)) bytes += file.bytes;
+    }
+    return bytes;
+  }
+
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override {
     if (count == 0) return OkStatus();
@@ -176,6 +187,7 @@ class RocksStore : public RowStore {
     std::string name;
     int level;
     Span span;
+    uint64_t bytes;
   };
 
   static std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
@@ -253,7 +265,7 @@ class RocksStore : public RowStore {
     std::vector<File> files;
     for (const rocksdb::LevelMetaData& level : meta.levels) {
       for (const rocksdb::SstFileMetaData& file : level.files) {
-        files.push_back({file.name, level.level, {file.smallestkey, file.largestkey}});
+        files.push_back({file.name, level.level, {file.smallestkey, file.largestkey}, file.size});
       }
     }
     return files;

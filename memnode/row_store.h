@@ -58,6 +58,8 @@ class RowStore {
   virtual Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) = 0;
   // Removes all pages of a table set, and gives the disk space back. No error when there are none.
   virtual Status DropPages(TableSetId table_set) = 0;
+  // What they take on disk.
+  virtual Result<uint64_t> PageBytes(TableSetId table_set) = 0;
 
   // Calls `visit` for pages [first, first + count) of a layer in order, and stops at its first
   // error. Reads ahead.

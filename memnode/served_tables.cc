@@ -50,7 +50,6 @@ Result<std::shared_ptr<ServedTables>> ServedTables::InMemory(table::TableIdentit
   std::shared_ptr<ServedTables> tables(
       new ServedTables(std::move(identity), std::move(plan), metrics));
   tables->arena_ = std::move(arena);
-  tables->memory_bytes_ = tables->arena_->size_bytes();
   tables->complete_ = true;
   RETURN_IF_ERROR(tables->ShareLocally());
   RETURN_IF_ERROR(tables->ChooseKnownAnswers());
@@ -91,9 +90,15 @@ Result<std::shared_ptr<ServedTables>> ServedTables::Open(RowStore& store, Manife
       new ServedTables(manifest.identity, std::move(plan), metrics));
   ASSIGN_OR_RETURN(tables->reader_,
                    TableReader::Open(store, std::move(manifest), options.on_damage));
-  const bool all = options.memory_bytes == 0 || options.memory_bytes >= share_bytes;
+  bool all = true;
+  if (options.memory != nullptr) {
+    tables->share_ = MemoryBudget::Share(options.memory);
+    all = tables->share_.Take(1, share_bytes) == 1;
+  }
+  if (!options.serve_while_loading) tables->cancel_open_ = options.cancel;
   RETURN_IF_ERROR(all ? tables->LoadAll(options, store) : tables->LoadSome(options, store));
   RETURN_IF_ERROR(tables->ChooseKnownAnswers());
+  tables->cancel_open_ = nullptr;
   return tables;
 }
 
@@ -101,7 +106,10 @@ PartitionLoadOptions ServedTables::LoadOptions(const OpenTablesOptions& options)
   PartitionLoadOptions load;
   load.threads = options.load_threads;
   load.repair = options.repair;
-  load.cancelled = [this] { return stop_.load(); };
+  load.cancelled = [this] {
+    const std::atomic<bool>* cancel = cancel_open_;
+    return stop_ || (cancel != nullptr && *cancel);
+  };
   return load;
 }
 
@@ -109,7 +117,6 @@ Status ServedTables::LoadAll(const OpenTablesOptions& options, RowStore&) {
   ASSIGN_OR_RETURN(Arena allocated, Arena::Allocate(plan_, options.arena));
   const auto arena = std::make_shared<Arena>(std::move(allocated));
   arena_ = arena;
-  memory_bytes_ = arena->size_bytes();
   RETURN_IF_ERROR(ShareLocally());
   std::vector<PartitionPlace> places = OwnedPartitions(plan_);
   for (PartitionPlace& place : places) {
@@ -147,25 +154,30 @@ Status ServedTables::LoadSome(const OpenTablesOptions& options, RowStore& store)
   TierOptions tier = options.tier;
   tier.pages = options.arena.pages;
   tier.load = LoadOptions(options);
-  tier.cache_bytes = std::min(tier.cache_bytes, options.memory_bytes);
-  tier.pinned_bytes_max = (options.memory_bytes - tier.cache_bytes) / 2;
+  tier.cache_bytes = share_.Take(tier.cache_bytes, 1);
+  tier.pinned_bytes_max = share_.Take(options.memory->left() / 2, 1);
+  tier.memory = &share_;
   ASSIGN_OR_RETURN(tier_, Tier::Open(*reader_, plan_, tier));
-  const uint64_t rest =
-      options.memory_bytes - std::min(options.memory_bytes, tier_->memory_bytes());
+  const uint64_t in_use = tier_->memory_bytes() - tier.cache_bytes;
+  share_.GiveBack(tier.pinned_bytes_max - std::min(tier.pinned_bytes_max, in_use));
   if (options.serve_while_loading) {
-    loader_ = std::thread([this, &store, rest, period = options.balance_period] {
-      const Status filled = tier_->FillMemory(store, rest);
+    loader_ = std::thread([this, &store, period = options.balance_period] {
+      const Status filled = tier_->FillMemory(store).status();
       if (!filled.ok() && filled.code() != Code::kCancelled) {
         obs::LogError(fmt::format("loading ended {} why={}", NameOf(identity_), filled.message()));
       }
       if (!stop_) tier_->KeepBalanced(store, period);
     });
   } else {
-    RETURN_IF_ERROR(tier_->FillMemory(store, rest));
+    RETURN_IF_ERROR(tier_->FillMemory(store).status());
     tier_->KeepBalanced(store, options.balance_period);
   }
-  memory_bytes_ = options.memory_bytes;
   return OkStatus();
+}
+
+uint64_t ServedTables::memory_bytes() const {
+  if (arena_ != nullptr) return arena_->size_bytes();
+  return tier_ == nullptr ? 0 : tier_->memory_bytes();
 }
 
 Status ServedTables::ShareLocally() {

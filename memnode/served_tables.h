@@ -33,9 +33,9 @@ struct OpenTablesOptions {
   table::ClusterMap map;
   std::string member;
   ArenaOptions arena;
-  // For the rows; 0: whatever the share needs. With less than that, the rest is read from the
+  // For the rows; null: whatever the share needs. With less than that, the rest is read from the
   // store.
-  uint64_t memory_bytes = 0;
+  std::shared_ptr<MemoryBudget> memory;
   bool serve_while_loading = false;
   TierOptions tier;
   Nanos balance_period = std::chrono::seconds(10);
@@ -43,6 +43,8 @@ struct OpenTablesOptions {
   int load_threads = 0;  // 0: two a CPU
   // Repairs a damaged partition in the store while loading; null: damage is an error.
   std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
+  // Ends Open with CANCELLED, within a partition or two; not what goes on after it. May be null.
+  const std::atomic<bool>* cancel = nullptr;
 };
 
 class ServedTables {
@@ -97,7 +99,7 @@ class ServedTables {
   void CountRows(uint32_t layer_index, uint32_t count) const {
     rows_served_[layer_index]->Add(count);
   }
-  uint64_t memory_bytes() const { return memory_bytes_; }
+  uint64_t memory_bytes() const;
 
  private:
   ServedTables(table::TableIdentity identity, TablePlan plan, obs::Metrics& metrics);
@@ -118,12 +120,13 @@ class ServedTables {
   const table::ArenaMap map_;
   std::optional<Rule> computed_;
   std::vector<obs::Counter*> rows_served_;  // by layer
+  MemoryBudget::Share share_;               // given back after the memory itself
   std::shared_ptr<const Arena> arena_;      // null: less memory than the share
   std::unique_ptr<TableReader> reader_;     // null: no store
   std::unique_ptr<Tier> tier_;              // null: complete from the start
   std::unique_ptr<net::FdServer> local_;
   std::vector<net::KnownAnswer> known_answers_;
-  uint64_t memory_bytes_ = 0;
+  std::atomic<const std::atomic<bool>*> cancel_open_ = nullptr;
   std::atomic<bool> complete_ = false;
   std::atomic<bool> stop_ = false;
   std::thread loader_;  // serving while loading

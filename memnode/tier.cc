@@ -61,7 +61,7 @@ Status Tier::PinRows() {
 }
 
 uint64_t Tier::memory_bytes() const {
-  return options_.cache_bytes + (pinned_ == nullptr ? 0 : pinned_->memory_bytes());
+  return options_.cache_bytes + (pinned_ == nullptr ? 0 : pinned_->memory_bytes()) + memory_bytes_;
 }
 
 Tier::~Tier() {
@@ -121,28 +121,44 @@ Status Tier::SaveResident(RowStore& store) {
   return store.WriteRecords({&record, 1});
 }
 
-Status Tier::FillMemory(RowStore& store, uint64_t bytes) {
+Result<uint64_t> Tier::FillMemory(RowStore& store) {
+  if (options_.memory == nullptr) return uint64_t{0};
   const table::ArenaMap map = plan_.Map();
   std::vector<PartitionPlace> order = PreferredOrder(store);
   uint64_t slot_bytes = 1;
   for (const PartitionPlace& place : order) {
     slot_bytes = std::max(slot_bytes, map.PartitionBytes(place.layer_index, place.partition));
   }
-  order.resize(std::min<uint64_t>(order.size(), bytes / slot_bytes));
-  if (order.empty()) return OkStatus();
-  auto memory = AlignedBuffer::Allocate(order.size() * slot_bytes, options_.pages);
-  if (!memory.ok()) return memory.status().WithContext("memory for this node's rows");
-  memory_ = std::move(*memory);
-  for (size_t i = 0; i < order.size(); ++i) {
-    order[i].stored = memory_.data() + i * slot_bytes;
-    slots_.push_back({order[i], true});
+  // Empty slots are for Rebalance to fill.
+  const uint64_t wanted = order.size() - std::min(order.size(), slots_.size());
+  const uint64_t taken = options_.memory->Take(wanted, slot_bytes);
+  if (taken == 0) return uint64_t{0};
+  auto memory = AlignedBuffer::Allocate(taken * slot_bytes, options_.pages);
+  if (!memory.ok()) {
+    options_.memory->GiveBack(taken * slot_bytes);
+    return memory.status().WithContext("memory for this node's rows");
   }
+  std::erase_if(order, [&](const PartitionPlace& place) {
+    return residency_.resident(place.layer_index, place.partition);
+  });
+  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+    return heat_[a.layer_index][a.partition] > heat_[b.layer_index][b.partition];
+  });
+  order.resize(taken);
+  for (size_t i = 0; i < taken; ++i) order[i].stored = memory->data() + i * slot_bytes;
+  memory_.push_back(std::move(*memory));
+  memory_bytes_ += taken * slot_bytes;
   PartitionLoadOptions load = options_.load;
   load.on_loaded = [&](const PartitionPlace& place) {
     residency_.Publish(place.layer_index, place.partition, place.stored);
     if (options_.load.on_loaded) options_.load.on_loaded(place);
   };
-  return LoadPartitions(reader_, order, load);
+  const Status loaded = LoadPartitions(reader_, order, load);
+  for (const PartitionPlace& place : order) {
+    slots_.push_back({place, residency_.resident(place.layer_index, place.partition)});
+  }
+  RETURN_IF_ERROR(loaded);
+  return taken;
 }
 
 void Tier::CountReads() {
@@ -197,15 +213,29 @@ Result<int> Tier::Rebalance(int moves_max) {
   return moves;
 }
 
+// Whether anything changed.
+Result<bool> Tier::FillAndRebalance(RowStore& store) {
+  ASSIGN_OR_RETURN(const uint64_t filled, FillMemory(store));
+  if (filled > 0) {
+    const table::TableIdentity& identity = reader_.manifest().identity;
+    obs::LogInfo(fmt::format("memory became free model={} version={} partitions_loaded={}",
+                             identity.model, identity.version, filled));
+  }
+  ASSIGN_OR_RETURN(const int moved, Rebalance(kMovesPerPeriod));
+  return filled > 0 || moved > 0;
+}
+
 void Tier::KeepBalanced(RowStore& store, Nanos period) {
   balancer_ = std::thread([this, &store, period] {
     std::unique_lock lock(mutex_);
     while (!stop_changed_.wait_for(lock, period, [&] { return stop_; })) {
       lock.unlock();
-      const Result<int> moves = Rebalance(kMovesPerPeriod);
-      Status done = moves.status();
-      if (moves.ok() && *moves > 0) done = SaveResident(store);
-      if (!done.ok()) obs::LogError(fmt::format("moving partitions why={}", done.message()));
+      const Result<bool> changed = FillAndRebalance(store);
+      Status done = changed.status();
+      if (changed.ok() && *changed) done = SaveResident(store);
+      if (!done.ok() && done.code() != Code::kCancelled) {
+        obs::LogError(fmt::format("moving partitions why={}", done.message()));
+      }
       lock.lock();
     }
   });

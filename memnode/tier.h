@@ -5,7 +5,8 @@
 // rows, the store. Each gives the same bytes. Which partitions are in memory follows the reads
 // counted: Rebalance puts a busy one in the place of an idle one. (Hashing spreads hot n-grams over
 // all partitions alike, so that with one model's usual traffic the pinned rows and the cache do
-// most of the work; partitions differ where layers or deltas are read unevenly.)
+// most of the work; partitions differ where layers or deltas are read unevenly.) Memory that
+// becomes free later, because another version is gone, is taken too.
 #pragma once
 
 #include <atomic>
@@ -23,6 +24,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "memnode/cold_reader.h"
+#include "memnode/memory_budget.h"
 #include "memnode/partition_loader.h"
 #include "memnode/pinned_rows.h"
 #include "memnode/residency.h"
@@ -36,6 +38,8 @@ struct TierOptions {
   uint64_t cache_bytes = 64 << 20;
   std::vector<RowId> pinned;      // rows to keep in memory, the most wanted first
   uint64_t pinned_bytes_max = 0;  // for them
+  // What partitions may take; null: they take none. Outlives the tier.
+  MemoryBudget::Share* memory = nullptr;
   ColdReader::Options cold;
   PageBacking pages = PageBacking::kHugeTlb;
   PartitionLoadOptions load;
@@ -59,17 +63,18 @@ class Tier {
   // Rows that have no address, from the cache or the store.
   bool ReadCold(const std::shared_ptr<ColdBatch>& batch) { return cold_.Submit(batch); }
 
-  // Takes memory for as many partitions as fit in `bytes`, and loads those that were resident when
-  // the node last ran, then others in order, verified.
-  Status FillMemory(RowStore& store, uint64_t bytes);
+  // Takes memory for as many of the partitions that have none as there is room for, and loads them,
+  // verified: the busiest first, then those that were resident when the node last ran, then others
+  // in order. Returns how many. The same thread as Rebalance.
+  Result<uint64_t> FillMemory(RowStore& store);
   // Moves at most `moves_max` partitions; returns how many. One thread.
   Result<int> Rebalance(int moves_max);
   // What is resident, for the next start.
   Status SaveResident(RowStore& store);
-  // Rebalances from now on in the background, every `period`.
+  // Fills and rebalances from now on in the background, every `period`.
   void KeepBalanced(RowStore& store, Nanos period);
 
-  // Of the cache and the pinned rows.
+  // Of the cache, the pinned rows and partitions.
   uint64_t memory_bytes() const;
 
   struct Figures {
@@ -94,6 +99,7 @@ class Tier {
   std::vector<PartitionPlace> PreferredOrder(RowStore& store) const;
   void CountReads();
   Status Replace(Slot& slot, const PartitionPlace& wanted);
+  Result<bool> FillAndRebalance(RowStore& store);
 
   const TableReader& reader_;
   const TablePlan& plan_;
@@ -102,7 +108,8 @@ class Tier {
   std::unique_ptr<RowCache> cache_;     // null: no cache
   std::unique_ptr<PinnedRows> pinned_;  // null: none
   ColdReader cold_;
-  AlignedBuffer memory_;
+  std::vector<AlignedBuffer> memory_;
+  std::atomic<uint64_t> memory_bytes_ = 0;  // of memory_
   std::vector<Slot> slots_;
   std::vector<std::vector<double>> heat_;  // by layer and partition: reads, halved each time
   std::atomic<uint64_t> moved_ = 0;

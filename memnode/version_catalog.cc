@@ -38,6 +38,9 @@ Result<VersionInfo> ParseCatalogRecord(const std::string& text) {
   ASSIGN_OR_RETURN(info.prepared, io::GetBool(object, "prepared", "catalog"));
   ASSIGN_OR_RETURN(info.prepared_generation, ReadNumber(object, "prepared_generation"));
   ASSIGN_OR_RETURN(info.pinned, io::GetBool(object, "pinned", "catalog"));
+  if (object.contains("rolled_back")) {  // not in records of older nodes
+    ASSIGN_OR_RETURN(info.rolled_back, io::GetBool(object, "rolled_back", "catalog"));
+  }
   return info;
 }
 
@@ -52,7 +55,8 @@ RecordChange CatalogRecord(const VersionInfo& info) {
                            {"published", info.published},
                            {"prepared", info.prepared},
                            {"prepared_generation", std::to_string(info.prepared_generation)},
-                           {"pinned", info.pinned}})};
+                           {"pinned", info.pinned},
+                           {"rolled_back", info.rolled_back}})};
 }
 
 void DescribeManifest(const Manifest& manifest, VersionInfo& info) {

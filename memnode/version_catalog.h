@@ -24,6 +24,7 @@ struct VersionInfo {
   bool prepared = false;
   uint64_t prepared_generation = 0;
   bool pinned = false;
+  bool rolled_back = false;  // from this one, since its last publication
   // Of a node that runs.
   bool loaded = false;
   uint64_t readers = 0;  // sessions, and jobs under way

@@ -40,7 +40,7 @@ void VersionManager::LoadWanted() {
     }
   }
   for (const auto& [model, version] : wanted) {
-    const Result<TablesPtr> loaded = Loaded(model, version);
+    const Result<TablesPtr> loaded = Loaded(model, version, nullptr);
     Entry& entry = entries_.at({model, version});
     if (loaded.ok()) {
       entry.kept = *loaded;
@@ -61,7 +61,8 @@ Result<Manifest> VersionManager::Complete(const std::string& model, const std::s
 }
 
 // In memory already, or loaded now. load_mutex_ is held, or nobody else is there.
-Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::string& version) {
+Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::string& version,
+                                         const std::atomic<bool>* cancel) {
   ASSIGN_OR_RETURN(const Manifest manifest, Complete(model, version));
   {
     const std::lock_guard lock(mutex_);
@@ -69,7 +70,7 @@ Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::st
     DescribeManifest(manifest, entry.info);
     if (TablesPtr tables = entry.seen.lock()) return tables;
   }
-  ASSIGN_OR_RETURN(TablesPtr tables, load_(manifest));
+  ASSIGN_OR_RETURN(TablesPtr tables, load_(manifest, cancel));
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_[{model, version}];
   entry.seen = tables;
@@ -134,7 +135,7 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   const std::string& model = manifest.identity.model;
   const std::string& version = manifest.identity.version;
   const std::lock_guard load(load_mutex_);
-  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
+  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, nullptr));
   const std::lock_guard lock(mutex_);
   uint64_t generation = 0;
   bool has_published = false;
@@ -149,7 +150,7 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   if (has_published && !imported) return tables;
   entry.info.prepared = true;
   entry.info.prepared_generation = generation + 1;
-  RETURN_IF_ERROR(CommitPrepared(model, version, generation + 1));
+  RETURN_IF_ERROR(CommitPrepared(model, version, generation + 1, /*rollback=*/false));
   return tables;
 }
 
@@ -188,14 +189,14 @@ Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
 }
 
 Status VersionManager::Prepare(const std::string& model, const std::string& version,
-                               uint64_t generation) {
+                               uint64_t generation, const std::atomic<bool>* cancel) {
   if (generation == 0) return InvalidArgument("generation 0 is none: they begin at 1");
   const std::lock_guard load(load_mutex_);
   {
     const std::lock_guard lock(mutex_);
     RETURN_IF_ERROR(CheckNewest(model, version, generation));
   }
-  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
+  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, cancel));
   const std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(CheckNewest(model, version, generation));  // a commit may have come meanwhile
   Entry& entry = entries_.at({model, version});
@@ -208,14 +209,14 @@ Status VersionManager::Prepare(const std::string& model, const std::string& vers
 }
 
 Status VersionManager::Commit(const std::string& model, const std::string& version,
-                              uint64_t generation) {
+                              uint64_t generation, bool rollback) {
   const std::lock_guard lock(mutex_);
-  return CommitPrepared(model, version, generation);
+  return CommitPrepared(model, version, generation, rollback);
 }
 
 // mutex_ is held. The old version steps back and the new one takes its place in one write.
 Status VersionManager::CommitPrepared(const std::string& model, const std::string& version,
-                                      uint64_t generation) {
+                                      uint64_t generation, bool rollback) {
   const auto found = entries_.find({model, version});
   const std::string name = fmt::format("version {} of {}", version, model);
   if (found == entries_.end()) {
@@ -237,10 +238,12 @@ Status VersionManager::CommitPrepared(const std::string& model, const std::strin
   info.published = true;
   info.prepared = false;
   info.generation = generation;
+  info.rolled_back = false;
   std::vector<std::pair<Entry*, VersionInfo>> changes = {{&found->second, info}};
   for (auto& [key, entry] : entries_) {
     if (key.first != model || key.second == version) continue;
     VersionInfo before = entry.info;
+    if (rollback && before.published) before.rolled_back = true;
     before.published = false;
     before.prepared = before.prepared && before.prepared_generation > generation;
     if (before.Wanted() != entry.info.Wanted() || before.published != entry.info.published) {
@@ -270,9 +273,10 @@ Status VersionManager::Abort(const std::string& model, const std::string& versio
   return Change(found->second, info);
 }
 
-Status VersionManager::Pin(const std::string& model, const std::string& version) {
+Status VersionManager::Pin(const std::string& model, const std::string& version,
+                           const std::atomic<bool>* cancel) {
   const std::lock_guard load(load_mutex_);
-  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version));
+  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, cancel));
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_.at({model, version});
   entry.kept = std::move(tables);

@@ -14,6 +14,7 @@
 // other calls take no longer than a write of records, whatever is being loaded.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -34,8 +35,10 @@ using TablesPtr = std::shared_ptr<const ServedTables>;
 
 class VersionManager {
  public:
-  // Loads a version's rows; may take long.
-  using Load = std::function<Result<TablesPtr>(const Manifest& manifest)>;
+  // Loads a version's rows; may take long, and ends with CANCELLED soon after *cancel, which may be
+  // null, was set.
+  using Load =
+      std::function<Result<TablesPtr>(const Manifest& manifest, const std::atomic<bool>* cancel)>;
 
   // Reads the catalog, ends interrupted drops, and loads what is published, prepared or pinned. A
   // version that cannot be loaded does not keep the others back: its problem is listed, and it is
@@ -66,15 +69,19 @@ class VersionManager {
 
   // Loads and verifies. FAILED_PRECONDITION: not complete here, or prepared for another generation
   // that is higher. Idempotent.
-  Status Prepare(const std::string& model, const std::string& version, uint64_t generation);
+  Status Prepare(const std::string& model, const std::string& version, uint64_t generation,
+                 const std::atomic<bool>* cancel = nullptr);
   // Forgets earlier preparations of other versions. FAILED_PRECONDITION unless prepared for this
-  // generation, or published in it already, or when a later one was published.
-  Status Commit(const std::string& model, const std::string& version, uint64_t generation);
+  // generation, or published in it already, or when a later one was published. With `rollback` the
+  // version that was published is not one to roll back to until it is published again.
+  Status Commit(const std::string& model, const std::string& version, uint64_t generation,
+                bool rollback = false);
   // Forgets a preparation; no error when there is none.
   Status Abort(const std::string& model, const std::string& version, uint64_t generation);
 
   // A pinned version stays in memory and is not dropped. Pinning loads it.
-  Status Pin(const std::string& model, const std::string& version);
+  Status Pin(const std::string& model, const std::string& version,
+             const std::atomic<bool>* cancel = nullptr);
   Status Unpin(const std::string& model, const std::string& version);
   // FAILED_PRECONDITION says what keeps it: published, prepared, pinned, the base of another
   // version, or sessions that read it. Run again it ends a drop that was interrupted.
@@ -92,8 +99,10 @@ class VersionManager {
   Status ReadStore();
   void LoadWanted();
   Result<Manifest> Complete(const std::string& model, const std::string& version);
-  Result<TablesPtr> Loaded(const std::string& model, const std::string& version);
-  Status CommitPrepared(const std::string& model, const std::string& version, uint64_t generation);
+  Result<TablesPtr> Loaded(const std::string& model, const std::string& version,
+                           const std::atomic<bool>* cancel);
+  Status CommitPrepared(const std::string& model, const std::string& version, uint64_t generation,
+                        bool rollback);
   Status CheckNewest(const std::string& model, const std::string& version,
                      uint64_t generation) const;
   Status Release(const std::string& model, const std::string& version);

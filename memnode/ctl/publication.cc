@@ -26,12 +26,14 @@ Result<NodeVersion> ParseVersion(const json::object& object) {
   ASSIGN_OR_RETURN(v.digest, io::GetString(object, "digest", kWhat));
   ASSIGN_OR_RETURN(v.problem, io::GetString(object, "problem", kWhat));
   ASSIGN_OR_RETURN(v.rows_held, Number(object, "rows_held"));
+  ASSIGN_OR_RETURN(v.stored_bytes, Number(object, "stored_bytes"));
   ASSIGN_OR_RETURN(v.generation, Number(object, "generation"));
   ASSIGN_OR_RETURN(v.prepared_generation, Number(object, "prepared_generation"));
   ASSIGN_OR_RETURN(v.readers, Number(object, "readers"));
   ASSIGN_OR_RETURN(v.published, io::GetBool(object, "published", kWhat));
   ASSIGN_OR_RETURN(v.prepared, io::GetBool(object, "prepared", kWhat));
   ASSIGN_OR_RETURN(v.pinned, io::GetBool(object, "pinned", kWhat));
+  ASSIGN_OR_RETURN(v.rolled_back, io::GetBool(object, "rolled_back", kWhat));
   ASSIGN_OR_RETURN(v.loaded, io::GetBool(object, "loaded", kWhat));
   return v;
 }
@@ -116,7 +118,8 @@ Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply) {
   return versions;
 }
 
-Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version) {
+Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version,
+                         bool rollback) {
   ASSIGN_OR_RETURN(const Survey survey, Look(nodes));
   RETURN_IF_ERROR(CheckDigests(nodes, survey, model, version));
   const Generation generation = GenerationFor(survey, model, version);
@@ -140,6 +143,7 @@ Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std
                   prepared.status().message() + "; nothing was published");
   }
   request["command"] = "commit";
+  request["rollback"] = rollback;
   for (size_t node = 0; node < nodes.size(); ++node) {
     const Result<json::object> committed = nodes.Call(node, request);
     if (committed.ok()) continue;
@@ -165,13 +169,14 @@ Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model) 
     return FailedPrecondition(fmt::format("no version of {} is published", model));
   }
   for (const NodeVersion& v : survey.nodes[0]) {
-    if (v.model != model || v.published || v.generation == 0) continue;
+    if (v.model != model || v.published || v.rolled_back || v.generation == 0) continue;
     if (before == nullptr || v.generation > before->generation) before = &v;
   }
   if (before != nullptr) return before->version;
   return FailedPrecondition(
-      fmt::format("no version of {} was published before version {}, or it was dropped", model,
-                  current->version));
+      fmt::format("no version of {} was published before version {}, or it was dropped or rolled "
+                  "back from; publish the one you want",
+                  model, current->version));
 }
 
 }  // namespace engram::ctl

@@ -14,18 +14,20 @@ namespace engram::ctl {
 // One version as one node has it.
 struct NodeVersion {
   std::string model, version, base, digest, problem;
-  uint64_t rows_held = 0, generation = 0, prepared_generation = 0, readers = 0;
-  bool published = false, prepared = false, pinned = false, loaded = false;
+  uint64_t rows_held = 0, stored_bytes = 0, generation = 0, prepared_generation = 0, readers = 0;
+  bool published = false, prepared = false, pinned = false, rolled_back = false, loaded = false;
 };
 // INVALID_ARGUMENT when a reply is none of a memory node's.
 Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply);
 
 // Publishes on all nodes, or, when one of them cannot, on none. Completes a publication that was
-// interrupted. Returns the generation.
-Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version);
+// interrupted. Returns the generation. With `rollback` the version published until now is passed
+// over by VersionBefore until it is published again.
+Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version,
+                         bool rollback = false);
 
-// The version of the model that was published before the current one. FAILED_PRECONDITION: there is
-// none.
+// The version of the model that was published before the current one, leaving out those that were
+// rolled back from: going back twice leads two versions back. FAILED_PRECONDITION: there is none.
 Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model);
 
 }  // namespace engram::ctl

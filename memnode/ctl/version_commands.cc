@@ -25,19 +25,21 @@ std::string StateOf(const NodeVersion& v) {
                       : v.prepared ? fmt::format("prepared ({})", v.prepared_generation)
                                    : "stored";
   if (v.pinned) state += ", pinned";
+  if (v.rolled_back) state += ", rolled back";
   if (v.loaded) state += ", in memory";
   if (!v.problem.empty()) state += ", CANNOT BE SERVED: " + v.problem;
   return state;
 }
 
 void PrintHeader() {
-  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>8} {:<12} {}\n", "node", "model", "version",
-             "base", "rows here", "readers", "digest", "state");
+  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>10} {:>8} {:<12} {}\n", "node", "model",
+             "version", "base", "rows here", "MB here", "readers", "digest", "state");
 }
 
 void PrintRow(const std::string& node, const NodeVersion& v) {
-  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>8} {:<12} {}\n", node, v.model, v.version,
-             v.base.empty() ? "-" : v.base, v.rows_held, v.readers, v.digest.substr(0, 12),
+  fmt::print("{:<22} {:<24} {:<12} {:<10} {:>14} {:>10.1f} {:>8} {:<12} {}\n", node, v.model,
+             v.version, v.base.empty() ? "-" : v.base, v.rows_held,
+             static_cast<double>(v.stored_bytes) / 1e6, v.readers, v.digest.substr(0, 12),
              StateOf(v));
 }
 
@@ -53,11 +55,14 @@ Status ListStore(const Flags& flags) {
     v.base = info.base_version;
     v.digest = info.content_digest;
     v.rows_held = info.rows_held;
+    ASSIGN_OR_RETURN(v.stored_bytes,
+                     store->PageBytes(memnode::TableSetIdOf(info.model, info.version)));
     v.generation = info.generation;
     v.prepared_generation = info.prepared_generation;
     v.published = info.published;
     v.prepared = info.prepared;
     v.pinned = info.pinned;
+    v.rolled_back = info.rolled_back;
     PrintRow("-", v);
   }
   return OkStatus();
@@ -79,9 +84,9 @@ Status List(const Flags& flags) {
   return OkStatus();
 }
 
-Status PublishVersion(const Flags& flags, const std::string& version) {
+Status PublishVersion(const Flags& flags, const std::string& version, bool rollback) {
   ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
-  ASSIGN_OR_RETURN(const uint64_t generation, Publish(nodes, flags.name, version));
+  ASSIGN_OR_RETURN(const uint64_t generation, Publish(nodes, flags.name, version, rollback));
   fmt::print("version {} of {} is published on {} nodes (generation {})\n", version, flags.name,
              nodes.size(), generation);
   return OkStatus();
@@ -90,7 +95,7 @@ Status PublishVersion(const Flags& flags, const std::string& version) {
 Status Rollback(const Flags& flags) {
   ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
   ASSIGN_OR_RETURN(const std::string version, VersionBefore(nodes, flags.name));
-  return PublishVersion(flags, version);
+  return PublishVersion(flags, version, /*rollback=*/true);
 }
 
 // One command on every node of the cluster.
@@ -147,9 +152,9 @@ std::vector<Subcommand> AddVersionCommands(CLI::App& parent) {
     commands.push_back({app, [flags, run] { return run(*flags); }});
   };
   add("publish", "make a complete version the current one, on all nodes or on none", true,
-      [](const Flags& flags) { return PublishVersion(flags, flags.version); });
-  add("rollback", "publish again the version that was published before", false,
-      [](const Flags& flags) { return Rollback(flags); });
+      [](const Flags& flags) { return PublishVersion(flags, flags.version, false); });
+  add("rollback", "publish again the version that was published before; twice: the one before that",
+      false, [](const Flags& flags) { return Rollback(flags); });
   add("pin", "keep a version in memory, and from being dropped", true,
       [](const Flags& flags) { return OnAll(flags, "pin", "pinned"); });
   add("unpin", "end that", true,

@@ -19,11 +19,12 @@ using testing::HasSubstr;
 class AdminServiceTest : public testing::Test {
  protected:
   AdminServiceTest() {
-    auto opened = VersionManager::Open(store_, [](const Manifest&) -> Result<TablesPtr> {
-      auto owner = std::make_shared<int>();
-      const auto* const address = reinterpret_cast<const ServedTables*>(owner.get());
-      return TablesPtr(std::move(owner), address);
-    });
+    auto opened = VersionManager::Open(
+        store_, [](const Manifest&, const std::atomic<bool>*) -> Result<TablesPtr> {
+          auto owner = std::make_shared<int>();
+          const auto* const address = reinterpret_cast<const ServedTables*>(owner.get());
+          return TablesPtr(std::move(owner), address);
+        });
     CHECK(opened.ok());
     versions_ = *std::move(opened);
     AdminService::Hooks hooks;

@@ -60,6 +60,7 @@ class TierTest : public testing::Test {
     table::SealRow(row.layer_index, row.row, expected);
     ASSERT_TRUE(std::equal(expected.begin(), expected.end(), stored)) << "row " << row.row;
   }
+  void LimitMemory(uint64_t bytes) { options_.memory = std::make_shared<MemoryBudget>(bytes); }
   // Reads rows as a data thread does: memory first, the rest as a batch.
   Status ReadAll(const ServedTables& tables, const std::vector<ColdRow>& rows,
                  size_t* cold_count = nullptr) {
@@ -104,7 +105,7 @@ class TierTest : public testing::Test {
 
 TEST_F(TierTest, EveryBudgetGivesTheSameBytes) {
   for (const double share : {0.0, 0.1, 0.5, 1.0}) {
-    options_.memory_bytes = static_cast<uint64_t>(static_cast<double>(ShareBytes()) * share) + 1;
+    LimitMemory(static_cast<uint64_t>(static_cast<double>(ShareBytes()) * share) + 1);
     const auto tables = Open();
     ASSERT_NE(tables, nullptr);
     EXPECT_EQ(tables->complete(), share == 1.0);
@@ -122,7 +123,7 @@ TEST_F(TierTest, EveryBudgetGivesTheSameBytes) {
 }
 
 TEST_F(TierTest, RowsReadOnceComeFromTheCache) {
-  options_.memory_bytes = options_.tier.cache_bytes;
+  LimitMemory(options_.tier.cache_bytes);
   const auto tables = Open();
   const std::vector<ColdRow> rows = SomeRows(50, 4);
   ASSERT_TRUE(ReadAll(*tables, rows).ok());
@@ -136,7 +137,7 @@ TEST_F(TierTest, RowsReadOnceComeFromTheCache) {
 
 TEST_F(TierTest, ADamagedPageFailsItsPartAloneAndIsReported) {
   std::atomic<int> reported = 0;
-  options_.memory_bytes = options_.tier.cache_bytes;
+  LimitMemory(options_.tier.cache_bytes);
   options_.on_damage = [&](uint32_t, uint64_t, const Status&) { ++reported; };
   const auto tables = Open();
   const std::vector<ColdRow> rows = SomeRows(50, 5);
@@ -158,7 +159,7 @@ TEST_F(TierTest, ADamagedPageFailsItsPartAloneAndIsReported) {
 TEST_F(TierTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
   options_.tier.cache_bytes = 0;
   const table::ArenaMap map = plan_.Map();
-  options_.memory_bytes = 10 * map.PartitionBytes(0, plan_.layers[0].owned.front());
+  LimitMemory(10 * map.PartitionBytes(0, plan_.layers[0].owned.front()));
   auto tables = Open();
   const uint32_t last = plan_.layers[1].owned.back();
   ASSERT_FALSE(tables->tier()->residency().resident(1, last));
@@ -174,13 +175,14 @@ TEST_F(TierTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
   ASSERT_TRUE(ReadAll(*tables, rows, &cold).ok());
   EXPECT_EQ(cold, 0u);
   ASSERT_TRUE(tables->tier()->SaveResident(store_).ok());
+  tables.reset();
   tables = Open();
   EXPECT_TRUE(tables->tier()->residency().resident(1, last)) << "after a restart too";
 }
 
 TEST_F(TierTest, ReadersAreRightWhilePartitionsMove) {
   options_.tier.cache_bytes = 64 << 10;
-  options_.memory_bytes = ShareBytes() / 3;
+  LimitMemory(ShareBytes() / 3);
   const auto tables = Open();
   std::atomic<bool> stop = false;
   std::thread reader([&] {
@@ -200,6 +202,51 @@ TEST_F(TierTest, ReadersAreRightWhilePartitionsMove) {
   stop = true;
   reader.join();
   EXPECT_GT(tables->tier()->figures().partitions_moved, 0u);
+}
+
+TEST_F(TierTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
+  options_.tier.cache_bytes = 64 << 10;
+  options_.balance_period = std::chrono::milliseconds(5);
+  LimitMemory(ShareBytes() + (ShareBytes() / 4));
+  auto before = Open();
+  ASSERT_TRUE(before->complete());
+  const auto after = Open();
+  ASSERT_FALSE(after->complete());
+  const Tier::Figures tight = after->tier()->figures();
+  EXPECT_LT(tight.resident_partitions, tight.owned_partitions);
+  EXPECT_GT(tight.resident_partitions, 0u);
+  EXPECT_LE(before->memory_bytes() + after->memory_bytes(), ShareBytes() + ShareBytes() / 4);
+  before.reset();
+  const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
+  while (after->tier()->figures().resident_partitions < tight.owned_partitions &&
+         Clock::Real().Now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(after->tier()->figures().resident_partitions, tight.owned_partitions);
+  EXPECT_EQ(after->tier()->figures().partitions_moved, 0u);
+  size_t cold = 1;
+  ASSERT_TRUE(ReadAll(*after, SomeRows(400, 7), &cold).ok());
+  EXPECT_EQ(cold, 0u);
+}
+
+TEST_F(TierTest, OpeningEndsSoonAfterItIsCancelledAndLeavesItsMemory) {
+  for (const bool some : {false, true}) {
+    LimitMemory(some ? ShareBytes() / 2 : ShareBytes());
+    std::atomic<bool> cancel = true;
+    options_.cancel = &cancel;
+    const uint64_t left = options_.memory->left();
+    const auto opened = ServedTables::Open(store_, *manifest_, options_, registry_);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_EQ(opened.status().code(), Code::kCancelled);
+    EXPECT_EQ(options_.memory->left(), left);
+    cancel = false;
+    const auto tables = Open();
+    ASSERT_NE(tables, nullptr);
+    cancel = true;
+    size_t cold = 0;
+    ASSERT_TRUE(ReadAll(*tables, SomeRows(100, 8), &cold).ok()) << "it is open by now";
+    EXPECT_EQ(cold > 0, some);
+  }
 }
 
 TEST_F(TierTest, ServesWhileLoadingAndIsCompleteAfterwards) {
@@ -237,7 +284,7 @@ TEST_F(TierTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
 TEST_F(TierTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {
   options_.tier.cold.pending_rows_max = 10;
   options_.tier.cache_bytes = 0;
-  options_.memory_bytes = 1;
+  LimitMemory(1);
   const auto tables = Open();
   EXPECT_TRUE(ReadAll(*tables, SomeRows(50, 6)).ok()) << "alone, a batch of any size is taken";
   EXPECT_TRUE(tables->tier()->HasRoom());

@@ -43,6 +43,7 @@ class DyingStore : public RowStore {
     RETURN_IF_ERROR(Live());
     return store_.DropPages(table_set);
   }
+  Result<uint64_t> PageBytes(TableSetId table_set) override { return store_.PageBytes(table_set); }
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override {
     return store_.ReadPages(table_set, layer_index, first, count, visit);
@@ -71,7 +72,7 @@ class VersionCrashTest : public testing::Test {
     ASSERT_TRUE(manifest.ok()) << manifest.status().message();
   }
   // Tables of which nothing is read here.
-  static Result<TablesPtr> FakeLoad(const Manifest&) {
+  static Result<TablesPtr> FakeLoad(const Manifest&, const std::atomic<bool>*) {
     auto owner = std::make_shared<int>();
     const auto* const address = reinterpret_cast<const ServedTables*>(owner.get());
     return TablesPtr(std::move(owner), address);
@@ -192,12 +193,12 @@ TEST_F(VersionCrashTest, OtherCallsDoNotWaitForALoad) {
   MemoryStore disk;
   for (const uint64_t seed : {1, 2, 3}) Import(disk, seed);
   std::promise<void> loading, may_go_on;
-  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest) {
+  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest, const std::atomic<bool>*) {
     if (manifest.identity.version == "2") {
       loading.set_value();
       may_go_on.get_future().wait();
     }
-    return FakeLoad(manifest);
+    return FakeLoad(manifest, nullptr);
   });
   ASSERT_TRUE(opened.ok());
   VersionManager& versions = **opened;
@@ -235,11 +236,11 @@ TEST_F(VersionCrashTest, WhatCannotBeLoadedIsNotCommittedUntilItIsPreparedAgain)
   ASSERT_TRUE(Publish(*Open(disk), "1", 1).ok());
   ASSERT_TRUE(Open(disk)->Prepare(kModel, "2", 2).ok());
   bool damaged = true;
-  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest) {
+  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest, const std::atomic<bool>*) {
     if (damaged && manifest.identity.version == "2") {
       return Result<TablesPtr>(DataLoss("page 7 is damaged"));
     }
-    return FakeLoad(manifest);
+    return FakeLoad(manifest, nullptr);
   });
   ASSERT_TRUE(opened.ok());
   EXPECT_THAT((*opened)->Commit(kModel, "2", 2).message(), HasSubstr("page 7 is damaged"));

@@ -31,10 +31,11 @@ class VersionManagerTest : public testing::Test {
   }
   void Open() {
     versions_.reset();
-    auto opened = VersionManager::Open(store_, [this](const Manifest& manifest) {
-      ++loads_;
-      return Load(manifest);
-    });
+    auto opened =
+        VersionManager::Open(store_, [this](const Manifest& manifest, const std::atomic<bool>*) {
+          ++loads_;
+          return Load(manifest);
+        });
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     versions_ = std::move(*opened);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/io/json.h"
 #include "memnode/node.h"
 #include "tests/memnode/tiny_checkpoint.h"
 #include "tests/support/process.h"
@@ -24,7 +25,7 @@ class VersionCommands : public testing::Test {
   VersionCommands() : dir_(MakeTempDir("version_commands")), secret_(dir_ + "/secret") {
     testing_support::WriteFile(secret_, "a secret of the cluster");
     std::filesystem::permissions(secret_, std::filesystem::perms::owner_read);
-    for (const uint64_t seed : {1, 2}) {
+    for (const uint64_t seed : {1, 2, 3}) {
       memnode::TinyCheckpoint checkpoint;
       checkpoint.seed = seed;
       checkpoint.Write(Folder(seed));
@@ -93,11 +94,12 @@ TEST_F(VersionCommands, TheLifeOfTwoVersions) {
   Must("publish", {"--name", "tiny", "--version", "2"});
   EXPECT_THAT(Must("rollback", {"--name", "tiny"}),
               HasSubstr("version 1 of tiny is published on 2 nodes (generation 3)"));
-  EXPECT_THAT(Must("versions", {}), HasSubstr("published (3), in memory"));
+  EXPECT_THAT(Must("versions", {}),
+              AllOf(HasSubstr("published (3), in memory"), HasSubstr("stored, rolled back")));
   EXPECT_THAT(ErrorOf(Run("drop", {"--name", "tiny", "--version", "1"})),
               HasSubstr("it is published"));
   Must("pin", {"--name", "tiny", "--version", "2"});
-  EXPECT_THAT(Must("versions", {}), HasSubstr("stored, pinned, in memory"));
+  EXPECT_THAT(Must("versions", {}), HasSubstr("stored, pinned, rolled back, in memory"));
   EXPECT_THAT(ErrorOf(Run("drop", {"--name", "tiny", "--version", "2"})),
               HasSubstr("it is pinned"));
   Must("unpin", {"--name", "tiny", "--version", "2"});
@@ -110,6 +112,34 @@ TEST_F(VersionCommands, TheLifeOfTwoVersions) {
   const Finished offline = Engramctl({"versions", "--store", dir_ + "/store-m0"});
   EXPECT_EQ(offline.exit_code, 0) << offline.err;
   EXPECT_THAT(offline.out, HasSubstr("published (3)"));
+}
+
+TEST_F(VersionCommands, RollingBackTwiceLeadsTwoVersionsBack) {
+  for (const std::string version : {"1", "2", "3"}) {
+    Import(version);
+    Must("publish", {"--name", "tiny", "--version", version});
+  }
+  EXPECT_THAT(Must("rollback", {"--name", "tiny"}), HasSubstr("version 2 of tiny"));
+  nodes_.clear();
+  for (const std::string member : {"m0", "m1"}) Start(member);  // remembered
+  EXPECT_THAT(Must("rollback", {"--name", "tiny"}), HasSubstr("version 1 of tiny"));
+  EXPECT_THAT(ErrorOf(Run("rollback", {"--name", "tiny"})), HasSubstr("rolled back from"));
+  Must("publish", {"--name", "tiny", "--version", "3"});
+  EXPECT_THAT(Must("rollback", {"--name", "tiny"}), HasSubstr("version 1 of tiny"))
+      << "2 was rolled back from and not published since";
+}
+
+TEST_F(VersionCommands, ListsWhatEachVersionTakesOnDisk) {
+  Import("1");
+  const auto rows = json::parse(Must("versions", {"--json"})).as_array();
+  ASSERT_EQ(rows.size(), 2u);
+  for (const json::value& node : rows) {
+    const auto& version = node.at("versions").at(0);
+    const uint64_t bytes = std::stoull(std::string(version.at("stored_bytes").as_string()));
+    const uint64_t held = std::stoull(std::string(version.at("rows_held").as_string()));
+    EXPECT_GT(bytes, held * 64) << "rows of 64 bytes";
+    EXPECT_LT(bytes, held * 64 * 2 + (64 << 10));
+  }
 }
 
 TEST_F(VersionCommands, AStoreFilledOfflineIsPublishedByItsNode) {
