@@ -1,5 +1,6 @@
 // engram-compute: serve, generate and score with an engram_v3 model.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 
@@ -13,7 +14,19 @@
 
 using namespace engram;
 
+namespace {
+
+// Each step takes and frees its activations: memory is kept for the next one instead of given back
+// to the kernel, which would clear it again (small preset: prompts 1,860 -> 2,350 tokens/s).
+void KeepFreedMemory() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // as much as it takes
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
+  KeepFreedMemory();
   CLI::App app("Transformer engine whose Engram tables live in memory nodes");
   app.require_subcommand(1);
   compute::CommonOptions common;
