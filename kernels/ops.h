@@ -59,6 +59,9 @@ void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride);
 // x [tokens, columns] -> y [tokens, rows] over the pool, split by output column: LinearRows, or
 // LinearPacked when `w` is packed.
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y);
+// Begins to read rows that lie close together into the second-level cache. For a few hundred KiB
+// that are used soon: short rows of a small matrix come too late otherwise.
+void Prefetch(const Matrix& w);
 // values[o] = w[row, o], exact.
 void DecodeWeights(const Matrix& w, int64_t row, std::span<float> values);
 

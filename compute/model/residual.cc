@@ -30,6 +30,9 @@ std::vector<float> Residual::Spread(std::span<const float> x) const {
 
 Residual::Mix Residual::MixOf(const HyperWeights& weights, std::span<const float> streams) const {
   if (config_.streams == 1) return {};
+  for (const Matrix* phi : {&weights.pre, &weights.post, &weights.residual}) {
+    kernels::Prefetch(*phi);
+  }
   std::vector<float> z(streams.size());
   kernels::RmsNorm(streams, weights.norm, config_.norm_eps, z);
   Mix mix{Affine(pool_, z, weights.pre, weights.alpha_pre, weights.bias_pre),

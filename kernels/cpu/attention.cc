@@ -45,6 +45,12 @@ class Attention {
   int64_t PagesOf(const Query& query) const {
     return (query.positions + page_positions_ - 1) / page_positions_;
   }
+  Matrix KeyRows(const Matrix& kv_b, int64_t head) const {
+    return kv_b.Rows(head * (s_.nope + s_.value), s_.nope);
+  }
+  Matrix ValueRows(const Matrix& kv_b, int64_t head) const {
+    return kv_b.Rows(head * (s_.nope + s_.value) + s_.nope, s_.value);
+  }
   void Absorb(std::span<const float> q, const Matrix& kv_b);
   void AttendPage(const Query& query, int64_t page, Part& part) const;
   void Add(const Part& page, bool first, Part& all) const;
@@ -68,8 +74,8 @@ void Attention::Absorb(std::span<const float> q, const Matrix& kv_b) {
     for (int64_t h = begin; h < end; ++h) {
       const float* from = q.data() + h * q_width;
       float* to = q_latent_.data() + h * entry();
-      TransposedRows({from, tokens_, s_.heads * q_width},
-                     kv_b.Rows(h * (s_.nope + s_.value), s_.nope), to, s_.heads * entry());
+      if (h + 1 < end) Prefetch(KeyRows(kv_b, h + 1));
+      TransposedRows({from, tokens_, s_.heads * q_width}, KeyRows(kv_b, h), to, s_.heads * entry());
       for (int64_t t = 0; t < tokens_; ++t) {
         std::copy_n(from + t * s_.heads * q_width + s_.nope, s_.rope,
                     to + t * s_.heads * entry() + s_.latent);
@@ -190,9 +196,9 @@ void Attention::Run(std::span<const MlaSegment> segments, std::span<const float>
   }
   pool_.Run(s_.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
-      LinearRows({sums_.data() + h * s_.latent, tokens_, s_.heads * s_.latent},
-                 kv_b.Rows(h * (s_.nope + s_.value) + s_.nope, s_.value), out.data() + h * s_.value,
-                 s_.heads * s_.value);
+      if (h + 1 < end) Prefetch(ValueRows(kv_b, h + 1));
+      LinearRows({sums_.data() + h * s_.latent, tokens_, s_.heads * s_.latent}, ValueRows(kv_b, h),
+                 out.data() + h * s_.value, s_.heads * s_.value);
     }
   });
 }

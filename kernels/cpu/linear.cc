@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "common/base/check.h"
+#include "kernels/cpu/row_product.h"
+#include "kernels/isa.h"
 #include "kernels/ops.h"
 #include "kernels/packed.h"
 #include "kernels/reduce.h"
@@ -113,38 +115,46 @@ void LinearTyped(Rows x, const Matrix& w, float* y, int64_t y_stride) {
   }
 }
 
-template <typename Weights, int kTokenTile>
+// Eight sums a register; together enough registers to hide the latency of adding.
+template <typename Weights, int kTokenTile, int kRegisters>
 void TransposedTile(const float* x, int64_t x_stride, const Matrix& w, int64_t column, float* y,
                     int64_t y_stride) {
-  __m256 sum[kTokenTile][2];
-  for (int t = 0; t < kTokenTile; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_ps();
+  __m256 sum[kTokenTile][kRegisters];
+  for (auto& of_token : sum) std::fill_n(of_token, kRegisters, _mm256_setzero_ps());
   const std::byte* from = w.data + column * Weights::kBytes;
   for (int64_t r = 0; r < w.rows; ++r, from += w.stride * Weights::kBytes) {
-    const __m256 low = Weights::Load8(from);
-    const __m256 high = Weights::Load8(from + 8 * Weights::kBytes);
+    __m256 weights[kRegisters];
+    for (int i = 0; i < kRegisters; ++i) {
+      weights[i] = Weights::Load8(from + 8 * i * Weights::kBytes);
+    }
     for (int t = 0; t < kTokenTile; ++t) {
       const __m256 scale = _mm256_set1_ps(x[t * x_stride + r]);
-      sum[t][0] = _mm256_fmadd_ps(scale, low, sum[t][0]);
-      sum[t][1] = _mm256_fmadd_ps(scale, high, sum[t][1]);
+      for (int i = 0; i < kRegisters; ++i) {
+        sum[t][i] = _mm256_fmadd_ps(scale, weights[i], sum[t][i]);
+      }
     }
   }
   for (int t = 0; t < kTokenTile; ++t) {
-    _mm256_storeu_ps(y + t * y_stride + column, sum[t][0]);
-    _mm256_storeu_ps(y + t * y_stride + column + 8, sum[t][1]);
+    for (int i = 0; i < kRegisters; ++i) {
+      _mm256_storeu_ps(y + t * y_stride + column + 8 * i, sum[t][i]);
+    }
   }
 }
 
 template <typename Weights>
 void TransposedTyped(Rows x, const Matrix& w, float* y, int64_t y_stride) {
   const int64_t whole = w.columns / kLanes * kLanes;
-  for (int64_t c = 0; c < whole; c += kLanes) {
+  const auto one = [&](int64_t t, int64_t c, auto tile) {
+    tile(x.data + t * x.stride, x.stride, w, c, y + t * y_stride, y_stride);
+  };
+  int64_t c = 0;
+  for (; x.count < 4 && c + 64 <= whole; c += 64) {
+    for (int64_t t = 0; t < x.count; ++t) one(t, c, TransposedTile<Weights, 1, 8>);
+  }
+  for (; c < whole; c += kLanes) {
     int64_t t = 0;
-    for (; t + 4 <= x.count; t += 4) {
-      TransposedTile<Weights, 4>(x.data + t * x.stride, x.stride, w, c, y + t * y_stride, y_stride);
-    }
-    for (; t < x.count; ++t) {
-      TransposedTile<Weights, 1>(x.data + t * x.stride, x.stride, w, c, y + t * y_stride, y_stride);
-    }
+    for (; t + 4 <= x.count; t += 4) one(t, c, TransposedTile<Weights, 4, 2>);
+    for (; t < x.count; ++t) one(t, c, TransposedTile<Weights, 1, 2>);
   }
   if (whole == w.columns) return;
   const Matrix rest{
@@ -152,15 +162,27 @@ void TransposedTyped(Rows x, const Matrix& w, float* y, int64_t y_stride) {
   ref::TransposedRows(x, rest, y + whole, y_stride);
 }
 
+bool HasAvx512() { return ActiveIsa() == Isa::kAvx512Bf16; }
+
+cpu::StoredWeights Stored(const Matrix& w) {
+  return {w.data, w.dtype == DType::kBf16, w.rows, w.columns, w.stride};
+}
+
 }  // namespace
 
 void LinearRows(Rows x, const Matrix& w, float* y, int64_t y_stride) {
+  if (HasAvx512()) {
+    return cpu::LinearRowsAvx512({x.data, x.count, x.stride}, Stored(w), y, y_stride);
+  }
   if (w.dtype == DType::kBf16) return LinearTyped<Bf16Weights>(x, w, y, y_stride);
   CHECK(w.dtype == DType::kF32) << DTypeName(w.dtype);
   LinearTyped<F32Weights>(x, w, y, y_stride);
 }
 
 void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride) {
+  if (HasAvx512()) {
+    return cpu::TransposedRowsAvx512({x.data, x.count, x.stride}, Stored(w), y, y_stride);
+  }
   if (w.dtype == DType::kBf16) return TransposedTyped<Bf16Weights>(x, w, y, y_stride);
   CHECK(w.dtype == DType::kF32) << DTypeName(w.dtype);
   TransposedTyped<F32Weights>(x, w, y, y_stride);
@@ -183,6 +205,11 @@ void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride) {
 #endif
 
 namespace engram::kernels {
+
+void Prefetch(const Matrix& w) {
+  const std::byte* const end = w.row(w.rows);
+  for (const std::byte* line = w.data; line < end; line += 64) __builtin_prefetch(line, 0, 2);
+}
 
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y) {
   if (w.packed != nullptr) return LinearPacked(pool, x, *w.packed, y);

@@ -2,6 +2,7 @@
 // ops.h.
 #include <gtest/gtest.h>
 
+#include "kernels/isa.h"
 #include "kernels/ops.h"
 #include "tests/kernels/random.h"
 
@@ -50,8 +51,12 @@ TEST(Linear, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
       std::transform(rounded.begin(), rounded.end(), w.begin(), [](Bf16 v) { return ToFloat(v); });
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.rows)), fast(plain.size());
     ref::LinearRows({x.data(), s.tokens, s.columns}, matrix, plain.data(), s.rows);
-    LinearRows({x.data(), s.tokens, s.columns}, matrix, fast.data(), s.rows);
-    ASSERT_EQ(plain, fast) << s.tokens << " x " << s.rows << " x " << s.columns;
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
+      UseIsa(isa);
+      LinearRows({x.data(), s.tokens, s.columns}, matrix, fast.data(), s.rows);
+      ASSERT_EQ(plain, fast) << IsaName(ActiveIsa()) << " " << s.tokens << " x " << s.rows << " x "
+                             << s.columns;
+    }
     ASSERT_LE(WorstLinear(s, x, w, plain), 1.0);
   }
 }
@@ -97,12 +102,21 @@ TEST(Transposed, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
   for (int i = 0; i < 200; ++i) {
     const Shape s = RandomShape(rng);
     const std::vector<float> x = RandomFloats(rng, s.tokens * s.rows);
-    const std::vector<float> w = RandomFloats(rng, s.rows * s.columns);
-    const Matrix matrix = MatrixOf(w, s.rows, s.columns);
+    std::vector<float> w = RandomFloats(rng, s.rows * s.columns);
+    const std::vector<Bf16> rounded = RandomBf16(rng, s.rows * s.columns);
+    const bool bf16 = i % 2 == 0;
+    const Matrix matrix =
+        bf16 ? MatrixOf(rounded, s.rows, s.columns) : MatrixOf(w, s.rows, s.columns);
+    if (bf16)
+      std::transform(rounded.begin(), rounded.end(), w.begin(), [](Bf16 v) { return ToFloat(v); });
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.columns)), fast(plain.size());
     ref::TransposedRows({x.data(), s.tokens, s.rows}, matrix, plain.data(), s.columns);
-    TransposedRows({x.data(), s.tokens, s.rows}, matrix, fast.data(), s.columns);
-    ASSERT_EQ(plain, fast);
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
+      UseIsa(isa);
+      TransposedRows({x.data(), s.tokens, s.rows}, matrix, fast.data(), s.columns);
+      ASSERT_EQ(plain, fast) << IsaName(ActiveIsa()) << " " << s.tokens << " x " << s.rows << " x "
+                             << s.columns;
+    }
     for (int64_t t = 0; t < s.tokens; ++t) {
       for (int64_t c = 0; c < s.columns; ++c) {
         double sum = 0, magnitude = 0;
