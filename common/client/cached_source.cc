@@ -80,6 +80,9 @@ class CachedSource::CachedTicket : public Ticket {
     const LayerState* const state = step_->StateOf(layer_index);
     return state == nullptr || state->settled || step_->inner->Ready(layer_index);
   }
+  Nanos took() const override {
+    return step_->inner == nullptr ? Nanos::zero() : step_->inner->took();
+  }
 
   static void* operator new(size_t, Step& step);
   static void operator delete(void* ticket);
@@ -230,7 +233,9 @@ Result<std::unique_ptr<Ticket>> CachedSource::Submit(std::span<const LayerLookup
 
 SourceStats CachedSource::stats() const {
   SourceStats stats = inner_->stats();
+  const uint64_t fetched = stats.rows_asked;
   stats.rows_asked = core_->rows_asked.load();
+  stats.rows_cached = stats.rows_asked - std::min(stats.rows_asked, fetched);
   return stats;
 }
 

@@ -35,6 +35,7 @@ class StepTicket : public Ticket {
     return step_->Wait(layer_index, clock_, spin_);
   }
   bool Ready(uint32_t layer_index) const override { return step_->Ready(layer_index, clock_); }
+  Nanos took() const override { return step_->took(); }
 
  private:
   Step* const step_;

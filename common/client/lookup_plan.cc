@@ -40,6 +40,7 @@ Step::Step(std::shared_ptr<const PlanContext> context)
     : context_(std::move(context)), layers_(context_->layout.layers.size()) {}
 
 Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& options) {
+  planned_ = finished_ = Clock::Real().Now();
   deadline_ = options.deadline;
   priority_ = options.priority;
   rows_asked_ = 0;
@@ -51,6 +52,7 @@ Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& opti
 }
 
 Status Step::FinishAtOnce(std::span<const LayerLookup> layers) {
+  planned_ = TimePoint();
   rows_asked_ = 0;
   requests_.clear();
   for (LayerPlan& plan : layers_) plan.asked = false;
@@ -250,6 +252,7 @@ void Step::Spread(LayerPlan& plan, std::span<const uint32_t> indices) {
 
 void Step::Finish(LayerPlan& plan, Status status) {
   plan.status = std::move(status);
+  finished_ = Clock::Real().Now();
   plan.done.store(true, std::memory_order_release);
   changed_.notify_all();
 }
@@ -317,6 +320,14 @@ bool Step::Done(uint32_t layer_index) const {
 
 bool Step::Ready(uint32_t layer_index, const Clock& clock) const {
   return Done(layer_index) || clock.Now() >= layers_[layer_index].deadline;
+}
+
+Nanos Step::took() const {
+  const std::lock_guard lock(mutex_);
+  const bool all = std::all_of(layers_.begin(), layers_.end(), [](const LayerPlan& plan) {
+    return !plan.asked || plan.done.load(std::memory_order_relaxed);
+  });
+  return all && planned_ != TimePoint() ? Nanos(finished_ - planned_) : Nanos::zero();
 }
 
 void Step::Detach() {

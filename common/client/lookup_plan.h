@@ -129,6 +129,8 @@ class Step {
   bool Done(uint32_t layer_index) const;
   // Caller. True when Wait would return at once.
   bool Ready(uint32_t layer_index, const Clock& clock) const;
+  // Caller. From Plan until the last layer was done; zero while one is not, or after FinishAtOnce.
+  Nanos took() const;
   // Caller. After this returns nothing is written into the caller's buffers any more.
   void Detach();
 
@@ -143,6 +145,8 @@ class Step {
   std::string DescribeMissing(uint32_t layer_index) const;
 
   const std::shared_ptr<const PlanContext> context_;  // shared: a ticket may outlive its client
+  TimePoint planned_;                                 // zero: everything was done at once
+  TimePoint finished_;                                // the last layer so far; under the mutex
   TimePoint deadline_;
   Priority priority_ = Priority::kDecode;
   uint64_t rows_asked_ = 0;
@@ -153,7 +157,8 @@ class Step {
   RowSet distinct_;                     // scratch of RemoveDuplicates
   std::vector<uint16_t> owner_of_row_;  // scratch of GroupByNode
 
-  std::mutex mutex_;  // guards what of the layers changes after posting, and the caller's buffers
+  mutable std::mutex
+      mutex_;  // guards what of the layers changes after posting, and the caller's buffers
   std::condition_variable changed_;
 };
 

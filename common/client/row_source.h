@@ -49,6 +49,7 @@ struct LayerLookup {
 struct SourceStats {
   uint64_t rows_asked = 0;     // before duplicates are removed
   uint64_t rows_distinct = 0;  // after, per (step, layer); mapped memory is read with duplicates
+  uint64_t rows_cached = 0;    // of those asked for, found in this process' cache
   struct Node {
     std::string name;
     uint64_t rows_fetched = 0;
@@ -71,6 +72,8 @@ class Ticket {
   virtual Status Wait(uint32_t layer_index) = 0;
   // True when Wait would return at once.
   virtual bool Ready(uint32_t layer_index) const = 0;
+  // From Submit until the last layer was done; zero while it is not, or where it was at once.
+  virtual Nanos took() const { return Nanos::zero(); }
 };
 
 class RowSource {

@@ -49,6 +49,13 @@ class AtomicHistogram : public Histogram {
     sum_.fetch_add(value, std::memory_order_relaxed);
   }
 
+  void Set(const Buckets& buckets) override {
+    for (size_t i = 0; i < std::min(counts_.size(), buckets.counts.size()); ++i) {
+      counts_[i].store(buckets.counts[i], std::memory_order_relaxed);
+    }
+    sum_.store(buckets.sum, std::memory_order_relaxed);
+  }
+
   prometheus::ClientMetric Collect(const Labels& labels) const {
     prometheus::ClientMetric metric;
     for (const auto& [name, value] : labels) metric.label.push_back({name, value});

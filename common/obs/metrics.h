@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "common/obs/buckets.h"
+
 namespace engram::obs {
 
 using Labels = std::map<std::string, std::string>;
@@ -31,6 +33,8 @@ class Histogram {
  public:
   virtual ~Histogram() = default;
   virtual void Observe(double value) = 0;
+  // Shows these counts, of the same bounds, from now on.
+  virtual void Set(const Buckets& buckets) = 0;
 };
 
 class Metrics {

@@ -118,6 +118,7 @@ json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer
           {"object", kind},
           {"created", head.created},
           {"model", head.model},
+          {"seed", static_cast<int64_t>(head.seed)},
           {"choices", std::move(list)}};
 }
 
@@ -150,6 +151,7 @@ json::object SnapshotJson(const EngineSnapshot& s) {
           {"degraded_positions", s.degraded_positions},
           {"rows_asked", s.rows_asked},
           {"rows_distinct", s.rows_distinct},
+          {"rows_cached", s.rows_cached},
           {"prefill_tokens", s.prefill_tokens},
           {"prefill_ns", s.prefill_ns},
           {"decode_tokens", s.decode_tokens},

@@ -25,6 +25,12 @@ ApiMetrics::ApiMetrics()
                                         "between two tokens of a request", SecondsBounds())),
       request_(metrics_.GetHistogram("engram_compute_request_seconds",
                                      "from a request's arrival to its end", SecondsBounds())),
+      queue_(metrics_.GetHistogram("engram_compute_request_queue_seconds",
+                                   "until the engine began with a request", SecondsBounds())),
+      prefill_(metrics_.GetHistogram("engram_compute_request_prefill_seconds",
+                                     "from there to its first token", SecondsBounds())),
+      decode_(metrics_.GetHistogram("engram_compute_request_decode_seconds",
+                                    "from its first token to its end", SecondsBounds())),
       prompt_tokens_(metrics_.GetHistogram("engram_compute_request_prompt_tokens",
                                            "prompt length of requests", TokenBounds())),
       completion_tokens_(metrics_.GetHistogram("engram_compute_request_completion_tokens",
@@ -42,6 +48,12 @@ void ApiMetrics::Finished(std::string_view reason, Nanos since_request, int64_t 
   request_.Observe(Seconds(since_request));
   prompt_tokens_.Observe(static_cast<double>(prompt_tokens));
   completion_tokens_.Observe(static_cast<double>(completion_tokens));
+}
+
+void ApiMetrics::Phases(const Finish& finish) {
+  queue_.Observe(Seconds(finish.queue_time));
+  if (finish.prefill_time > Nanos::zero()) prefill_.Observe(Seconds(finish.prefill_time));
+  if (finish.decode_time > Nanos::zero()) decode_.Observe(Seconds(finish.decode_time));
 }
 
 void ApiMetrics::Ended(std::string_view reason) {
@@ -97,11 +109,33 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
     Advance("engram_fetch_exposed_seconds_total", "time the engine stood still for a layer's rows",
             number(wait.exposed_ns) * 1e-9, {{"layer", std::to_string(wait.layer_id)}});
   }
+  metrics_
+      .GetHistogram("engram_compute_step_tokens", "tokens computed in a step", s.step_tokens.bounds)
+      .Set(s.step_tokens);
+  ShowRows(s);
+  return metrics_.Text();
+}
+
+void ApiMetrics::ShowRows(const EngineSnapshot& s) {
+  metrics_
+      .GetHistogram("engram_compute_engram_fetch_latency_seconds",
+                    "of a step's lookup, from asking to the last row", s.fetch_seconds.bounds)
+      .Set(s.fetch_seconds);
+  const auto of_tier = [&](std::string_view tier, uint64_t rows) {
+    Advance("engram_rows_total", "Engram rows by where they came from", static_cast<double>(rows),
+            {{"tier", std::string(tier)}});
+  };
+  of_tier("client_cache", s.rows_cached);
+  if (s.nodes.empty()) of_tier("in_process", s.rows_asked - s.rows_cached);
+  std::array<uint64_t, client::kPathCount> by_path = {};
   for (const client::SourceStats::Node& node : s.nodes) {
     Advance("engram_bytes_fetched_total", "bytes of rows from a memory node",
-            number(node.bytes_fetched), {{"node", node.name}});
+            static_cast<double>(node.bytes_fetched), {{"node", node.name}});
+    for (size_t i = 0; i < by_path.size(); ++i) by_path[i] += node.rows_by_path[i];
   }
-  return metrics_.Text();
+  for (size_t i = 0; i < by_path.size() && !s.nodes.empty(); ++i) {
+    of_tier(fmt::format("node_{}", client::PathName(static_cast<client::Path>(i))), by_path[i]);
+  }
 }
 
 }  // namespace engram::compute

@@ -20,6 +20,7 @@ class ApiMetrics {
   void NextToken(Nanos since_last);
   void Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
                 int64_t completion_tokens);
+  void Phases(const Finish& finish);    // as the engine saw it
   void Ended(std::string_view reason);  // without an answer: nothing else is observed
   void ClientGone();
   void Answered(int status);  // an HTTP answer that is not a stream
@@ -31,11 +32,15 @@ class ApiMetrics {
   void Advance(const std::string& name, const std::string& help, double total,
                const obs::Labels& labels = {});
   void Show(const std::string& name, const std::string& help, double value);
+  void ShowRows(const EngineSnapshot& snapshot);
 
   obs::Metrics metrics_;
   obs::Histogram& first_token_;
   obs::Histogram& next_token_;
   obs::Histogram& request_;
+  obs::Histogram& queue_;
+  obs::Histogram& prefill_;
+  obs::Histogram& decode_;
   obs::Histogram& prompt_tokens_;
   obs::Histogram& completion_tokens_;
   obs::Counter& gone_;

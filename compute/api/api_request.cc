@@ -53,7 +53,9 @@ void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOp
                         ? seed->get_uint64()
                         : static_cast<uint64_t>(fields.Int("seed", INT64_MIN, INT64_MAX, 0));
   } else {
-    sampling.seed = (static_cast<uint64_t>(std::random_device()()) << 32) | std::random_device()();
+    // Few enough bits that every client reads it back exactly: answers say it.
+    const uint64_t high = std::random_device()() & 0x1fffff;
+    sampling.seed = (high << 32) | std::random_device()();
   }
   const json::value* const biases = fields.Find("logit_bias");
   if (biases == nullptr) return;

@@ -12,6 +12,14 @@ namespace {
 
 constexpr std::string_view kVersion = ENGRAM_VERSION;
 constexpr size_t kFieldsLoggedMax = 1000;
+constexpr size_t kProbesMax = 4;  // at once: they go before the queue
+
+// Bodies are JSON, also where curl says its usual "application/x-www-form-urlencoded".
+bool MayBeJson(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  return type.empty() || type.find("json") != std::string_view::npos ||
+         type == "application/x-www-form-urlencoded" || type == "text/plain";
+}
 
 net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
   return {status, "application/json", json::serialize(object) + "\n"};
@@ -108,6 +116,12 @@ void ApiServer::Handle(const net::HttpRequest& request, const Reply& reply) {
     return Answer(reply,
                   ErrorResponse({401, "the API key is missing or wrong", "", "invalid_api_key"}));
   }
+  if (route.method == std::string_view("POST") && !MayBeJson(request.content_type)) {
+    return Answer(reply, ErrorResponse({415,
+                                        fmt::format("{} takes application/json, not {:.100}",
+                                                    request.path, request.content_type),
+                                        "", "unsupported_media_type"}));
+  }
   (this->*route.handler)(request, reply);
 }
 
@@ -145,7 +159,12 @@ void ApiServer::Ready(const net::HttpRequest&, const Reply& reply) {
 }
 
 void ApiServer::HealthGenerate(const net::HttpRequest&, const Reply& reply) {
+  if (probes_.size() >= kProbesMax) {
+    return Answer(reply, ErrorResponse({429, fmt::format("{} probes are under way", kProbesMax), "",
+                                        "too_many_probes"}));
+  }
   CompletionRequest probe;
+  probe.is_probe = true;
   probe.prompt = {0};
   probe.tokens_max = 1;
   probe.sampling.temperature = 0;
@@ -248,7 +267,7 @@ void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, const Reply& repl
   }
   AnswerHead head{
       fmt::format("{}-{:x}-{}", request.chat ? "chatcmpl" : "cmpl", started_, next_id_++),
-      model_.name, std::time(nullptr), request.chat};
+      model_.name, std::time(nullptr), request.chat, request.completion.sampling.seed};
   std::make_shared<CompletionRun>(context_, std::move(head), std::move(request), reply)->Start();
 }
 

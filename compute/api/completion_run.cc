@@ -95,6 +95,7 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
     text += choice.stream.Finish();
     usage_.cached_tokens += finish->cached_tokens;
     degraded_positions_ += finish->degraded_positions;
+    context_.metrics->Phases(*finish);
   }
   if (choice.stream.stopped()) {
     if (!finish) context_.engine->Cancel(choice.engine_id);

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/client/row_source.h"
+#include "common/obs/buckets.h"
 #include "compute/memory/prefetcher.h"
 
 namespace engram::compute {
@@ -43,6 +44,9 @@ struct CompletionRequest {
   bool score_prompt = false;  // log P(prompt[i] | before), i >= 1, come with the finish
   SamplingOptions sampling;
   TimePoint deadline = TimePoint::max();  // of the whole request, on the monotonic clock
+  // Whether the engine still makes tokens: goes before the queue, also when it is full. The caller
+  // has few of them under way.
+  bool is_probe = false;
 };
 
 struct TokenLogprob {
@@ -73,6 +77,11 @@ struct Finish {
   int64_t degraded_positions =
       0;  // computed with a closed gate: rows did not come (policy degrade)
   std::vector<float> prompt_logprobs;  // with score_prompt: prompt.size() - 1
+  // Until the engine began with it, from then until its first token, and from there to the end;
+  // zero for what it did not come to.
+  Nanos queue_time = Nanos::zero();
+  Nanos prefill_time = Nanos::zero();
+  Nanos decode_time = Nanos::zero();
 };
 
 // What happened since the last update: tokens, or the end (both in the last one).
@@ -109,6 +118,9 @@ struct EngineSnapshot {
   int64_t decode_tokens = 0;  // computed one at a time
   int64_t decode_ns = 0;      // time of the steps that had nothing else
   int64_t late_tokens = 0;    // whose rows were not asked for before their step
+  uint64_t rows_cached = 0;   // found in this process' cache of n-grams
+  obs::Buckets step_tokens;   // computed in each step
+  obs::Buckets fetch_seconds;  // of the steps' lookups, from asking to the last row
   std::vector<LayerWait> layer_waits;
   std::vector<client::SourceStats::Node> nodes;  // empty when the tables are in this process
   bool draining = false;

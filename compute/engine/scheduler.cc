@@ -21,7 +21,11 @@ int64_t Scheduler::PagesFor(int64_t positions) const {
 
 void Scheduler::Enqueue(std::unique_ptr<Sequence> sequence) {
   sequence->tokens = sequence->request.prompt;
-  waiting_.push_back(std::move(sequence));
+  if (sequence->request.is_probe) {
+    waiting_.push_front(std::move(sequence));
+  } else {
+    waiting_.push_back(std::move(sequence));
+  }
 }
 
 void Scheduler::TakePrefix(Sequence& sequence) {
@@ -47,14 +51,16 @@ void Scheduler::TakePrefix(Sequence& sequence) {
   if (!sequence.was_admitted) sequence.cached_tokens = sequence.state.length;
 }
 
-bool Scheduler::Admit() {
+bool Scheduler::Admit(TimePoint now) {
   bool admitted = false;
-  while (!waiting_.empty() && running() < options_.sequences_max) {
+  while (!waiting_.empty()) {
     Sequence& next = *waiting_.front();
+    if (running() >= options_.sequences_max + (next.request.is_probe ? 1 : 0)) break;
     // Not before all its tokens and one more have room: it would be preempted at once. Pages it
     // shares with the prefix cache are counted as if it needed its own.
     if (!running_.empty() && PagesFor(next.length() + 1) > allocator_.available()) break;
     TakePrefix(next);
+    if (!next.was_admitted) next.admitted = now;
     next.was_admitted = true;
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();

@@ -27,10 +27,11 @@ class Scheduler {
 
   Scheduler(const SchedulerOptions& options, PagePool& pages, Advance advance);
 
+  // A probe goes before all others, and has a place of its own beside sequences_max.
   void Enqueue(std::unique_ptr<Sequence> sequence);
   // Moves waiting sequences to the running ones while there is room for all their known tokens;
   // takes what the prefix cache has of them. True when there was one.
-  bool Admit();
+  bool Admit(TimePoint now);
   // Tokens that are known and not planned yet, within the budget of a step that also generates with
   // every running sequence whose tokens are all planned. They count as planned from now on.
   std::vector<ScheduledRun> PlanKnown();

@@ -18,6 +18,7 @@ struct Sequence {
   uint64_t id = 0;
   CompletionRequest request;
   UpdateCallback callback;
+  TimePoint submitted, admitted, first_token;  // zero: not yet
 
   std::vector<int32_t> tokens;  // the prompt, then what was generated
   TokenCounts generated_counts;

@@ -33,6 +33,7 @@ ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& trans
                    const Status status = prefetcher_.Advance(tokens, state);
                    CHECK(status.ok()) << status.message();
                  }) {
+  figures_.step_tokens = obs::Buckets({1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
   TakeFigures();
   thread_ = std::thread([this] { Loop(); });
 }
@@ -50,8 +51,8 @@ void ServingEngine::Loop() {
   Step step;  // what the next round computes, its rows under way
   while (TakeRequests()) {
     EndCancelledAndOverdue(step);
-    if (scheduler_.Admit()) TakeFigures();  // who was admitted waits no longer
-    if (step.empty()) step = PlanChunks();  // there was nothing to plan it behind
+    if (scheduler_.Admit(clock_.Now())) TakeFigures();  // who was admitted waits no longer
+    if (step.empty()) step = PlanChunks();              // there was nothing to plan it behind
     scheduler_.ReservePages(step);
     Step next = PlanChunks();
     if (!step.empty()) {
@@ -84,7 +85,7 @@ bool ServingEngine::TakeRequests() {
   }
   for (auto& sequence : taken) scheduler_.Enqueue(std::move(sequence));
   if (!stop) return true;
-  scheduler_.ForEach([](Sequence& sequence) { End(sequence, FinishReason::kAbort); });
+  scheduler_.ForEach([this](Sequence& sequence) { End(sequence, FinishReason::kAbort); });
   Step none;
   Deliver(none);
   prefetcher_.Cancel();
@@ -242,6 +243,7 @@ void ServingEngine::AppendToken(Sequence& sequence, int32_t token) {
   sequence.tokens.push_back(token);
   ++sequence.generated_counts[token];
   sequence.update.tokens.push_back({token, 0, {}});  // its report follows
+  if (sequence.first_token == TimePoint()) sequence.first_token = clock_.Now();
   ++figures_.generated_tokens;
   if (!sequence.request.ignore_eos && IsEos(token)) return End(sequence, FinishReason::kStop);
   if (sequence.generated() == sequence.request.tokens_max) End(sequence, FinishReason::kLength);
@@ -251,7 +253,7 @@ bool ServingEngine::IsEos(int32_t token) const {
   return std::find(config_.eos_ids.begin(), config_.eos_ids.end(), token) != config_.eos_ids.end();
 }
 
-void ServingEngine::End(Sequence& sequence, FinishReason reason, Status status) {
+void ServingEngine::End(Sequence& sequence, FinishReason reason, Status status) const {
   if (sequence.finished()) return;
   Finish finish;
   finish.reason = reason;
@@ -261,6 +263,11 @@ void ServingEngine::End(Sequence& sequence, FinishReason reason, Status status) 
   finish.completion_tokens = sequence.generated();
   finish.degraded_positions = sequence.degraded_positions;
   finish.prompt_logprobs = std::move(sequence.prompt_logprobs);
+  const TimePoint now = clock_.Now();
+  const auto until = [now](TimePoint next) { return next == TimePoint() ? now : next; };
+  finish.queue_time = until(sequence.admitted) - sequence.submitted;
+  if (sequence.was_admitted) finish.prefill_time = until(sequence.first_token) - sequence.admitted;
+  if (sequence.generated() > 0) finish.decode_time = now - sequence.first_token;
   sequence.update.finish = std::move(finish);
 }
 
@@ -279,12 +286,15 @@ void ServingEngine::CountStep(const Step& step, TimePoint start) {
   ++figures_.steps;
   figures_.step_ns += elapsed;
   bool prefill = false;
+  int64_t tokens = 0;
   for (const ScheduledRun& run : step) {
+    tokens += run.count;
     prefill = prefill || run.is_prefill();
     (run.is_prefill() ? figures_.prefill_tokens : figures_.decode_tokens) += run.count;
     figures_.prompt_tokens +=
         std::clamp<int64_t>(run.sequence->prompt_length() - run.first, 0, run.count);
   }
+  figures_.step_tokens.Observe(static_cast<double>(tokens));
   (prefill ? figures_.prefill_ns : figures_.decode_ns) += elapsed;
 }
 
@@ -301,6 +311,7 @@ void ServingEngine::TakeFigures() {
   figures_.exposed_wait_ns = prefetcher_.exposed_ns();
   figures_.late_tokens = prefetcher_.late_tokens();
   figures_.layer_waits = prefetcher_.waits();
+  figures_.fetch_seconds = prefetcher_.fetch_seconds();
   const std::lock_guard lock(mutex_);
   snapshot_ = figures_;
 }
@@ -313,6 +324,7 @@ EngineSnapshot ServingEngine::Snapshot() const {
   snapshot.draining = draining_;
   snapshot.rows_asked = rows.rows_asked;
   snapshot.rows_distinct = rows.rows_distinct;
+  snapshot.rows_cached = rows.rows_cached;
   snapshot.nodes = rows.nodes;
   return snapshot;
 }
@@ -348,12 +360,13 @@ Result<uint64_t> ServingEngine::Submit(CompletionRequest request, UpdateCallback
   auto sequence = std::make_unique<Sequence>();
   sequence->request = std::move(request);
   sequence->callback = std::move(callback);
+  sequence->submitted = clock_.Now();
   uint64_t id = 0;
   {
     const std::lock_guard lock(mutex_);
     if (draining_ || stopping_) return Unavailable("the engine is shutting down");
     const int64_t waiting = snapshot_.waiting + static_cast<int64_t>(submitted_.size());
-    if (waiting >= options_.queue_max) {
+    if (waiting >= options_.queue_max && !sequence->request.is_probe) {
       return ResourceExhausted(fmt::format(
           "{} requests are waiting already (engine.queue_max); try again later", waiting));
     }

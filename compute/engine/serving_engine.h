@@ -64,7 +64,7 @@ class ServingEngine : public CompletionEngine {
   void JudgeRows(const ScheduledRun& run, const Status& status);
   void AppendToken(Sequence& sequence, int32_t token);
   bool IsEos(int32_t token) const;
-  static void End(Sequence& sequence, FinishReason reason, Status status = OkStatus());
+  void End(Sequence& sequence, FinishReason reason, Status status = OkStatus()) const;
 
   const ModelConfig& config_;
   const Transformer& transformer_;

@@ -41,7 +41,13 @@ std::string Positions(int64_t first, size_t count) {
 
 Prefetcher::Prefetcher(client::RowSource* source, const table::TableLayout& layout,
                        const table::VocabMap& map, PrefetchOptions options, const Clock& clock)
-    : source_(source), layout_(layout), map_(map), options_(options), clock_(clock) {
+    : source_(source),
+      layout_(layout),
+      map_(map),
+      options_(options),
+      clock_(clock),
+      fetch_seconds_({5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05,
+                      0.1, 0.2, 0.5, 1, 2, 5}) {
   CHECK(source != nullptr || layout.layers.empty()) << "Engram layers without a source of rows";
   for (const table::LayerLayout& layer : layout.layers) waits_.push_back({layer.layer_id, 0, 0});
 }
@@ -204,7 +210,10 @@ void Prefetcher::EndStep(StepRows rows) {
     if (part.fetch != nullptr) part.fetch->age = 2;
   }
   for (const auto& fetch : fetches_) {
-    if (fetch->in_use && ++fetch->age >= 2) fetch->Free();
+    if (!fetch->in_use || ++fetch->age < 2) continue;
+    const Nanos took = fetch->ticket->took();
+    if (took > Nanos::zero()) fetch_seconds_.Observe(static_cast<double>(took.count()) * 1e-9);
+    fetch->Free();
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/client/row_source.h"
+#include "common/obs/buckets.h"
 #include "common/table/ngram.h"
 #include "common/table/vocab_map.h"
 
@@ -97,6 +98,8 @@ class Prefetcher {
   int64_t exposed_ns() const;                           // of all layers
   client::SourceStats source_stats() const;             // any thread
   int64_t late_tokens() const { return late_tokens_; }  // not asked for before their step
+  // Of fetches that were used: from asking until the last row was there.
+  const obs::Buckets& fetch_seconds() const { return fetch_seconds_; }
 
  private:
   friend class StepRows;
@@ -113,6 +116,7 @@ class Prefetcher {
   std::vector<std::unique_ptr<Fetch>> fetches_;  // reused
   std::vector<LayerWait> waits_;
   int64_t late_tokens_ = 0;
+  obs::Buckets fetch_seconds_;
 };
 
 }  // namespace engram::compute

@@ -56,7 +56,7 @@ class SchedulerTest : public testing::Test {
   }
   // One round as the engine does it; returns what was computed.
   std::vector<std::string> Round() {
-    scheduler_->Admit();
+    scheduler_->Admit(TimePoint());
     if (step_.empty()) step_ = scheduler_->PlanKnown();
     scheduler_->ReservePages(step_);
     const auto computed = Runs(step_);
@@ -108,7 +108,7 @@ TEST_F(SchedulerTest, AStepNeverExceedsItsBudget) {
   Make({.step_tokens = 8, .prefill_chunk = 100, .sequences_max = 8});
   for (int i = 0; i < 12; ++i) Enqueue(5 + i);
   for (int round = 0; round < 200; ++round) {
-    scheduler_->Admit();
+    scheduler_->Admit(TimePoint());
     if (step_.empty()) step_ = scheduler_->PlanKnown();
     int64_t tokens = 0;
     for (const ScheduledRun& run : step_) tokens += run.count;
@@ -168,7 +168,7 @@ TEST_F(SchedulerTest, ACachedBeginningIsNotComputedAgain) {
   Enqueue(12, 7);
   Round();
   Sequence* const again = Enqueue(12, 7);
-  scheduler_->Admit();
+  scheduler_->Admit(TimePoint());
   EXPECT_EQ(again->state.length, 8);  // the last token is computed in any case
   EXPECT_EQ(again->cached_tokens, 8);
   EXPECT_EQ(again->history.length(), 8);
@@ -182,7 +182,7 @@ TEST_F(SchedulerTest, PagesOfATaintedSequenceAreNotFound) {
   first->tainted = true;
   Round();
   Sequence* const again = Enqueue(12, 7);
-  scheduler_->Admit();
+  scheduler_->Admit(TimePoint());
   EXPECT_EQ(again->state.length, 0);
 }
 

@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <future>
+#include <numeric>
+#include <thread>
 
 #include "common/base/rng.h"
 #include "tests/compute/tiny_model.h"
@@ -196,6 +198,48 @@ TEST(ServingEngine, AFullQueueRefusesAndSaysSo) {
   gate.Open();
   while (tiny.engine->Snapshot().waiting > 0) std::this_thread::yield();
   EXPECT_TRUE(tiny.Run(RequestOf({1}, 1)).ok());
+}
+
+TEST(ServingEngine, AProbeGoesBeforeAFullQueueAndBesideTheRunningOnes) {
+  TinyServing serving;
+  serving.serving.queue_max = 2;
+  serving.serving.scheduler.sequences_max = 1;
+  TinyEngine tiny(kPaper, serving);
+  std::atomic<int> ended = 0;
+  std::vector<uint64_t> ids;
+  for (int i = 0; i < 3; ++i) {
+    const auto id = tiny.engine->Submit(RequestOf({1, 2}, 100), [&](const Update& update) {
+      if (update.finish) ++ended;
+    });
+    if (id.ok()) ids.push_back(*id);
+  }
+  CompletionRequest probe = RequestOf({0}, 1);
+  probe.is_probe = true;
+  std::promise<int> others_ended;
+  ASSERT_TRUE(tiny.engine
+                  ->Submit(probe,
+                           [&](const Update& update) {
+                             if (update.finish) others_ended.set_value(ended);
+                           })
+                  .ok());
+  EXPECT_LT(others_ended.get_future().get(), 2) << "it did not wait for those before it";
+  for (const uint64_t id : ids) tiny.engine->Cancel(id);
+  while (ended < static_cast<int>(ids.size())) std::this_thread::yield();
+}
+
+TEST(ServingEngine, ToldPhasesStepsAndLookupsAreThoseThatHappened) {
+  TinyEngine tiny(kPaper, 4, 1);
+  const auto result = tiny.Run(RequestOf(RandomTokens(8, 6, 97), 3));
+  ASSERT_TRUE(result.ok());
+  EXPECT_GT(result->finish.queue_time, Nanos::zero());
+  EXPECT_GT(result->finish.prefill_time, Nanos::zero());
+  EXPECT_GT(result->finish.decode_time, Nanos::zero());
+  const EngineSnapshot snapshot = tiny.engine->Snapshot();
+  EXPECT_EQ(snapshot.step_tokens.sum, 8) << "chunks of 4 and 2, two tokens by themselves";
+  EXPECT_EQ(snapshot.step_tokens.counts[0], 2u);
+  EXPECT_EQ(std::accumulate(snapshot.step_tokens.counts.begin(), snapshot.step_tokens.counts.end(),
+                            uint64_t{0}),
+            4u);
 }
 
 TEST(ServingEngine, ACancelledRequestEndsWithAbortAndFreesItsPages) {

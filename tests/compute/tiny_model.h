@@ -56,7 +56,7 @@ class FakeRowSource : public client::RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
                                                  const client::SubmitOptions& options) override;
-  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, {}}; }
+  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, 0, {}}; }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
                       std::span<std::byte> out);

@@ -97,6 +97,8 @@ TEST(LookupClient, NodesMayBeNamedInAnyOrder) {
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   ASSERT_TRUE(ticket->Wait(0).ok());
   EXPECT_TRUE(lookup.Right(0));
+  ASSERT_TRUE(ticket->Wait(1).ok());
+  EXPECT_GT(ticket->took(), Nanos::zero());
   EXPECT_EQ(client->identity().content_digest, std::string(64, 'd'));
 }
 

@@ -12,6 +12,7 @@ namespace engram::compute {
 namespace {
 
 using net::RawSocket;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -295,6 +296,51 @@ TEST_F(ApiServerTest, RoutesAndMethods) {
   EXPECT_EQ(ids.at("count").to_number<size_t>(), Ids("the cat").size());
   EXPECT_THAT(Ask("POST", "/detokenize", "{\"tokens\":" + json::serialize(ids.at("tokens")) + "}"),
               HasSubstr("\"prompt\":\"the cat\""));
+}
+
+TEST_F(ApiServerTest, BodiesThatAreNotJsonByTheirTypeAre415) {
+  engine_.script = Ids("the cat");
+  const std::string body = R"({"prompt":"on"})";
+  const auto ask = [&](const std::string& type) {
+    return Ask("POST", "/v1/completions", body, "Content-Type: " + type + "\r\n");
+  };
+  EXPECT_THAT(ask("text/xml"), AllOf(HasSubstr(" 415 "), HasSubstr("unsupported_media_type")));
+  EXPECT_THAT(ask("multipart/form-data; boundary=x"), HasSubstr(" 415 "));
+  EXPECT_THAT(ask("application/json; charset=utf-8"), HasSubstr(" 200 "));
+  EXPECT_THAT(ask("application/x-www-form-urlencoded"), HasSubstr(" 200 ")) << "curl -d";
+}
+
+TEST_F(ApiServerTest, AnAnswerSaysTheSeedItCanBeRepeatedWith) {
+  engine_.script = Ids("the cat");
+  EXPECT_EQ(JsonOf(Complete(R"({"prompt":"on","seed":7})")).at("seed").to_number<int64_t>(), 7);
+  const auto drawn = JsonOf(Complete(R"({"prompt":"on"})")).at("seed").to_number<int64_t>();
+  EXPECT_EQ(static_cast<uint64_t>(drawn), engine_.Await(2).request.sampling.seed);
+  EXPECT_LT(drawn, int64_t{1} << 53) << "every client reads it exactly";
+}
+
+TEST_F(ApiServerTest, MetricsHavePhasesStepsLookupsAndTiers) {
+  engine_.script = Ids("the cat");
+  Complete(R"({"prompt":"on"})");
+  const std::string text = Ask("GET", "/metrics");
+  for (const char* name :
+       {"engram_compute_request_queue_seconds_count 1", "engram_compute_request_prefill_seconds",
+        "engram_compute_request_decode_seconds", "engram_compute_step_tokens_bucket",
+        "engram_compute_engram_fetch_latency_seconds_bucket",
+        "engram_compute_engram_rows_total{tier=\"in_process\"}",
+        "engram_compute_engram_rows_total{tier=\"client_cache\"}"}) {
+    EXPECT_THAT(text, HasSubstr(name));
+  }
+}
+
+TEST_F(ApiServerTest, ProbesGoBeforeTheQueueAndAreFew) {
+  engine_.script.clear();
+  std::vector<std::unique_ptr<RawSocket>> probes;
+  for (uint64_t i = 1; i <= 4; ++i) {
+    probes.push_back(std::make_unique<RawSocket>(server_->port()));
+    probes.back()->Send("GET /health/generate HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_TRUE(engine_.Await(i).request.is_probe);
+  }
+  EXPECT_THAT(Ask("GET", "/health/generate"), HasSubstr(" 429 "));
 }
 
 TEST_F(ApiServerTest, AnEngineThatHangsIsNoticedByTheProbe) {
