@@ -19,7 +19,8 @@ Status NotFinite() {
 
 ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& transformer,
                              Prefetcher& prefetcher, kernels::Pool& pool, PagePool& pages,
-                             const ServingOptions& options, const Clock& clock)
+                             const ServingOptions& options, parallel::Collective& ranks,
+                             const Clock& clock)
     : config_(config),
       transformer_(transformer),
       prefetcher_(prefetcher),
@@ -32,7 +33,8 @@ ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& trans
                    // Ids are checked on submission, so the map knows them.
                    const Status status = prefetcher_.Advance(tokens, state);
                    CHECK(status.ok()) << status.message();
-                 }) {
+                 }),
+      leader_(ranks) {
   figures_.step_tokens = obs::Buckets({1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
   TakeFigures();
   thread_ = std::thread([this] { Loop(); });
@@ -60,7 +62,7 @@ void ServingEngine::Loop() {
       const std::vector<float> hidden = Compute(step);
       ScorePrompts(step, hidden);
       Sample(step, hidden, next);
-      scheduler_.PublishPages(step);
+      if (RanksWork()) scheduler_.PublishPages(step);
       CountStep(step, start);
     }
     Deliver(next);
@@ -89,6 +91,7 @@ bool ServingEngine::TakeRequests() {
   Step none;
   Deliver(none);
   prefetcher_.Cancel();
+  leader_.End();
   return false;
 }
 
@@ -132,11 +135,32 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
     segments.push_back({run.tokens(), &run.sequence->state});
   }
   StepRows rows = prefetcher_.Take(runs);
-  std::vector<float> hidden = transformer_.Forward(segments, rows, pages_);
+  std::vector<uint64_t> alive, sequences;
+  scheduler_.ForEach([&](const Sequence& sequence) { alive.push_back(sequence.id); });
+  for (const ScheduledRun& run : step) sequences.push_back(run.sequence->id);
+  leader_.StartStep(std::move(alive), sequences, segments);
+  SharedRows shared(rows, runs.size(), leader_.ranks());
+  std::vector<float> hidden = transformer_.Forward(segments, shared, pages_);
   figures_.memory = OkStatus();
   for (size_t i = 0; i < step.size(); ++i) JudgeRows(step[i], rows.status(i));
   prefetcher_.EndStep(std::move(rows));
+  RanksWork();
   return hidden;
+}
+
+bool ServingEngine::RanksWork() {
+  const Status status = leader_.status();
+  if (status.ok()) return true;
+  figures_.memory = status;  // not ready any more
+  scheduler_.ForEach([&](Sequence& sequence) { End(sequence, FinishReason::kError, status); });
+  const std::lock_guard lock(mutex_);
+  broken_ = status;
+  return false;
+}
+
+void ServingEngine::Logits(std::span<const float> hidden) {
+  leader_.StartLogits(hidden);
+  transformer_.Logits(hidden, logits_);
 }
 
 void ServingEngine::JudgeRows(const ScheduledRun& run, const Status& status) {
@@ -177,7 +201,8 @@ Status ServingEngine::ScoreRun(const ScheduledRun& run, std::span<const float> h
   for (size_t row = 0; row < known; row += kScoredRowsMax) {
     const size_t count = std::min(kScoredRowsMax, known - row);
     logits_.resize(count * vocab);
-    transformer_.Logits(hidden.subspan(row * width, count * width), logits_);
+    Logits(hidden.subspan(row * width, count * width));
+    RETURN_IF_ERROR(leader_.status());
     if (!kernels::AllFinite(logits_)) return NotFinite();
     for (size_t i = 0; i < count; ++i) {
       const int32_t next = sequence.tokens[static_cast<size_t>(run.first) + row + i + 1];
@@ -203,7 +228,8 @@ void ServingEngine::Sample(const Step& step, std::span<const float> hidden, Step
   }
   if (sampled.empty()) return;
   logits_.resize(sampled.size() * vocab);
-  transformer_.Logits(last, logits_);
+  Logits(last);
+  if (!RanksWork()) return;
   const auto logits_of = [&](size_t i) {
     return std::span<const float>(logits_).subspan(i * vocab, vocab);
   };
@@ -365,6 +391,7 @@ Result<uint64_t> ServingEngine::Submit(CompletionRequest request, UpdateCallback
   {
     const std::lock_guard lock(mutex_);
     if (draining_ || stopping_) return Unavailable("the engine is shutting down");
+    RETURN_IF_ERROR(broken_);
     const int64_t waiting = snapshot_.waiting + static_cast<int64_t>(submitted_.size());
     if (waiting >= options_.queue_max && !sequence->request.is_probe) {
       return ResourceExhausted(fmt::format(

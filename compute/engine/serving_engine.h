@@ -12,6 +12,7 @@
 
 #include "common/base/clock.h"
 #include "compute/engine/completion.h"
+#include "compute/engine/leader.h"
 #include "compute/engine/scheduler.h"
 #include "compute/memory/prefetcher.h"
 #include "compute/model/transformer.h"
@@ -32,7 +33,7 @@ class ServingEngine : public CompletionEngine {
   // references must outlive the engine.
   ServingEngine(const ModelConfig& config, const Transformer& transformer, Prefetcher& prefetcher,
                 kernels::Pool& pool, PagePool& pages, const ServingOptions& options,
-                const Clock& clock = Clock::Real());
+                parallel::Collective& ranks = parallel::Solo(), const Clock& clock = Clock::Real());
   // Aborts every request (their callbacks are called) and joins.
   ~ServingEngine() override;
 
@@ -58,6 +59,9 @@ class ServingEngine : public CompletionEngine {
   void CountStep(const Step& step, TimePoint start);
   void TakeFigures();
 
+  // False when the ranks do not work together any more: then every request has ended.
+  bool RanksWork();
+  void Logits(std::span<const float> hidden);
   Status Check(const CompletionRequest& request) const;
   void AskForRows(const Step& step, client::Priority priority);
   Status ScoreRun(const ScheduledRun& run, std::span<const float> hidden);
@@ -74,6 +78,7 @@ class ServingEngine : public CompletionEngine {
   const ServingOptions options_;
   const Clock& clock_;
   Scheduler scheduler_;
+  RankLeader leader_;
   std::vector<float> logits_;
   EngineSnapshot figures_;  // the engine's thread's own
 
@@ -84,6 +89,7 @@ class ServingEngine : public CompletionEngine {
   EngineSnapshot snapshot_;
   uint64_t next_id_ = 1;
   uint64_t abort_ids_before_ = 0;
+  Status broken_;  // what ended the work of all ranks
   bool draining_ = false;
   bool stopping_ = false;
 

@@ -16,6 +16,7 @@
 #include "common/obs/buckets.h"
 #include "common/table/ngram.h"
 #include "common/table/vocab_map.h"
+#include "compute/memory/layer_rows.h"
 
 namespace engram::compute {
 
@@ -41,16 +42,16 @@ struct LayerWait {
 struct Fetch;  // one lookup under way and its buffers
 
 // The rows of one step. Holds its fetches until destroyed; at most one at a time.
-class StepRows {
+class StepRows : public LayerRows {
  public:
   StepRows(StepRows&&) = default;
   // Waits for one layer's rows of every run. When a lookup of several runs fails, each is asked for
   // again by itself (unless the time is up), so that what does not come is the failure of the run
   // that needs it, and no other run's.
-  void Wait(uint32_t layer_index);
+  void Wait(uint32_t layer_index) override;
   // [tokens, rows_per_position, row_bytes] of run i, as given to Take; empty when they did not
   // come. After Wait for the layer.
-  std::span<const std::byte> Rows(size_t run, uint32_t layer_index) const;
+  std::span<const std::byte> Rows(size_t run, uint32_t layer_index) const override;
   // Why rows of run i did not come, naming layer and positions; ok so far otherwise.
   const Status& status(size_t run) const { return parts_[run].status; }
 

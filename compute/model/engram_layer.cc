@@ -11,7 +11,7 @@ namespace {
 // [T, E]: the rows of a position side by side, in column order; zeros behind a closed gate.
 std::vector<float> Embeddings(const table::RowFormat& format, int64_t rows_per_position,
                               uint32_t layer_index, std::span<const Segment> segments,
-                              const StepRows& rows) {
+                              const LayerRows& rows) {
   const size_t row_bytes = format.row_bytes();
   const auto dim = static_cast<size_t>(format.head_dim);
   const auto width = static_cast<size_t>(rows_per_position) * dim;
@@ -34,7 +34,7 @@ struct Slice {
   std::vector<uint8_t> live;
 };
 
-std::vector<Slice> Slices(std::span<const Segment> segments, const StepRows& rows,
+std::vector<Slice> Slices(std::span<const Segment> segments, const LayerRows& rows,
                           uint32_t layer_index) {
   std::vector<Slice> slices;
   size_t first = 0;
@@ -116,7 +116,7 @@ void V41Forward(kernels::Pool& pool, const ModelConfig& config, const EngramWeig
 
 void EngramForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
                    const table::RowFormat& format, uint32_t layer_index,
-                   std::span<const Segment> segments, const StepRows& rows, PagePool& pages,
+                   std::span<const Segment> segments, const LayerRows& rows, PagePool& pages,
                    std::span<float> streams) {
   const table::EngramConfig& engram = config.engram;
   std::vector<float> embeddings =

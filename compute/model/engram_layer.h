@@ -5,7 +5,7 @@
 #include <span>
 
 #include "common/table/layout.h"
-#include "compute/memory/prefetcher.h"
+#include "compute/memory/layer_rows.h"
 #include "compute/model/model_config.h"
 #include "compute/model/sequence_state.h"
 #include "compute/model/weights.h"
@@ -18,7 +18,7 @@ namespace engram::compute {
 // is carried in the segments' states and copied to `pages` wherever a page ends.
 void EngramForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
                    const table::RowFormat& format, uint32_t layer_index,
-                   std::span<const Segment> segments, const StepRows& rows, PagePool& pages,
+                   std::span<const Segment> segments, const LayerRows& rows, PagePool& pages,
                    std::span<float> streams);
 
 }  // namespace engram::compute

@@ -13,12 +13,16 @@ std::vector<float> Project(kernels::Pool& pool, std::span<const float> x, const 
 
 }  // namespace
 
-MlaBlock::MlaBlock(const ModelConfig& config, kernels::Pool& pool)
+MlaBlock::MlaBlock(const ModelConfig& config, kernels::Pool& pool, parallel::Collective& ranks)
     : config_(config),
       pool_(pool),
+      ranks_(ranks),
+      shape_(config.attention),
       frequencies_(kernels::RopeFrequencies(static_cast<int>(config.attention.rope),
                                             config.rope_theta,
-                                            config.yarn ? &*config.yarn : nullptr)) {}
+                                            config.yarn ? &*config.yarn : nullptr)) {
+  shape_.heads = parallel::SliceOf(config.attention.heads, ranks).count;
+}
 
 std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<const float> x,
                                      std::span<const int64_t> positions) const {
@@ -30,7 +34,7 @@ std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<
   } else {
     q = Project(pool_, x, weights.q);
   }
-  const auto heads = static_cast<size_t>(config_.attention.heads);
+  const auto heads = static_cast<size_t>(shape_.heads);
   const auto nope = static_cast<size_t>(config_.attention.nope);
   const auto rope = static_cast<size_t>(config_.attention.rope);
   for (size_t i = 0; i < q.size() / (nope + rope); ++i) {
@@ -83,11 +87,13 @@ std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t la
   }
   const std::vector<float> q = Queries(weights, x, positions);
   FillCache(weights, layer, x, segments, pages);
-  std::vector<float> out(positions.size() *
-                         static_cast<size_t>(config_.attention.heads * config_.attention.value));
-  kernels::MlaAttention(pool_, config_.attention, pages.shape().positions, attended, q,
-                        weights.kv_b, out);
-  return Project(pool_, out, weights.out);
+  const auto tokens = static_cast<int64_t>(positions.size());
+  std::vector<float> out(static_cast<size_t>(tokens * shape_.heads * shape_.value));
+  kernels::MlaAttention(pool_, shape_, pages.shape().positions, attended, q, weights.kv_b, out);
+  out = parallel::GatherColumns(ranks_, std::move(out), tokens, config_.attention.heads,
+                                shape_.value);
+  return parallel::GatherColumns(ranks_, Project(pool_, out, weights.out), tokens,
+                                 config_.hidden_size);
 }
 
 }  // namespace engram::compute

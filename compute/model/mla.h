@@ -7,13 +7,15 @@
 #include "compute/model/model_config.h"
 #include "compute/model/sequence_state.h"
 #include "compute/model/weights.h"
+#include "compute/parallel/collective.h"
 #include "kernels/pool.h"
 
 namespace engram::compute {
 
 class MlaBlock {
  public:
-  MlaBlock(const ModelConfig& config, kernels::Pool& pool);
+  // Each rank attends with its own heads and computes its own columns of the output.
+  MlaBlock(const ModelConfig& config, kernels::Pool& pool, parallel::Collective& ranks);
   // x [T, D] of all segments' tokens -> [T, D]; fills the layer's cache entries of their positions.
   std::vector<float> Forward(const AttentionWeights& weights, int64_t layer,
                              std::span<const Segment> segments, std::span<const float> x,
@@ -28,6 +30,8 @@ class MlaBlock {
 
   const ModelConfig& config_;
   kernels::Pool& pool_;
+  parallel::Collective& ranks_;
+  kernels::MlaShape shape_;  // of this rank's heads
   std::vector<double> frequencies_;
 };
 

@@ -1,6 +1,7 @@
 #include "compute/model/moe.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace engram::compute {
 namespace {
@@ -53,16 +54,17 @@ std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
 
 namespace {
 
-// The experts' outputs, one row for each assignment, expert after expert.
-std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights,
-                              const std::vector<std::vector<Assignment>>& assigned,
+// The outputs of experts [first_expert, first_expert + assigned.size()), one row for each
+// assignment, expert after expert.
+std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights, size_t first_expert,
+                              std::span<const std::vector<Assignment>> assigned,
                               std::span<const float> gathered, size_t width) {
   std::vector<float> out(gathered.size());
   std::vector<kernels::ExpertGroup> groups;
   bool packed = true;
   for (size_t e = 0; e < assigned.size(); ++e) {
     if (assigned[e].empty()) continue;
-    const MlpWeights& expert = weights.experts[e];
+    const MlpWeights& expert = weights.experts[first_expert + e];
     packed = packed && expert.gate_up != nullptr;
     groups.push_back(
         {expert.gate_up, expert.down.packed, static_cast<int64_t>(assigned[e].size())});
@@ -77,17 +79,48 @@ std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights,
     if (assigned[e].empty()) continue;
     const size_t values = assigned[e].size() * width;
     const std::vector<float> y =
-        DenseForward(pool, weights.experts[e], gathered.subspan(first, values));
+        DenseForward(pool, weights.experts[first_expert + e], gathered.subspan(first, values));
     std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
     first += values;
   }
   return out;
 }
 
+// Of all experts: this rank's are computed here, the others' come from their ranks.
+std::vector<float> RunOwnExperts(kernels::Pool& pool, parallel::Collective& ranks,
+                                 const MoeWeights& weights,
+                                 const std::vector<std::vector<Assignment>>& assigned,
+                                 std::span<const float> gathered, size_t width) {
+  if (ranks.size() == 1) return RunExperts(pool, weights, 0, assigned, gathered, width);
+  const auto experts = static_cast<int64_t>(assigned.size());
+  std::vector<int64_t> blocks;  // floats of each rank's assignments
+  for (int r = 0; r < ranks.size(); ++r) {
+    const parallel::Slice slice = parallel::SliceOf(experts, r, ranks.size());
+    size_t rows = 0;
+    for (int64_t e = slice.first; e < slice.end(); ++e) {
+      rows += assigned[static_cast<size_t>(e)].size();
+    }
+    blocks.push_back(static_cast<int64_t>(rows * width));
+  }
+  const auto rank = static_cast<size_t>(ranks.rank());
+  const auto before = static_cast<size_t>(
+      std::accumulate(blocks.begin(), blocks.begin() + ranks.rank(), int64_t{0}));
+  const parallel::Slice own = parallel::SliceOf(experts, ranks);
+  const auto first = static_cast<size_t>(own.first);
+  const std::vector<float> mine = RunExperts(
+      pool, weights, first, std::span(assigned).subspan(first, static_cast<size_t>(own.count)),
+      gathered.subspan(before, static_cast<size_t>(blocks[rank])), width);
+  std::vector<float> all(gathered.size());
+  std::copy(mine.begin(), mine.end(), all.begin() + static_cast<ptrdiff_t>(before));
+  ranks.AllGather(all, blocks);
+  return all;
+}
+
 }  // namespace
 
-std::vector<float> MoeForward(kernels::Pool& pool, const ModelConfig& config,
-                              const MoeWeights& weights, std::span<const float> x) {
+std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
+                              const ModelConfig& config, const MoeWeights& weights,
+                              std::span<const float> x) {
   const auto width = static_cast<size_t>(config.hidden_size);
   const std::vector<std::vector<Assignment>> assigned = Route(pool, config, weights, x);
   std::vector<float> gathered;
@@ -97,7 +130,7 @@ std::vector<float> MoeForward(kernels::Pool& pool, const ModelConfig& config,
       gathered.insert(gathered.end(), row.begin(), row.end());
     }
   }
-  const std::vector<float> y = RunExperts(pool, weights, assigned, gathered, width);
+  const std::vector<float> y = RunOwnExperts(pool, ranks, weights, assigned, gathered, width);
   std::vector<float> out(x.size(), 0.0f);
   size_t row = 0;
   for (const std::vector<Assignment>& expert : assigned) {

@@ -16,7 +16,8 @@ std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
 
 // Tokens are grouped by expert; each token sums its experts in ascending order, then the shared
 // expert.
-std::vector<float> MoeForward(kernels::Pool& pool, const ModelConfig& config,
-                              const MoeWeights& weights, std::span<const float> x);
+std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
+                              const ModelConfig& config, const MoeWeights& weights,
+                              std::span<const float> x);
 
 }  // namespace engram::compute

@@ -14,6 +14,7 @@ struct SequenceState {
   explicit SequenceState(const PageShape& shape);
 
   int64_t length = 0;  // positions computed so far
+  bool fresh = true;   // no step has computed with it yet
   // pages[i] holds positions [i * n, (i + 1) * n). Those of a step's positions must be there before
   // it; a page that is written must be this sequence's alone.
   std::vector<int32_t> pages;

@@ -1,17 +1,21 @@
 #include "compute/model/transformer.h"
 
+#include <algorithm>
+
 #include "compute/model/engram_layer.h"
 #include "compute/model/moe.h"
 
 namespace engram::compute {
 
 Transformer::Transformer(const ModelConfig& config, const Weights& weights,
-                         const table::RowFormat& row_format, kernels::Pool& pool)
+                         const table::RowFormat& row_format, kernels::Pool& pool,
+                         parallel::Collective& ranks)
     : config_(config),
       weights_(weights),
       row_format_(row_format),
       pool_(pool),
-      attention_(config, pool),
+      ranks_(ranks),
+      attention_(config, pool, ranks),
       residual_(config, pool) {}
 
 std::vector<float> Transformer::Embed(std::span<const Segment> segments) const {
@@ -27,7 +31,7 @@ std::vector<float> Transformer::Embed(std::span<const Segment> segments) const {
   return x;
 }
 
-std::vector<float> Transformer::Forward(std::span<const Segment> segments, StepRows& rows,
+std::vector<float> Transformer::Forward(std::span<const Segment> segments, LayerRows& rows,
                                         PagePool& pages) const {
   std::vector<float> x = residual_.Spread(Embed(segments));  // [T, G, D]
   for (int64_t i = 0; i < config_.layer_count; ++i) {
@@ -47,17 +51,26 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, StepR
     kernels::RmsNorm(u, layer.post_attention_norm, config_.norm_eps, u);
     residual_.Expand(mix,
                      layer.dense ? DenseForward(pool_, *layer.dense, u)
-                                 : MoeForward(pool_, config_, *layer.moe, u),
+                                 : MoeForward(pool_, ranks_, config_, *layer.moe, u),
                      x);
   }
-  for (const Segment& segment : segments) segment.state->length += segment.count();
+  for (const Segment& segment : segments) {
+    segment.state->length += segment.count();
+    segment.state->fresh = false;
+  }
   std::vector<float> hidden = residual_.Sum(x);
   kernels::RmsNorm(hidden, weights_.norm, config_.norm_eps, hidden);
   return hidden;
 }
 
 void Transformer::Logits(std::span<const float> hidden, std::span<float> logits) const {
-  kernels::Linear(pool_, hidden, weights_.lm_head, logits);
+  if (ranks_.size() == 1) return kernels::Linear(pool_, hidden, weights_.lm_head, logits);
+  const int64_t tokens = static_cast<int64_t>(hidden.size()) / config_.hidden_size;
+  std::vector<float> mine(static_cast<size_t>(tokens * weights_.lm_head.rows));
+  kernels::Linear(pool_, hidden, weights_.lm_head, mine);
+  const std::vector<float> all =
+      parallel::GatherColumns(ranks_, std::move(mine), tokens, config_.vocab_size);
+  std::copy(all.begin(), all.end(), logits.begin());
 }
 
 }  // namespace engram::compute

@@ -7,26 +7,29 @@
 
 #include "common/base/status.h"
 #include "common/table/layout.h"
-#include "compute/memory/prefetcher.h"
+#include "compute/memory/layer_rows.h"
 #include "compute/model/mla.h"
 #include "compute/model/residual.h"
 #include "compute/model/sequence_state.h"
 #include "compute/model/weights.h"
+#include "compute/parallel/collective.h"
 #include "kernels/pool.h"
 
 namespace engram::compute {
 
 class Transformer {
  public:
-  // All references must outlive the transformer. `row_format` is that of the Engram tables.
+  // All references must outlive the transformer. `row_format` is that of the Engram tables. With
+  // several ranks the weights are those of ShardWeights, and every rank makes the same calls with
+  // the same arguments; what they return is undefined once ranks.status() is an error.
   Transformer(const ModelConfig& config, const Weights& weights, const table::RowFormat& row_format,
-              kernels::Pool& pool);
+              kernels::Pool& pool, parallel::Collective& ranks = parallel::Solo());
 
   // Computes the segments' tokens (ids already checked), each behind what its sequence has, and
   // returns their final, normed hidden states [T, D] in the same order; the states' lengths grow.
   // `rows` holds run i for segment i. Where rows did not come the gate is closed: the caller looks
-  // at rows.status(i) and decides whether that result may be used.
-  std::vector<float> Forward(std::span<const Segment> segments, StepRows& rows,
+  // at its rows' status and decides whether that result may be used.
+  std::vector<float> Forward(std::span<const Segment> segments, LayerRows& rows,
                              PagePool& pages) const;
 
   // hidden [T, D] -> logits [T, V], which may hold NaN when the weights or rows do.
@@ -39,6 +42,7 @@ class Transformer {
   const Weights& weights_;
   table::RowFormat row_format_;
   kernels::Pool& pool_;
+  parallel::Collective& ranks_;
   MlaBlock attention_;
   Residual residual_;
 };

@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "common/io/safetensors.h"
 #include "compute/model/model_config.h"
+#include "compute/parallel/collective.h"
 #include "kernels/ops.h"
 #include "kernels/packed.h"
 
@@ -83,7 +84,13 @@ struct Weights {
 // are not understood are warned about. `checkpoint` must outlive the weights.
 Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig& config);
 
-// Bytes of weights that computing one token of one sequence reads, its experts' only.
+// Keeps this rank's part: its heads, its experts, its rows of the output projections and of the
+// vocabulary. Before PackWeights, which takes memory for what is left only. INVALID_ARGUMENT: more
+// ranks than heads.
+Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks, Weights& weights);
+
+// Bytes of weights that computing one token of one sequence reads, its experts' only (of rank 0: a
+// token's experts as if it had them all).
 int64_t DecodeBytes(const Weights& weights, const ModelConfig& config);
 
 // Packs the bf16 matrices that tokens are multiplied with, in memory of its own. What routes and

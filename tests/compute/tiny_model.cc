@@ -292,15 +292,18 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
     source = std::make_unique<FakeRowSource>(layout);
   }
   std::filesystem::remove_all(dir);  // the mapping keeps the bytes
+  CHECK(ShardWeights(config, *serving.ranks, weights).ok());
   pool = std::make_unique<kernels::Pool>(serving.threads);
   if (serving.packed) CHECK(PackWeights(*pool, weights).ok());
   prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,
                                             PrefetchOptions{2000, serving.verify});
-  transformer = std::make_unique<Transformer>(config, weights, layout.row_format, *pool);
+  transformer =
+      std::make_unique<Transformer>(config, weights, layout.row_format, *pool, *serving.ranks);
   pages = std::make_unique<PagePool>(
       take(PagePool::Make(PageShapeOf(config, serving.page_positions), serving.pages)));
+  if (serving.ranks->rank() > 0) return;
   engine = std::make_unique<ServingEngine>(config, *transformer, *prefetcher, *pool, *pages,
-                                           serving.serving);
+                                           serving.serving, *serving.ranks);
 }
 
 namespace {

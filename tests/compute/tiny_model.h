@@ -83,10 +83,11 @@ struct TinyServing {
   int64_t pages = 256;
   bool verify = true;
   bool packed = true;  // bf16 weights, as the program does
+  parallel::Collective* ranks = &parallel::Solo();
   ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};
 };
 
-// A whole engine over the fake rows.
+// A whole engine over the fake rows; of a rank other than 0, what Follow needs.
 struct TinyEngine {
   explicit TinyEngine(const TinyOptions& options, const TinyServing& serving = {});
   TinyEngine(const TinyOptions& options, int64_t chunk, int threads);

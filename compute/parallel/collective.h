@@ -1,0 +1,62 @@
+// What the ranks of one engine do together: tensor and expert parallelism by exchanging whole
+// outputs. No sum is ever cut over ranks, so that every bit is that of one rank alone.
+//
+// Every rank calls the same operations in the same order; one thread of it at a time. Seam: real
+// ranks are processes (mpi_collective.h), the fake's are threads (thread_collective.h).
+//
+// Failures stay: the first one (a rank that is gone, or did not come within the time) is kept in
+// status(), and every later operation returns at once and leaves its data as it was. Who calls
+// looks at status() before it uses a result.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/base/status.h"
+
+namespace engram::parallel {
+
+enum class Patience : uint8_t {
+  kBusy,  // the others are expected within the time limit
+  kIdle,  // the others have nothing to do perhaps: as long as it takes
+};
+
+class Collective {
+ public:
+  virtual ~Collective() = default;
+  virtual int rank() const = 0;  // 0 leads
+  virtual int size() const = 0;
+  // `all` holds a block of blocks[r] floats for each rank r, one behind the other. The caller has
+  // filled in its own; afterwards the others' are there, too.
+  virtual void AllGather(std::span<float> all, std::span<const int64_t> blocks) = 0;
+  // Rank 0's bytes become everybody's.
+  virtual void Broadcast(std::vector<std::byte>& bytes, Patience patience) = 0;
+  virtual Status status() const = 0;
+};
+
+// A group of one: operations do nothing.
+Collective& Solo();
+
+// The part of [0, count) that is one rank's: parts differ by at most one and ascend with the rank.
+struct Slice {
+  int64_t first = 0;
+  int64_t count = 0;
+  int64_t end() const { return first + count; }
+};
+inline Slice SliceOf(int64_t count, int rank, int size) {
+  const int64_t first = count * rank / size;
+  return {first, count * (rank + 1) / size - first};
+}
+inline Slice SliceOf(int64_t count, const Collective& ranks) {
+  return SliceOf(count, ranks.rank(), ranks.size());
+}
+
+// Of a matrix [rows, things, width] each rank has [rows, its slice of the things, width]; returns
+// all of it.
+std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int64_t rows,
+                                 int64_t things, int64_t width = 1);
+
+}  // namespace engram::parallel
