@@ -43,6 +43,8 @@ void ComputeConfig::Describe(config::Fields& fields) {
              "requests that may wait; one more is refused");
   fields.Add("engine.threads", &threads, 1, kernels::Pool::kThreadsMax,
              "threads of the matrix products");
+  fields.Add("engine.rank_timeout_ms", &rank_timeout_ms, 100, 3'600'000,
+             "how long a rank under mpirun waits for the others within a step");
   fields.Add("engine.deadline_ms", &deadline_ms, 1, 3'600'000,
              "for the rows of one step, from asking for them");
   fields.Add("cache.mib", &cache_mib, 1, 1 << 24,

@@ -3,14 +3,19 @@
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
+#include <csignal>
+#include <memory>
 
 #include "common/obs/log.h"
+#include "compute/parallel/mpi_collective.h"
 #include "compute/tools/batch.h"
 #include "compute/tools/bench.h"
 #include "compute/tools/generate.h"
 #include "compute/tools/options.h"
 #include "compute/tools/score.h"
 #include "compute/tools/serve.h"
+#include "compute/tools/session.h"
 
 using namespace engram;
 
@@ -21,6 +26,13 @@ namespace {
 void KeepFreedMemory() {
   ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // as much as it takes
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
+// Ends when rank 0 does, which answers what it has begun before it ends for a signal.
+Status RunFollower(const compute::ComputeConfig& config, parallel::Collective& ranks) {
+  std::signal(SIGTERM, SIG_IGN);
+  std::signal(SIGINT, SIG_IGN);
+  return compute::Session::RunFollower(config, ranks);
 }
 
 }  // namespace
@@ -83,16 +95,25 @@ int main(int argc, char** argv) {
     return 1;
   }
 
+  std::unique_ptr<parallel::Collective> processes;  // null: one process
   const auto run = [&]() -> Status {
     ASSIGN_OR_RETURN(const compute::ComputeConfig config, common.Resolve());
     RETURN_IF_ERROR(obs::InitLog("engram-compute", config.log_level));
-    if (*bench) return compute::RunBench(config, bench_options);
-    if (*batch) return compute::RunBatch(config, input, output);
-    if (*serve) return compute::RunServe(config);
-    return *generate ? compute::RunGenerate(config, options)
-                     : compute::RunScore(config, input, output);
+    if (parallel::UnderMpi()) {
+      ASSIGN_OR_RETURN(processes,
+                       parallel::OpenMpi(std::chrono::milliseconds(config.rank_timeout_ms)));
+    }
+    parallel::Collective& ranks = processes ? *processes : parallel::Solo();
+    if (ranks.rank() > 0) return RunFollower(config, ranks);
+    if (*bench) return compute::RunBench(config, bench_options, ranks);
+    if (*batch) return compute::RunBatch(config, input, output, ranks);
+    if (*serve) return compute::RunServe(config, ranks);
+    return *generate ? compute::RunGenerate(config, options, ranks)
+                     : compute::RunScore(config, input, output, ranks);
   };
   const Status status = run();
-  if (!status.ok()) fmt::print(stderr, "engram-compute: {}\n", status.message());
-  return status.ok() ? 0 : 1;
+  if (status.ok()) return 0;
+  fmt::print(stderr, "engram-compute: {}\n", status.message());
+  if (processes) parallel::AbortMpi(1);  // the others would wait
+  return 1;
 }

@@ -13,6 +13,7 @@ packages=(
   libssl-dev                                # SHA-256 digests, TLS
   libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev prometheus-cpp-dev
   libicu-dev libpcre2-dev                   # tokenizer: normalisation, split patterns
+  libopenmpi-dev openmpi-bin                # ranks of one engine
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests

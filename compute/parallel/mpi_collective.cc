@@ -158,7 +158,14 @@ Result<std::unique_ptr<Collective>> OpenMpi(Nanos time_limit) {
   return std::unique_ptr<Collective>(std::make_unique<MpiCollective>(time_limit));
 }
 
+void AbortMpi(int exit_code) {
+  ::MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
 #else
+
+void AbortMpi(int exit_code) { std::_Exit(exit_code); }
 
 Result<std::unique_ptr<Collective>> OpenMpi(Nanos) {
   return FailedPrecondition(

@@ -20,4 +20,7 @@ bool UnderMpi();
 // nothing failed, else by ending every rank's process.
 Result<std::unique_ptr<Collective>> OpenMpi(Nanos time_limit);
 
+// Ends this process with `exit_code` and all other ranks' with it. After OpenMpi.
+[[noreturn]] void AbortMpi(int exit_code);
+
 }  // namespace engram::parallel

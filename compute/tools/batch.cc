@@ -61,9 +61,10 @@ std::string AnswerLine(const ApiRequest& request, Completion completion,
 
 }  // namespace
 
-Status RunBatch(const ComputeConfig& config, const std::string& input, const std::string& output) {
+Status RunBatch(const ComputeConfig& config, const std::string& input, const std::string& output,
+                parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(const std::string content, ReadWholeFile(input));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
                    text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
   CompletionEngine& engine = session->completions();

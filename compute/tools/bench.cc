@@ -63,9 +63,10 @@ Status FirstFailure(const LoadResult& result) {
 }
 
 // One engine: an open loop for each rate, or a closed one for each concurrency.
-Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& options) {
+Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& options,
+                             parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const double stream, StreamBandwidth(static_cast<int>(config.threads)));
   const double token_bytes = static_cast<double>(session->decode_bytes());
   json::array reports;
@@ -177,13 +178,17 @@ Result<json::array> RunComparison(const ComputeConfig& config, const BenchOption
 
 }  // namespace
 
-Status RunBench(const ComputeConfig& config, const BenchOptions& options) {
+Status RunBench(const ComputeConfig& config, const BenchOptions& options,
+                parallel::Collective& ranks) {
   if (!options.compare.empty() && options.compare != "local,remote") {
     return InvalidArgument(
         fmt::format("--compare is \"{}\"; it must be local,remote", options.compare));
   }
+  if (!options.compare.empty() && ranks.size() > 1) {
+    return InvalidArgument("--compare opens two engines: it takes one rank");
+  }
   ASSIGN_OR_RETURN(const json::array reports, options.compare.empty()
-                                                  ? RunLoads(config, options)
+                                                  ? RunLoads(config, options, ranks)
                                                   : RunComparison(config, options));
   if (options.json_file.empty()) return OkStatus();
   ASSIGN_OR_RETURN(ReplacingFile file, ReplacingFile::Create(options.json_file));

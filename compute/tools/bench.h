@@ -6,6 +6,7 @@
 
 #include "common/base/status.h"
 #include "compute/config.h"
+#include "compute/parallel/collective.h"
 
 namespace engram::compute {
 
@@ -24,6 +25,7 @@ struct BenchOptions {
   std::string json_file;
 };
 
-Status RunBench(const ComputeConfig& config, const BenchOptions& options);
+Status RunBench(const ComputeConfig& config, const BenchOptions& options,
+                parallel::Collective& ranks = parallel::Solo());
 
 }  // namespace engram::compute

@@ -21,13 +21,14 @@ Result<std::string> TextOf(const text::Tokenizer& tokenizer, const Completion& c
 
 }  // namespace
 
-Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options) {
+Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options,
+                   parallel::Collective& ranks) {
   CompletionRequest request;
   std::string prompt = options.prompt;
   if (!options.prompt_file.empty()) {
     ASSIGN_OR_RETURN(prompt, ReadWholeFile(options.prompt_file));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
                    text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
   ASSIGN_OR_RETURN(request.prompt, tokenizer.Encode(prompt));

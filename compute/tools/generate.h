@@ -6,6 +6,7 @@
 
 #include "common/base/status.h"
 #include "compute/config.h"
+#include "compute/parallel/collective.h"
 
 namespace engram::compute {
 
@@ -19,6 +20,7 @@ struct GenerateOptions {
   std::string json_file;  // all figures, for scripts; empty: none
 };
 
-Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options);
+Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options,
+                   parallel::Collective& ranks = parallel::Solo());
 
 }  // namespace engram::compute

@@ -39,9 +39,10 @@ std::string FormatLine(std::span<const float> logprobs) {
 
 }  // namespace
 
-Status RunScore(const ComputeConfig& config, const std::string& input, const std::string& output) {
+Status RunScore(const ComputeConfig& config, const std::string& input, const std::string& output,
+                parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(const std::string content, ReadWholeFile(input));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(ReplacingFile out, ReplacingFile::Create(output));
   std::istringstream lines(content);
   int64_t number = 0;

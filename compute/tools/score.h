@@ -5,11 +5,13 @@
 
 #include "common/base/status.h"
 #include "compute/config.h"
+#include "compute/parallel/collective.h"
 
 namespace engram::compute {
 
 // Each line {"tokens":[...]} of `input` becomes {"logprobs":[null,...]} in `output`, which appears
 // only when every line was scored. Errors name the line.
-Status RunScore(const ComputeConfig& config, const std::string& input, const std::string& output);
+Status RunScore(const ComputeConfig& config, const std::string& input, const std::string& output,
+                parallel::Collective& ranks = parallel::Solo());
 
 }  // namespace engram::compute

@@ -61,12 +61,12 @@ bool AwaitIdle(ApiServer& server, const CompletionEngine& engine, Nanos limit) {
 
 }  // namespace
 
-Status RunServe(const ComputeConfig& config) {
+Status RunServe(const ComputeConfig& config, parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(const ApiOptions options, OptionsOf(config.api));
   ApiModel model;
   ASSIGN_OR_RETURN(model.chat_template, ChatTemplateOf(config.api.chat_template));
   ASSIGN_OR_RETURN(const int real_stdout, TakeStdout());
-  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
                    text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
   CompletionEngine& engine = session->completions();

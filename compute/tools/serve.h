@@ -3,12 +3,13 @@
 
 #include "common/base/status.h"
 #include "compute/config.h"
+#include "compute/parallel/collective.h"
 
 namespace engram::compute {
 
 // Prints "ready http=HOST:PORT model=NAME instructions=ISA threads=N" once it answers. The first
 // SIGTERM or SIGINT drains: new requests get 503, those accepted are finished within
 // api.drain_timeout_s and then aborted. The second one ends at once.
-Status RunServe(const ComputeConfig& config);
+Status RunServe(const ComputeConfig& config, parallel::Collective& ranks = parallel::Solo());
 
 }  // namespace engram::compute

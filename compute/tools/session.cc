@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "common/obs/log.h"
+#include "compute/engine/follower.h"
 #include "compute/tools/row_source.h"
 #include "kernels/isa.h"
 
@@ -18,12 +19,25 @@ std::string ModelNameOf(const std::string& model_path) {
 
 Session::~Session() = default;
 
-Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config) {
-  std::unique_ptr<Session> session(new Session());
+Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config,
+                                               parallel::Collective& ranks) {
+  std::unique_ptr<Session> session(new Session(ranks));
   RETURN_IF_ERROR(session->OpenModel(config));
   RETURN_IF_ERROR(session->OpenRows(config));
+  RETURN_IF_ERROR(session->OpenTransformer(config));
   RETURN_IF_ERROR(session->OpenEngine(config));
   return session;
+}
+
+Status Session::RunFollower(const ComputeConfig& config, parallel::Collective& ranks) {
+  Session session(ranks);
+  RETURN_IF_ERROR(session.OpenModel(config));
+  if (!session.model_.engram.layer_ids.empty()) {
+    ASSIGN_OR_RETURN(session.tables_, client::LoadModelTables(config.model_path, config.model_name,
+                                                              config.model_version));
+  }
+  RETURN_IF_ERROR(session.OpenTransformer(config));
+  return Follow(session.model_, *session.transformer_, *session.pages_, ranks);
 }
 
 Status Session::OpenModel(const ComputeConfig& config) {
@@ -36,6 +50,7 @@ Status Session::OpenModel(const ComputeConfig& config) {
   ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::Open(config.model_path));
   checkpoint_ = std::make_unique<io::Checkpoint>(std::move(checkpoint));
   ASSIGN_OR_RETURN(weights_, LoadWeights(*checkpoint_, model_));
+  RETURN_IF_ERROR(ShardWeights(model_, ranks_, weights_));
   obs::LogInfo(fmt::format("model loaded path={} layers={} weight_bytes={}", config.model_path,
                            model_.layer_count, weights_.mapped_bytes));
   return OkStatus();
@@ -50,17 +65,7 @@ Status Session::OpenRows(const ComputeConfig& config) {
   return OkStatus();
 }
 
-Status Session::OpenEngine(const ComputeConfig& config) {
-  if (config.on_missing != "fail" && config.on_missing != "degrade") {
-    return InvalidArgument(
-        fmt::format("engram.on_missing is \"{}\"; it must be fail or degrade", config.on_missing));
-  }
-  if (config.sequences_max > config.step_tokens) {
-    return InvalidArgument(
-        fmt::format("engine.sequences_max {} exceeds engine.step_tokens {}: a step has a token of "
-                    "every running request",
-                    config.sequences_max, config.step_tokens));
-  }
+Status Session::OpenTransformer(const ComputeConfig& config) {
   const PageShape shape = PageShapeOf(model_, config.page_positions);
   const int64_t page_bytes = shape.page_floats() * static_cast<int64_t>(sizeof(float));
   const int64_t pages = config.cache_mib * (int64_t{1} << 20) / page_bytes;
@@ -73,18 +78,37 @@ Status Session::OpenEngine(const ComputeConfig& config) {
   pages_ = std::make_unique<PagePool>(std::move(pool));
   pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
+  transformer_ =
+      std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
+  uint64_t packed_bytes = 0;
+  for (const kernels::PackedMatrix& matrix : weights_.packed) packed_bytes += matrix.bytes();
+  obs::LogInfo(
+      fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} pages={} "
+                  "page_positions={}",
+                  ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()),
+                  config.threads, packed_bytes, pages, config.page_positions));
+  return OkStatus();
+}
+
+Status Session::OpenEngine(const ComputeConfig& config) {
+  if (config.on_missing != "fail" && config.on_missing != "degrade") {
+    return InvalidArgument(
+        fmt::format("engram.on_missing is \"{}\"; it must be fail or degrade", config.on_missing));
+  }
+  if (config.sequences_max > config.step_tokens) {
+    return InvalidArgument(
+        fmt::format("engine.sequences_max {} exceeds engine.step_tokens {}: a step has a token of "
+                    "every running request",
+                    config.sequences_max, config.step_tokens));
+  }
   prefetcher_ = std::make_unique<Prefetcher>(source_.get(), tables_.layout, tables_.map,
                                              PrefetchOptions{config.deadline_ms, config.verify});
-  transformer_ = std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_);
   const ServingOptions options{{config.step_tokens, config.prefill_chunk, config.sequences_max},
                                config.queue_max,
                                config.on_missing == "degrade"};
   engine_ = std::make_unique<ServingEngine>(model_, *transformer_, *prefetcher_, *pool_, *pages_,
-                                            options);
-  obs::LogInfo(fmt::format(
-      "engine ready instructions={} threads={} pages={} page_positions={} positions_max={}",
-      kernels::IsaName(kernels::ActiveIsa()), config.threads, pages, config.page_positions,
-      engine_->positions_max()));
+                                            options, ranks_);
+  obs::LogInfo(fmt::format("engine ready positions_max={}", engine_->positions_max()));
   return OkStatus();
 }
 

@@ -19,8 +19,12 @@ std::string ModelNameOf(const std::string& model_path);
 
 class Session {
  public:
-  // Every error names what was opened and what to do about it.
-  static Result<std::unique_ptr<Session>> Open(const ComputeConfig& config);
+  // Every error names what was opened and what to do about it. With several ranks this is rank 0,
+  // and one session a process.
+  static Result<std::unique_ptr<Session>> Open(const ComputeConfig& config,
+                                               parallel::Collective& ranks = parallel::Solo());
+  // Of another rank: opens its part of the model and computes with rank 0 until that ends.
+  static Status RunFollower(const ComputeConfig& config, parallel::Collective& ranks);
   ~Session();
 
   CompletionEngine& completions() { return *engine_; }
@@ -29,11 +33,13 @@ class Session {
   int64_t decode_bytes() const { return DecodeBytes(weights_, model_); }
 
  private:
-  Session() = default;
+  explicit Session(parallel::Collective& ranks) : ranks_(ranks) {}
   Status OpenModel(const ComputeConfig& config);
   Status OpenRows(const ComputeConfig& config);
+  Status OpenTransformer(const ComputeConfig& config);
   Status OpenEngine(const ComputeConfig& config);
 
+  parallel::Collective& ranks_;
   ModelConfig model_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
   Weights weights_;
