@@ -56,7 +56,8 @@ step "build (the first takes minutes)" build
 step "model: 0.5 GB of Engram tables, seeded weights" make_model
 
 start_node() {  # name
-  "$bin/engram-memnode" --set node.name="$1" --set cluster.members=m0,m1 --set model.path="$model" \
+  # The nodes share the engine's cores here: no polling.
+  "$bin/engram-memnode" --set node.name="$1" --set transport.spin_us=0 --set cluster.members=m0,m1 --set model.path="$model" \
     --set store.path="build/demo/store-$1" --set control.listen=127.0.0.1:0 --set http.listen=127.0.0.1:0 \
     >"$work/$1.out" 2>"$work/$1.err" &
   nodes+=($!)

@@ -81,7 +81,7 @@ Subcommand AddMakeModelCommand(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand(
       "make-model", "write a complete model of seeded weights, or a released model's tables");
   CLI::Option* preset = app->add_option("--preset", options.preset, "size of the model")
-                            ->check(CLI::IsMember({"tiny", "small", "bench"}))
+                            ->check(CLI::IsMember({"tiny", "small", "dense", "bench"}))
                             ->capture_default_str();
   CLI::Option* variant =
       app->add_option("--variant", flags->variant, "Engram fusion: the paper's or V4.1's")

@@ -89,12 +89,21 @@ ModelPreset Small(Variant variant, double table_gib) {
   return preset;
 }
 
+// As small, without experts: every token reads all weights, so that a batch shares them.
+ModelPreset Dense(Variant variant) {
+  ModelPreset preset = Small(variant, kSmallTableGib);
+  preset.name = "dense";
+  preset.dense_layers = preset.layer_count;
+  preset.intermediate_size = 4096;
+  return preset;
+}
+
 }  // namespace
 
 Result<ModelPreset> FindPreset(std::string_view name, Variant variant, double table_gib) {
-  if (name != "tiny" && name != "small" && name != "bench") {
+  if (name != "tiny" && name != "small" && name != "dense" && name != "bench") {
     return InvalidArgument(
-        fmt::format("unknown preset \"{}\"; there are tiny, small and bench", name));
+        fmt::format("unknown preset \"{}\"; there are tiny, small, dense and bench", name));
   }
   if (table_gib != 0 && name != "bench") {
     return InvalidArgument(
@@ -106,6 +115,7 @@ Result<ModelPreset> FindPreset(std::string_view name, Variant variant, double ta
   }
   if (name == "tiny") return Tiny(variant);
   if (name == "small") return Small(variant, kSmallTableGib);
+  if (name == "dense") return Dense(variant);
   ModelPreset preset = Small(variant, table_gib == 0 ? kBenchTableGib : table_gib);
   preset.name = "bench";
   if (preset.engram.requested_vocab_sizes[0] < 2) {

@@ -38,8 +38,8 @@ struct ModelPreset {
   table::EngramConfig engram;
 };
 
-// "tiny", "small" or "bench"; `table_gib` sizes bench's tables and is 0 otherwise. INVALID_ARGUMENT
-// names what does not fit.
+// "tiny", "small", "dense" or "bench"; `table_gib` sizes bench's tables and is 0 otherwise.
+// INVALID_ARGUMENT names what does not fit.
 Result<ModelPreset> FindPreset(std::string_view name, table::Variant variant, double table_gib);
 
 // The config.json of the model, with the compressed vocabulary size in preset.engram.

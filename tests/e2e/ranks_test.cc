@@ -28,6 +28,7 @@ class Ranks : public testing::TestWithParam<std::string> {
                              "OMPI_MCA_rmaps_base_oversubscribe"}) {
       ::setenv(name, "1", 1);
     }
+    ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // Open MPI leaves some behind
     work_dir_ = testing_support::MakeTempDir("ranks");
     model_ = testing_support::MakeModel(work_dir_, "tiny", GetParam(), 7);
   }

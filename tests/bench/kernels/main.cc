@@ -16,6 +16,7 @@
 #include "tests/bench/harness/report.h"
 #include "tests/bench/harness/rounds.h"
 #include "tests/bench/kernels/ceilings.h"
+#include "tests/bench/kernels/small_ops.h"
 
 namespace engram::bench {
 namespace {
@@ -203,6 +204,12 @@ Status Run(const Options& options) {
   ASSIGN_OR_RETURN(Leg experts, ExpertsLeg(pool));
   legs.push_back(std::move(experts));
   legs.push_back(RowsLeg());
+  std::vector<Leg> small = SmallOpLegs();
+  std::vector<std::string> small_names;
+  for (Leg& leg : small) {
+    small_names.push_back(leg.name);
+    legs.push_back(std::move(leg));
+  }
   std::vector<std::byte> copied(size_t{4} << 20), copy(copied.size());
   legs.push_back(Repeat("copy", [&] {  // in the second-level cache's neighbourhood, as rows are
     std::copy(copied.begin(), copied.end(), copy.begin());
@@ -244,6 +251,9 @@ Status Run(const Options& options) {
   other("attention", "one token over 4096 cached (16 heads)", stream);
   other("experts", "64 experts, one token each", stream);
   other("rows", "V4.1 rows to floats, beside a copy", *FindSeries(*series, "copy"));
+  for (const std::string& name : small_names) {
+    other(name.c_str(), (name + ", beside a copy").c_str(), *FindSeries(*series, "copy"));
+  }
   fmt::print("instructions {}, {} threads{}; median (min..max) of {} rounds\n{}",
              kernels::IsaName(kernels::ActiveIsa()), options.threads,
              options.busy ? ", beside a busy neighbour" : "", options.rounds.rounds,
