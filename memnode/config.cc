@@ -32,7 +32,7 @@ void NodeConfig::Describe(config::Fields& f) {
         "name of the table set; empty: the folder's name; both empty: what the store's catalog "
         "says");
   f.Add("model.version", &model_version, "version of the table set");
-  f.Add("model.import_threads", &model_import_threads, 0, 1024, "0: two a CPU");
+  f.Add("model.import_threads", &model_import_threads, 0, 1024, "0: four a CPU");
   f.Add("model.import_memory_mib", &model_import_memory_mib, 32, 1 << 20, "buffers of an import");
   f.Add("store.path", &store_path, "folder of this node's RocksDB store");
   f.Add("store.serve_while_loading", &store_serve_while_loading,

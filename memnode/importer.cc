@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/sha256_pair.h"
 #include "memnode/import_progress.h"
 #include "memnode/page.h"
 #include "memnode/table_reader.h"
@@ -84,8 +86,8 @@ class Import {
     }
     const size_t wanted = options_.threads > 0
                               ? static_cast<size_t>(options_.threads)
-                              : 2 * std::max(1u, std::thread::hardware_concurrency());
-    const uint64_t room = (options_.memory_mib << 20) / (2 * partition_bytes);
+                              : 4 * std::max(1u, std::thread::hardware_concurrency());
+    const uint64_t room = (options_.memory_mib << 20) / (3 * partition_bytes);  // two, and a file
     return std::clamp<size_t>(std::min<uint64_t>(wanted, room), 1,
                               std::max<size_t>(group_count, 1));
   }
@@ -203,11 +205,16 @@ class Import {
 
   // ---- Workers.
 
+  // What a worker needs again and again: rows of two partitions, and a page.
+  struct Scratch {
+    std::array<std::vector<std::byte>, 2> rows;
+    std::string page;
+  };
+
   void Work(const std::vector<Group>& todo) {
-    std::vector<std::byte> rows;
-    std::string scratch;
+    Scratch scratch;
     for (size_t at = next_++; at < todo.size(); at = next_++) {
-      auto done = MakeGroup(todo[at], rows, scratch);
+      auto done = MakeGroup(todo[at], scratch);
       const std::lock_guard lock(mutex_);
       if (!error_.ok()) return;
       if (done.ok()) {
@@ -224,34 +231,52 @@ class Import {
     }
   }
 
-  Result<Done> MakeGroup(const Group& group, std::vector<std::byte>& rows, std::string& scratch) {
+  Result<Done> MakeGroup(const Group& group, Scratch& scratch) {
     Done done;
     done.group = group;
-    const LayerPlan& layer = plan_.layers[group.layer_index];
-    for (uint32_t partition = group.first; partition < group.end; ++partition) {
+    for (uint32_t partition = group.first; partition < group.end; partition += 2) {
       if (options_.cancel != nullptr && *options_.cancel)
         return Cancelled("the import was stopped");
-      const uint64_t row_count = layer.cut.RowCount(partition);
-      rows.resize(row_count * plan_.row_bytes);
-      RETURN_IF_ERROR(source_.ReadRows(group.layer_index, layer.cut.FirstRow(partition), row_count,
-                                       rows.data()));
+      RETURN_IF_ERROR(TakePair(partition, std::min(partition + 2, group.end), scratch, done));
+    }
+    if (done.file != nullptr) RETURN_IF_ERROR(done.file->Finish());
+    return done;
+  }
+
+  // One partition, or two: their digests are taken side by side.
+  Status TakePair(uint32_t first, uint32_t end, Scratch& scratch, Done& done) {
+    const uint32_t layer_index = done.group.layer_index;
+    const table::LayerPartitions& cut = plan_.layers[layer_index].cut;
+    for (uint32_t partition = first; partition < end; ++partition) {
+      std::vector<std::byte>& rows = scratch.rows[partition - first];
+      rows.resize(cut.RowCount(partition) * plan_.row_bytes);
+      RETURN_IF_ERROR(source_.ReadRows(layer_index, cut.FirstRow(partition),
+                                       cut.RowCount(partition), rows.data()));
+    }
+    if (end - first == 2) {
+      for (const Sha256Digest& digest : Sha256OfTwo(scratch.rows[0], scratch.rows[1])) {
+        done.digests.push_back(digest);
+      }
+    } else {
       Sha256 hash;
-      hash.Update(rows);
+      hash.Update(scratch.rows[0]);
       done.digests.push_back(hash.Finish());
-      RETURN_IF_ERROR(Compare(group.layer_index, partition, done.digests.back()));
+    }
+    for (uint32_t partition = first; partition < end; ++partition) {
+      const std::vector<std::byte>& rows = scratch.rows[partition - first];
+      RETURN_IF_ERROR(Compare(layer_index, partition, done.digests[partition - done.group.first]));
       uint64_t written = 0;
-      if (Holds(group.layer_index, partition)) {
-        ASSIGN_OR_RETURN(written, PutPartition(group.layer_index, partition, rows, scratch, done));
+      if (Holds(layer_index, partition)) {
+        ASSIGN_OR_RETURN(written, PutPartition(layer_index, partition, rows, scratch.page, done));
       }
       const std::lock_guard lock(mutex_);
-      progress_.rows_done += row_count;
+      progress_.rows_done += cut.RowCount(partition);
       progress_.bytes_read += rows.size();
       progress_.bytes_written += written;
       if (!error_.ok()) return error_;  // another worker's
       Tell(false);
     }
-    if (done.file != nullptr) RETURN_IF_ERROR(done.file->Finish());
-    return done;
+    return OkStatus();
   }
 
   // A folder that was imported before must still hold the same rows.

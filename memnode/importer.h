@@ -1,6 +1,6 @@
 // Import: rows of a source, cut into partitions, digested and written into the store as pages.
 //
-// Streams: `threads` workers each hold one file of pages (whole partitions, together at most 16
+// Streams: `threads` workers each hold one file of pages (whole partitions, together at most 32
 // MiB, at least one) at a time. Files are ingested in groups, and after each group a progress
 // record tells which partitions are in and their digests, so that a killed import goes on where it
 // was. The manifest is written last, after the source has been found unchanged. Partitions that the
@@ -30,7 +30,7 @@ struct ImportProgress {
 };
 
 struct ImportOptions {
-  int threads = 0;            // 0: two a CPU, as each waits for the disk a part of its time
+  int threads = 0;            // 0: four a CPU, as each waits for the disk a part of its time
   uint64_t memory_mib = 512;  // buffers of all workers together; fewer workers when it is short
   size_t ingest_files = 16;   // made durable together, 256 MiB: what a kill can cost
   std::string base_version;   // not empty: write a delta on this version of the same model

@@ -2,7 +2,7 @@
 //   one page    = one block = one disk read of 4 KiB: 3,968 bytes of page, 28 of key and lengths,
 //                 8 of restarts, 5 of checksum, the rest padding
 //   index       is kept in memory for every open file: about 11 bytes a page (0.3 % of the rows)
-//   open files  4,032 for 63 GiB in files of 16 MiB; one that is not open costs two more reads
+//   open files  2,016 for 63 GiB in files of 32 MiB; one that is not open costs two more reads
 //   checksum    XXH3: Debian builds RocksDB's CRC-32C without the processor's instruction, which
 //                 took 8 us a page, of reading and of writing alike. Our CRC-32C is in each page.
 #include "memnode/rocks_options.h"
@@ -20,7 +20,7 @@
 namespace engram::memnode::rocks {
 namespace {
 
-constexpr rlim_t kOpenFilesMax = 16384;        // 256 GiB of pages
+constexpr rlim_t kOpenFilesMax = 16384;        // 512 GiB of pages
 constexpr size_t kRecordCacheBytes = 1 << 20;  // pages are not cached here
 constexpr uint64_t kWalBytesMax = 4 << 20;
 constexpr int kIndexRestartInterval = 16;

@@ -19,7 +19,7 @@ Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
 }
 
 uint32_t PartitionsPerFile(const table::LayerPartitions& cut, uint32_t row_bytes) {
-  constexpr uint64_t kFileBytes = 16 << 20;
+  constexpr uint64_t kFileBytes = 33 << 20;  // two of the largest partitions
   const uint64_t partition_bytes = cut.rows_per_partition * row_bytes;
   return static_cast<uint32_t>(std::clamp<uint64_t>(kFileBytes / partition_bytes, 1, 1 << 16));
 }

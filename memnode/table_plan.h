@@ -30,7 +30,7 @@ struct TablePlan {
 };
 
 // Pages are stored in files of whole partitions: partition p of a layer lies in file p /
-// PartitionsPerFile, so that a damaged file can be rebuilt by itself. About 16 MiB of rows a file.
+// PartitionsPerFile, so that a damaged file can be rebuilt by itself. About 32 MiB of rows a file.
 uint32_t PartitionsPerFile(const table::LayerPartitions& cut, uint32_t row_bytes);
 
 // INVALID_ARGUMENT for a row encoding this build does not know.

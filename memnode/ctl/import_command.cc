@@ -136,7 +136,7 @@ Subcommand AddImportCommand(CLI::App& parent) {
                   "store:FOLDER")
       ->required()
       ->delimiter(',');
-  app->add_option("--threads", flags->threads, "0: two a CPU")->check(CLI::Range(0, 1024));
+  app->add_option("--threads", flags->threads, "0: four a CPU")->check(CLI::Range(0, 1024));
   app->add_option("--memory-mib", flags->memory_mib, "for buffers, on each node")
       ->check(CLI::Range(32, 1 << 20))
       ->capture_default_str();

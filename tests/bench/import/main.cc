@@ -157,7 +157,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.01, 200.0))
       ->capture_default_str();
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 100))->capture_default_str();
-  app.add_option("--threads", options.threads, "of the import; 0: two a CPU");
+  app.add_option("--threads", options.threads, "of the import; 0: four a CPU");
   CLI11_PARSE(app, argc, argv);
   engram::bench::CatchInterrupts();
   const engram::Status status = engram::bench::Run(options);
