@@ -26,6 +26,10 @@ uint64_t ThreadAllocationCount() { return own_allocations; }
 }  // namespace engram::testing_support
 
 void* operator new(size_t size_bytes) { return Counted(std::malloc(size_bytes)); }
+// std::stable_sort's; the sanitizer has its own otherwise.
+void* operator new(size_t size_bytes, const std::nothrow_t&) noexcept {
+  return Counted(std::malloc(size_bytes));
+}
 void* operator new(size_t size_bytes, std::align_val_t alignment) {
   const auto unit = static_cast<size_t>(alignment);
   return Counted(std::aligned_alloc(unit, (size_bytes + unit - 1) / unit * unit));
