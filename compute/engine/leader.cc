@@ -8,7 +8,6 @@ using parallel::Patience;
 
 void RankLeader::StartStep(std::vector<uint64_t> alive, std::span<const uint64_t> sequences,
                            std::span<const Segment> segments) {
-  if (ranks_.size() == 1) return;
   RankStep step;
   step.alive = std::move(alive);
   for (size_t i = 0; i < segments.size(); ++i) {

@@ -1,5 +1,5 @@
 // Rank 0's side of an engine of several ranks: says what is computed before it computes its own
-// part. With one rank everything here does nothing. The engine's thread.
+// part. With one rank nothing else here does anything. The engine's thread.
 #pragma once
 
 #include <span>
@@ -16,7 +16,8 @@ class RankLeader {
  public:
   explicit RankLeader(parallel::Collective& ranks) : ranks_(ranks) {}
 
-  // Before Transformer::Forward. sequences[i] is who segments[i] belongs to.
+  // Before Transformer::Forward, where there are several ranks. sequences[i] is who segments[i]
+  // belongs to.
   void StartStep(std::vector<uint64_t> alive, std::span<const uint64_t> sequences,
                  std::span<const Segment> segments);
   // Before Transformer::Logits.

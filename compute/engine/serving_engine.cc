@@ -135,10 +135,12 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
     segments.push_back({run.tokens(), &run.sequence->state});
   }
   StepRows rows = prefetcher_.Take(runs);
-  std::vector<uint64_t> alive, sequences;
-  scheduler_.ForEach([&](const Sequence& sequence) { alive.push_back(sequence.id); });
-  for (const ScheduledRun& run : step) sequences.push_back(run.sequence->id);
-  leader_.StartStep(std::move(alive), sequences, segments);
+  if (leader_.ranks().size() > 1) {
+    std::vector<uint64_t> alive, sequences;
+    scheduler_.ForEach([&](const Sequence& sequence) { alive.push_back(sequence.id); });
+    for (const ScheduledRun& run : step) sequences.push_back(run.sequence->id);
+    leader_.StartStep(std::move(alive), sequences, segments);
+  }
   SharedRows shared(rows, runs.size(), leader_.ranks());
   std::vector<float> hidden = transformer_.Forward(segments, shared, pages_);
   figures_.memory = OkStatus();

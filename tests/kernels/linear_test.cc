@@ -17,6 +17,22 @@ Shape RandomShape(Rng& rng) {
   return {RandomBetween(rng, 1, 9), RandomBetween(rng, 1, 40), RandomBetween(rng, 1, 150)};
 }
 
+// Weights as stored, and what they are worth.
+struct RandomWeights {
+  RandomWeights(Rng& rng, const Shape& s, bool bf16)
+      : values(RandomFloats(rng, s.rows * s.columns)) {
+    if (!bf16) return;
+    stored = RandomBf16(rng, s.rows * s.columns);
+    std::transform(stored.begin(), stored.end(), values.begin(), [](Bf16 v) { return ToFloat(v); });
+  }
+  Matrix matrix(const Shape& s) const {
+    return stored.empty() ? MatrixOf(values, s.rows, s.columns)
+                          : MatrixOf(stored, s.rows, s.columns);
+  }
+  std::vector<float> values;
+  std::vector<Bf16> stored;  // empty: fp32
+};
+
 // max over outputs of |y - exact| / (bound_factor * eps * sum |x w|), which must be <= 1.
 double WorstLinear(const Shape& s, const std::vector<float>& x, const std::vector<float>& w,
                    const std::vector<float>& y) {
@@ -42,13 +58,9 @@ TEST(Linear, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
   for (int i = 0; i < 200; ++i) {
     const Shape s = RandomShape(rng);
     const std::vector<float> x = RandomFloats(rng, s.tokens * s.columns);
-    std::vector<float> w = RandomFloats(rng, s.rows * s.columns);
-    const std::vector<Bf16> rounded = RandomBf16(rng, s.rows * s.columns);
-    const bool bf16 = i % 2 == 0;
-    const Matrix matrix =
-        bf16 ? MatrixOf(rounded, s.rows, s.columns) : MatrixOf(w, s.rows, s.columns);
-    if (bf16)
-      std::transform(rounded.begin(), rounded.end(), w.begin(), [](Bf16 v) { return ToFloat(v); });
+    const RandomWeights random(rng, s, /*bf16=*/i % 2 == 0);
+    const std::vector<float>& w = random.values;
+    const Matrix matrix = random.matrix(s);
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.rows)), fast(plain.size());
     ref::LinearRows({x.data(), s.tokens, s.columns}, matrix, plain.data(), s.rows);
     for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
@@ -102,13 +114,9 @@ TEST(Transposed, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
   for (int i = 0; i < 200; ++i) {
     const Shape s = RandomShape(rng);
     const std::vector<float> x = RandomFloats(rng, s.tokens * s.rows);
-    std::vector<float> w = RandomFloats(rng, s.rows * s.columns);
-    const std::vector<Bf16> rounded = RandomBf16(rng, s.rows * s.columns);
-    const bool bf16 = i % 2 == 0;
-    const Matrix matrix =
-        bf16 ? MatrixOf(rounded, s.rows, s.columns) : MatrixOf(w, s.rows, s.columns);
-    if (bf16)
-      std::transform(rounded.begin(), rounded.end(), w.begin(), [](Bf16 v) { return ToFloat(v); });
+    const RandomWeights random(rng, s, /*bf16=*/i % 2 == 0);
+    const std::vector<float>& w = random.values;
+    const Matrix matrix = random.matrix(s);
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.columns)), fast(plain.size());
     ref::TransposedRows({x.data(), s.tokens, s.rows}, matrix, plain.data(), s.columns);
     for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
