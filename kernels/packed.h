@@ -4,6 +4,7 @@
 // They do differ between instruction sets (isa.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -39,20 +40,26 @@ class PackedMatrix {
   bool pair_ = false;
 };
 
-// Activations rounded to bf16: rows of `columns`, each filled up to whole pairs with zeros.
-class Bf16Activations {
+// Activations rounded to bf16, as the active instruction set reads them: rows of `columns`, each
+// filled up to whole pairs with zeros. The memory is reused from call to call.
+class RoundedActivations {
  public:
-  // From x [count, columns]; the memory is reused from call to call.
+  // All of x [count, columns].
   void Round(Pool& pool, std::span<const float> x, int64_t columns);
+  // Room for `count` rows, to be filled by RoundPart.
   void Resize(int64_t count, int64_t columns);
+  void RoundPart(int64_t row, int64_t first_column, std::span<const float> values);
 
-  const uint16_t* row(int64_t i) const { return values_.data() + i * stride_; }
-  uint16_t* row(int64_t i) { return values_.data() + i * stride_; }
-  int64_t stride() const { return stride_; }
+  const void* row(int64_t i) const { return values_.data() + i * stride_ * version_.value_bytes; }
+  int64_t stride() const { return stride_; }  // values
   int64_t count() const { return count_; }
 
  private:
-  std::vector<uint16_t> values_;
+  void* at(int64_t row, int64_t column) {
+    return values_.data() + (row * stride_ + column) * version_.value_bytes;
+  }
+  cpu::PackedVersion version_;
+  std::vector<std::byte> values_;
   int64_t stride_ = 0;
   int64_t count_ = 0;
 };

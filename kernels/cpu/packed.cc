@@ -18,20 +18,20 @@ constexpr size_t kSlackBytes = 65536;
 // Rounding below this many values is not worth a second thread.
 constexpr int64_t kRoundGrain = 16384;
 
-cpu::PackedProduct ProductOf([[maybe_unused]] Isa isa) {
+cpu::PackedVersion VersionOf([[maybe_unused]] Isa isa) {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512Bf16) return cpu::PackedProductAvx512;
-  if (isa == Isa::kAvx2) return cpu::PackedProductAvx2;
+  if (isa == Isa::kAvx512Bf16) {
+    return {cpu::PackedProductAvx512, cpu::RoundRowAvx512, sizeof(uint16_t)};
+  }
+  if (isa == Isa::kAvx2) return {cpu::PackedProductAvx2, cpu::RoundRowFloats, kFloat};
 #endif
-  return cpu::PackedProductScalar;
+  return {cpu::PackedProductScalar, cpu::RoundRowFloats, kFloat};
 }
 
-cpu::ToBf16Row RounderOf([[maybe_unused]] Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512Bf16) return cpu::ToBf16RowAvx512;
-#endif
-  return cpu::ToBf16RowScalar;
-}
+// Rows a power of two apart would share few sets of the first-level cache (64 tokens x 4096 by
+// AVX2: 0.78 of the peak without).
+constexpr int64_t kStridePad = 16;
 
 void PackTile(const Matrix& w, int64_t tile, int64_t pairs, uint16_t* to) {
   const int64_t first = tile * cpu::kTileRows;
@@ -88,33 +88,42 @@ Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, const Matrix& gate, cons
   return Make(pool, sources);
 }
 
-void Bf16Activations::Resize(int64_t count, int64_t columns) {
+void RoundedActivations::Resize(int64_t count, int64_t columns) {
+  version_ = VersionOf(ActiveIsa());
   count_ = count;
-  stride_ = (columns + 1) / 2 * 2;
-  values_.resize(static_cast<size_t>(count * stride_));
-  if (columns % 2 != 0) {
-    for (int64_t i = 0; i < count; ++i) row(i)[columns] = 0;
+  stride_ = (columns + 1) / 2 * 2 + kStridePad;
+  values_.resize(static_cast<size_t>(count * stride_ * version_.value_bytes));
+  if (columns % 2 == 0) return;
+  for (int64_t i = 0; i < count; ++i) {
+    std::memset(at(i, columns), 0, static_cast<size_t>(version_.value_bytes));
   }
 }
 
-void Bf16Activations::Round(Pool& pool, std::span<const float> x, int64_t columns) {
+void RoundedActivations::RoundPart(int64_t row, int64_t first_column,
+                                   std::span<const float> values) {
+  version_.round(values.data(), static_cast<int64_t>(values.size()), at(row, first_column));
+}
+
+void RoundedActivations::Round(Pool& pool, std::span<const float> x, int64_t columns) {
   const int64_t count = static_cast<int64_t>(x.size()) / columns;
   CHECK_EQ(static_cast<int64_t>(x.size()), count * columns);
   Resize(count, columns);
-  const cpu::ToBf16Row round = RounderOf(ActiveIsa());
+  const auto width = static_cast<size_t>(columns);
   pool.Run(count, std::max<int64_t>(1, kRoundGrain / columns), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) round(x.data() + i * columns, columns, row(i));
+    for (int64_t i = begin; i < end; ++i) {
+      RoundPart(i, 0, x.subspan(static_cast<size_t>(i) * width, width));
+    }
   });
 }
 
 void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
-  static thread_local Bf16Activations rounded;
-  Bf16Activations& activations = rounded;  // one name for all threads of the pool
+  static thread_local RoundedActivations rounded;
+  RoundedActivations& activations = rounded;  // one name for all threads of the pool
   activations.Round(pool, x, w.columns());
   const int64_t tokens = activations.count();
   CHECK(!w.is_pair());
   CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows());
-  const cpu::PackedProduct product = ProductOf(ActiveIsa());
+  const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   // Below about 10 us of work a second thread costs more than it saves.
   const int64_t grain =
       std::max<int64_t>(1, 262144 / std::max<int64_t>(1, w.columns() * cpu::kTileRows * tokens));
@@ -127,8 +136,8 @@ void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, s
 namespace {
 
 // One tile of gate beside one of up -> 64 values of the middle, rounded, for the group's tokens.
-void GateTile(cpu::PackedProduct product, cpu::ToBf16Row round, const ExpertGroup& group,
-              const Bf16Activations& x, int64_t first, int64_t tile, Bf16Activations& middle) {
+void GateTile(cpu::PackedProduct product, const ExpertGroup& group, const RoundedActivations& x,
+              int64_t first, int64_t tile, RoundedActivations& middle) {
   static thread_local std::vector<float> sums;
   constexpr int64_t kWidth = 2 * cpu::kTileRows;
   sums.resize(static_cast<size_t>(group.count * kWidth));
@@ -139,7 +148,7 @@ void GateTile(cpu::PackedProduct product, cpu::ToBf16Row round, const ExpertGrou
     float* const gate = sums.data() + t * kWidth;
     SwiGlu({gate, static_cast<size_t>(outputs)},
            {gate + cpu::kTileRows, static_cast<size_t>(outputs)});
-    round(gate, outputs, middle.row(t) + tile * cpu::kTileRows);
+    middle.RoundPart(t, tile * cpu::kTileRows, {gate, static_cast<size_t>(outputs)});
   }
 }
 
@@ -153,14 +162,14 @@ struct Task {
 void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<const float> x,
                   std::span<float> out) {
   if (groups.empty()) return;
-  static thread_local Bf16Activations rounded;
-  static thread_local std::vector<Bf16Activations> middles;
+  static thread_local RoundedActivations rounded;
+  static thread_local std::vector<RoundedActivations> middles;
   static thread_local std::vector<Task> tasks;
   const int64_t width = groups[0].gate_up->columns();
-  Bf16Activations& activations = rounded;
+  RoundedActivations& activations = rounded;
   activations.Round(pool, x, width);
   if (middles.size() < groups.size()) middles.resize(groups.size());
-  std::vector<Bf16Activations>& middle = middles;
+  std::vector<RoundedActivations>& middle = middles;
   std::vector<Task>& work = tasks;
   std::vector<int64_t> first(groups.size());
   int64_t rows = 0;
@@ -173,11 +182,10 @@ void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<con
   }
   CHECK_EQ(static_cast<int64_t>(x.size()), rows * width);
   CHECK_EQ(out.size(), x.size());
-  const cpu::PackedProduct product = ProductOf(ActiveIsa());
-  const cpu::ToBf16Row round = RounderOf(ActiveIsa());
+  const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
     const Task& task = work[static_cast<size_t>(i)];
-    GateTile(product, round, groups[task.group], activations, first[task.group], task.tile,
+    GateTile(product, groups[task.group], activations, first[task.group], task.tile,
              middle[task.group]);
   });
   work.clear();

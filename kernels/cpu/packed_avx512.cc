@@ -99,8 +99,10 @@ void MultiplyTokens(int64_t tokens, const Tile& tile) {
 
 }  // namespace
 
-void PackedProductAvx512(const uint16_t* x, int64_t x_stride, int64_t tokens, const PackedView& w,
-                         int64_t tile, int64_t tile_end, float* y, int64_t y_stride) {
+void PackedProductAvx512(const void* activations, int64_t x_stride, int64_t tokens,
+                         const PackedView& w, int64_t tile, int64_t tile_end, float* y,
+                         int64_t y_stride) {
+  const auto* const x = static_cast<const uint16_t*>(activations);
   for (; tile < tile_end; ++tile, y += kTileRows) {
     const int64_t outputs = w.rows - tile * kTileRows;
     __mmask16 masks[4];
@@ -153,7 +155,8 @@ void PackedProductAvx512(const uint16_t* x, int64_t x_stride, int64_t tokens, co
   }
 }
 
-void ToBf16RowAvx512(const float* x, int64_t count, uint16_t* y) {
+void RoundRowAvx512(const float* x, int64_t count, void* rounded) {
+  auto* const y = static_cast<uint16_t*>(rounded);
   for (int64_t i = 0; i < count; i += 16) {
     const int64_t left = count - i;
     const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);

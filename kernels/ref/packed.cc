@@ -6,8 +6,9 @@
 
 namespace engram::kernels::cpu {
 
-void PackedProductScalar(const uint16_t* x, int64_t x_stride, int64_t tokens, const PackedView& w,
+void PackedProductScalar(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
                          int64_t tile, int64_t tile_end, float* y, int64_t y_stride) {
+  const auto* const activations = static_cast<const float*>(x);
   const int64_t first = tile * kTileRows;
   for (int64_t o = first; o < tile_end * kTileRows && o < w.rows; ++o) {
     const uint16_t* const weights =
@@ -16,7 +17,7 @@ void PackedProductScalar(const uint16_t* x, int64_t x_stride, int64_t tokens, co
       float sum = 0;
       for (int64_t p = 0; p < w.pairs; ++p) {
         for (int64_t i = 0; i < 2; ++i) {
-          sum = std::fma(ToFloat(Bf16{x[t * x_stride + 2 * p + i]}),
+          sum = std::fma(activations[t * x_stride + 2 * p + i],
                          ToFloat(Bf16{weights[p * kTileRows * 2 + i]}), sum);
         }
       }
@@ -25,8 +26,9 @@ void PackedProductScalar(const uint16_t* x, int64_t x_stride, int64_t tokens, co
   }
 }
 
-void ToBf16RowScalar(const float* x, int64_t count, uint16_t* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = ToBf16(x[i]).bits;
+void RoundRowFloats(const float* x, int64_t count, void* y) {
+  auto* const rounded = static_cast<float*>(y);
+  for (int64_t i = 0; i < count; ++i) rounded[i] = ToFloat(ToBf16(x[i]));
 }
 
 }  // namespace engram::kernels::cpu

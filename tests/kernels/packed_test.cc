@@ -156,19 +156,25 @@ INSTANTIATE_TEST_SUITE_P(Isas, PackedByIsa,
 
 TEST(Packed, ScalarAndAvx2GiveTheSameBits) {
   if (BestIsa() < Isa::kAvx2) GTEST_SKIP() << "this processor lacks avx2";
+  struct {
+    int64_t tokens, rows, columns;
+  } const shapes[] = {{1, 130, 205}, {2, 77, 300},   {3, 64, 129},   {6, 77, 131},
+                      {7, 50, 400},  {9, 77, 205},   {12, 129, 257}, {13, 300, 90},
+                      {40, 16, 600}, {96, 257, 515}, {131, 350, 270}};
   Rng rng(4);
-  const int64_t rows = 77, columns = 205, tokens = 9;
-  const std::vector<Bf16> weights = RandomBf16(rng, rows * columns);
-  const std::vector<float> x = RandomFloats(rng, tokens * columns);
-  const PackedMatrix packed = Packed(MatrixOf(weights, rows, columns));
   Pool pool(1);
-  std::vector<float> scalar(static_cast<size_t>(tokens * rows)), avx2(scalar.size());
-  UseIsa(Isa::kScalar);
-  LinearPacked(pool, x, packed, scalar);
-  UseIsa(Isa::kAvx2);
-  LinearPacked(pool, x, packed, avx2);
-  UseIsa(BestIsa());
-  EXPECT_EQ(scalar, avx2);
+  for (const auto& shape : shapes) {
+    const std::vector<Bf16> weights = RandomBf16(rng, shape.rows * shape.columns);
+    const std::vector<float> x = RandomFloats(rng, shape.tokens * shape.columns);
+    const PackedMatrix packed = Packed(MatrixOf(weights, shape.rows, shape.columns));
+    std::vector<float> scalar(static_cast<size_t>(shape.tokens * shape.rows)), avx2(scalar.size());
+    UseIsa(Isa::kScalar);
+    LinearPacked(pool, x, packed, scalar);
+    UseIsa(Isa::kAvx2);
+    LinearPacked(pool, x, packed, avx2);
+    UseIsa(BestIsa());
+    EXPECT_EQ(scalar, avx2) << shape.tokens << "x" << shape.rows << "x" << shape.columns;
+  }
 }
 
 TEST(Packed, NamesAreThoseOfTheEnvironmentVariable) {
