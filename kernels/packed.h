@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "common/base/buffer.h"
+#include "common/base/status.h"
 #include "common/base/types.h"
 #include "kernels/cpu/packed_product.h"
 #include "kernels/pool.h"
@@ -17,24 +17,27 @@
 namespace engram::kernels {
 
 struct Matrix;
+class WeightMemory;
 
 class PackedMatrix {
  public:
-  // `w` is bf16. RESOURCE_EXHAUSTED when there is no memory.
-  static Result<PackedMatrix> Pack(Pool& pool, const Matrix& w);
-  // Two matrices of one shape, a tile of the one beside a tile of the other, for GatedProduct.
-  static Result<PackedMatrix> PackPair(Pool& pool, const Matrix& gate, const Matrix& up);
+  // `w` is bf16. In `memory`, which must outlive it. RESOURCE_EXHAUSTED when there is none.
+  static Result<PackedMatrix> Pack(Pool& pool, WeightMemory& memory, const Matrix& w);
+  // Two matrices of one shape, a tile of the one beside a tile of the other, for GatedExperts.
+  static Result<PackedMatrix> PackPair(Pool& pool, WeightMemory& memory, const Matrix& gate,
+                                       const Matrix& up);
 
   int64_t rows() const { return rows_; }  // of one of a pair
   int64_t columns() const { return columns_; }
-  size_t bytes() const { return memory_.size_bytes(); }
+  size_t bytes() const { return packed_.size(); }
   int64_t tiles() const { return (rows_ + cpu::kTileRows - 1) / cpu::kTileRows; }  // of one
   bool is_pair() const { return pair_; }
   cpu::PackedView view() const;
 
  private:
-  static Result<PackedMatrix> Make(Pool& pool, std::span<const Matrix* const> sources);
-  AlignedBuffer memory_;
+  static Result<PackedMatrix> Make(Pool& pool, WeightMemory& memory,
+                                   std::span<const Matrix* const> sources);
+  std::span<const std::byte> packed_;
   int64_t rows_ = 0;
   int64_t columns_ = 0;
   bool pair_ = false;

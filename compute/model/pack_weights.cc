@@ -10,15 +10,28 @@ class Packer {
 
   void Pack(Matrix& w) {
     if (w.data == nullptr || w.dtype != DType::kBf16 || !status_.ok()) return;
-    w.packed = Keep(kernels::PackedMatrix::Pack(pool_, w));
+    w.packed = Keep(kernels::PackedMatrix::Pack(pool_, weights_.memory, w));
   }
   void Pack(MlpWeights& mlp) {
     if (mlp.gate.dtype != DType::kBf16 || mlp.up.dtype != DType::kBf16 ||
         mlp.down.dtype != DType::kBf16 || !status_.ok()) {
       return;
     }
-    mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, mlp.gate, mlp.up));
+    mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, weights_.memory, mlp.gate, mlp.up));
     Pack(mlp.down);
+  }
+  // As stored, but in the packed ones' memory.
+  void Move(Matrix& w) {
+    if (w.data == nullptr || !status_.ok()) return;
+    Result<Matrix> moved = weights_.memory.Copy(w);
+    if (moved.ok()) {
+      w = *moved;
+    } else {
+      status_ = moved.status().WithContext("copying the weights");
+    }
+  }
+  void Move(HyperWeights& hyper) {
+    for (Matrix* w : {&hyper.pre, &hyper.post, &hyper.residual}) Move(*w);
   }
   const Status& status() const { return status_; }
 
@@ -68,24 +81,27 @@ int64_t DecodeBytes(const Weights& weights, const ModelConfig& config) {
 
 Status PackWeights(kernels::Pool& pool, Weights& weights) {
   Packer packer(pool, weights);
-  packer.Pack(weights.lm_head);
   for (LayerWeights& layer : weights.layers) {
-    AttentionWeights& attention = layer.attention;
-    if (attention.q_a) packer.Pack(*attention.q_a);
-    packer.Pack(attention.q);
-    packer.Pack(attention.kv_a);
-    packer.Pack(attention.out);
-    if (layer.dense) packer.Pack(*layer.dense);
-    if (layer.moe) {
-      for (MlpWeights& expert : layer.moe->experts) packer.Pack(expert);
-      if (layer.moe->shared) packer.Pack(*layer.moe->shared);
-    }
     if (layer.engram) {
       packer.Pack(layer.engram->value);
       for (Matrix& key : layer.engram->keys) packer.Pack(key);
       packer.Pack(layer.engram->key_value);
     }
+    packer.Move(layer.attention_hyper);
+    AttentionWeights& attention = layer.attention;
+    if (attention.q_a) packer.Pack(*attention.q_a);
+    packer.Pack(attention.q);
+    packer.Pack(attention.kv_a);
+    packer.Move(attention.kv_b);
+    packer.Pack(attention.out);
+    packer.Move(layer.mlp_hyper);
+    if (layer.dense) packer.Pack(*layer.dense);
+    if (!layer.moe) continue;
+    packer.Move(layer.moe->gate);
+    for (MlpWeights& expert : layer.moe->experts) packer.Pack(expert);
+    if (layer.moe->shared) packer.Pack(*layer.moe->shared);
   }
+  packer.Pack(weights.lm_head);
   return packer.status();
 }
 

@@ -13,6 +13,7 @@
 #include "compute/parallel/collective.h"
 #include "kernels/ops.h"
 #include "kernels/packed.h"
+#include "kernels/weight_memory.h"
 
 namespace engram::compute {
 
@@ -76,7 +77,8 @@ struct Weights {
   std::vector<float> norm;
   std::vector<LayerWeights> layers;
   std::vector<std::vector<Bf16>> widened;    // what was fp8 in the checkpoint
-  std::deque<kernels::PackedMatrix> packed;  // see PackWeights; referred to by the above
+  kernels::WeightMemory memory;              // see PackWeights
+  std::deque<kernels::PackedMatrix> packed;  // in it; referred to by the above
   uint64_t mapped_bytes = 0;                 // of all tensors in use
 };
 
@@ -93,9 +95,10 @@ Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks
 // token's experts as if it had them all).
 int64_t DecodeBytes(const Weights& weights, const ModelConfig& config);
 
-// Packs the bf16 matrices that tokens are multiplied with, in memory of its own. What routes and
-// mixes (the experts' gate, the hyper-connections) and what attention takes apart (kv_b) stays as
-// it is. RESOURCE_EXHAUSTED when there is no memory for it.
+// Packs the bf16 matrices that tokens are multiplied with, in memory of its own and in the order of
+// the forward pass. What routes and mixes (the experts' gate, the hyper-connections) and what
+// attention takes apart (kv_b) moves there, too, but stays as it is. RESOURCE_EXHAUSTED when there
+// is no memory for it.
 Status PackWeights(kernels::Pool& pool, Weights& weights);
 
 }  // namespace engram::compute

@@ -80,13 +80,11 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
   transformer_ =
       std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
-  uint64_t packed_bytes = 0;
-  for (const kernels::PackedMatrix& matrix : weights_.packed) packed_bytes += matrix.bytes();
   obs::LogInfo(
       fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} pages={} "
                   "page_positions={}",
                   ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()),
-                  config.threads, packed_bytes, pages, config.page_positions));
+                  config.threads, weights_.memory.bytes(), pages, config.page_positions));
   return OkStatus();
 }
 

@@ -9,12 +9,11 @@
 #include "kernels/isa.h"
 #include "kernels/ops.h"
 #include "kernels/reduce.h"
+#include "kernels/weight_memory.h"
 
 namespace engram::kernels {
 namespace {
 
-// Read past the last pair by prefetching only; kept mapped so that it costs nothing.
-constexpr size_t kSlackBytes = 65536;
 // Rounding below this many values is not worth a second thread.
 constexpr int64_t kRoundGrain = 16384;
 
@@ -47,11 +46,12 @@ void PackTile(const Matrix& w, int64_t tile, int64_t pairs, uint16_t* to) {
 }  // namespace
 
 cpu::PackedView PackedMatrix::view() const {
-  return {reinterpret_cast<const uint16_t*>(memory_.data()),
+  return {reinterpret_cast<const uint16_t*>(packed_.data()),
           pair_ ? 2 * tiles() * cpu::kTileRows : rows_, (columns_ + 1) / 2};
 }
 
-Result<PackedMatrix> PackedMatrix::Make(Pool& pool, std::span<const Matrix* const> sources) {
+Result<PackedMatrix> PackedMatrix::Make(Pool& pool, WeightMemory& memory,
+                                        std::span<const Matrix* const> sources) {
   const Matrix& shape = *sources[0];
   for (const Matrix* source : sources) {
     CHECK(source->dtype == DType::kBf16) << DTypeName(source->dtype);
@@ -65,10 +65,10 @@ Result<PackedMatrix> PackedMatrix::Make(Pool& pool, std::span<const Matrix* cons
   const auto of_each = static_cast<int64_t>(sources.size());
   const int64_t tile_values = pairs * cpu::kTileRows * 2;
   const int64_t tiles = packed.tiles() * of_each;
-  ASSIGN_OR_RETURN(packed.memory_, AlignedBuffer::Allocate(
-                                       static_cast<size_t>(tiles * tile_values) * 2 + kSlackBytes,
-                                       PageBacking::kTransparent));
-  auto* const to = reinterpret_cast<uint16_t*>(packed.memory_.data());
+  ASSIGN_OR_RETURN(const std::span<std::byte> bytes,
+                   memory.Take(static_cast<size_t>(tiles * tile_values) * 2));
+  packed.packed_ = bytes;
+  auto* const to = reinterpret_cast<uint16_t*>(bytes.data());
   pool.Run(tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       PackTile(*sources[static_cast<size_t>(tile % of_each)], tile / of_each, pairs,
@@ -78,14 +78,15 @@ Result<PackedMatrix> PackedMatrix::Make(Pool& pool, std::span<const Matrix* cons
   return packed;
 }
 
-Result<PackedMatrix> PackedMatrix::Pack(Pool& pool, const Matrix& w) {
+Result<PackedMatrix> PackedMatrix::Pack(Pool& pool, WeightMemory& memory, const Matrix& w) {
   const Matrix* const source = &w;
-  return Make(pool, {&source, 1});
+  return Make(pool, memory, {&source, 1});
 }
 
-Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, const Matrix& gate, const Matrix& up) {
+Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, WeightMemory& memory, const Matrix& gate,
+                                            const Matrix& up) {
   const Matrix* const sources[] = {&gate, &up};
-  return Make(pool, sources);
+  return Make(pool, memory, sources);
 }
 
 void RoundedActivations::Resize(int64_t count, int64_t columns) {

@@ -4,18 +4,26 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/isa.h"
 #include "kernels/ops.h"
+#include "kernels/weight_memory.h"
 #include "tests/kernels/random.h"
 
 namespace engram::kernels {
 namespace {
 
+WeightMemory& Memory() {
+  static WeightMemory memory;
+  return memory;
+}
+
 PackedMatrix Packed(const Matrix& w) {
   Pool pool(1);
-  auto packed = PackedMatrix::Pack(pool, w);
+  auto packed = PackedMatrix::Pack(pool, Memory(), w);
   CHECK(packed.ok());
   return std::move(*packed);
 }
@@ -123,8 +131,8 @@ TEST_P(PackedByIsa, GroupedExpertsAgreeWithFloat64AndWithThemselvesAlone) {
     expert.gate = RandomBf16(rng, inner * width, 0.1);
     expert.up = RandomBf16(rng, inner * width, 0.1);
     expert.down = RandomBf16(rng, width * inner, 0.1);
-    expert.gate_up = std::move(*PackedMatrix::PackPair(pool, MatrixOf(expert.gate, inner, width),
-                                                       MatrixOf(expert.up, inner, width)));
+    expert.gate_up = std::move(*PackedMatrix::PackPair(
+        pool, Memory(), MatrixOf(expert.gate, inner, width), MatrixOf(expert.up, inner, width)));
     expert.packed_down = Packed(MatrixOf(expert.down, width, inner));
     groups.push_back({&expert.gate_up, &expert.packed_down, counts[e]});
     total += counts[e];
@@ -175,6 +183,27 @@ TEST(Packed, ScalarAndAvx2GiveTheSameBits) {
     UseIsa(BestIsa());
     EXPECT_EQ(scalar, avx2) << shape.tokens << "x" << shape.rows << "x" << shape.columns;
   }
+}
+
+TEST(WeightMemory, TakesZerosBehindEachOtherAndCopiesRows) {
+  WeightMemory memory;
+  const auto first = memory.Take(100), second = memory.Take(64);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(first->size(), 100u);
+  EXPECT_EQ(second->data(), first->data() + 128);  // aligned to 64
+  EXPECT_EQ(std::count(first->begin(), first->end(), std::byte{0}), 100);
+  const auto large = memory.Take(size_t{300} << 20);  // more than a chunk
+  ASSERT_TRUE(large.ok());
+  EXPECT_EQ(large->size(), size_t{300} << 20);
+
+  Rng rng(5);
+  const std::vector<Bf16> values = RandomBf16(rng, 6 * 10);
+  Matrix part = MatrixOf(values, 6, 10);
+  part.columns = 7;  // rows that do not touch
+  const auto copy = memory.Copy(part);
+  ASSERT_TRUE(copy.ok());
+  EXPECT_EQ(copy->stride, 7);
+  for (int64_t r = 0; r < 6; ++r) EXPECT_EQ(std::memcmp(copy->row(r), part.row(r), 14), 0) << r;
 }
 
 TEST(Packed, NamesAreThoseOfTheEnvironmentVariable) {

@@ -24,12 +24,14 @@ double RegisterPeak(kernels::Isa isa, int64_t rounds) {
   return static_cast<double>(rounds) * 24 * 8 * 2;
 }
 
-uint64_t ReadStream(const std::byte* data, int64_t bytes) {
+uint64_t ReadStream(const std::byte* data, int64_t bytes, bool ask_ahead) {
   __m256i sum[4] = {};
   for (int64_t at = 0; at < bytes; at += 512) {
     for (int64_t line = 0; line < 512; line += 128) {
-      _mm_prefetch(reinterpret_cast<const char*>(data + at + line + 4096), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(data + at + line + 4160), _MM_HINT_T0);
+      if (ask_ahead) {
+        _mm_prefetch(reinterpret_cast<const char*>(data + at + line + 4096), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(data + at + line + 4160), _MM_HINT_T0);
+      }
       for (int64_t i = 0; i < 4; ++i) {
         sum[i] = _mm256_add_epi64(
             sum[i],

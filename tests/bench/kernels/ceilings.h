@@ -13,7 +13,8 @@ namespace engram::bench {
 double RegisterPeak(kernels::Isa isa, int64_t rounds);
 double RegisterPeakAvx512(int64_t rounds);
 
-// Sums `bytes` (a multiple of 512) and returns something that depends on all of them.
-uint64_t ReadStream(const std::byte* data, int64_t bytes);
+// Sums `bytes` (a multiple of 512) and returns something that depends on all of them. Which is
+// faster, asking 4 KiB ahead or leaving that to the processor, depends on the processor.
+uint64_t ReadStream(const std::byte* data, int64_t bytes, bool ask_ahead);
 
 }  // namespace engram::bench

@@ -13,6 +13,7 @@
 #include "common/table/row_codec.h"
 #include "kernels/ops.h"
 #include "kernels/packed.h"
+#include "kernels/weight_memory.h"
 #include "tests/bench/harness/report.h"
 #include "tests/bench/harness/rounds.h"
 #include "tests/bench/kernels/ceilings.h"
@@ -49,6 +50,7 @@ Leg Repeat(const std::string& name, std::function<double()> work) {
 
 // Enough copies of a matrix that none is found in the cache again.
 struct Weights {
+  kernels::WeightMemory memory;
   std::vector<PackedMatrix> copies;
   size_t next = 0;
   const PackedMatrix& Next() { return copies[next++ % copies.size()]; }
@@ -60,9 +62,9 @@ Result<Weights> MakeWeights(Pool& pool, const Shape& shape, size_t bytes) {
   for (Bf16& value : values) value = ToBf16(static_cast<float>(rng.NextDouble() - 0.5));
   Weights weights;
   do {
-    ASSIGN_OR_RETURN(
-        PackedMatrix packed,
-        PackedMatrix::Pack(pool, kernels::MatrixOf(values, shape.rows, shape.columns)));
+    ASSIGN_OR_RETURN(PackedMatrix packed,
+                     PackedMatrix::Pack(pool, weights.memory,
+                                        kernels::MatrixOf(values, shape.rows, shape.columns)));
     weights.copies.push_back(std::move(packed));
   } while (weights.copies.size() * weights.copies[0].bytes() < bytes);
   return weights;
@@ -112,6 +114,7 @@ Leg AttentionLeg(Pool& pool, const CacheShape& shape) {
 Result<Leg> ExpertsLeg(Pool& pool) {
   constexpr int64_t kWidth = 2048, kInner = 768, kExperts = 64;
   struct State {
+    kernels::WeightMemory memory;
     std::vector<PackedMatrix> gate_up, down;
     std::vector<kernels::ExpertGroup> groups;
     std::vector<float> x, out;
@@ -120,9 +123,10 @@ Result<Leg> ExpertsLeg(Pool& pool) {
   const std::vector<Bf16> values(static_cast<size_t>(kWidth * kInner), ToBf16(0.01f));
   for (int64_t e = 0; e < kExperts; ++e) {
     const kernels::Matrix in = kernels::MatrixOf(values, kInner, kWidth);
-    ASSIGN_OR_RETURN(PackedMatrix gate_up, PackedMatrix::PackPair(pool, in, in));
-    ASSIGN_OR_RETURN(PackedMatrix down,
-                     PackedMatrix::Pack(pool, kernels::MatrixOf(values, kWidth, kInner)));
+    ASSIGN_OR_RETURN(PackedMatrix gate_up, PackedMatrix::PackPair(pool, state->memory, in, in));
+    ASSIGN_OR_RETURN(
+        PackedMatrix down,
+        PackedMatrix::Pack(pool, state->memory, kernels::MatrixOf(values, kWidth, kInner)));
     state->gate_up.push_back(std::move(gate_up));
     state->down.push_back(std::move(down));
   }
@@ -173,12 +177,14 @@ Status Run(const Options& options) {
     });
     return flops.load();
   }));
-  legs.push_back(Repeat("stream", [&] {
-    pool.Run(kDramBytes / 512, 1, [&](int64_t begin, int64_t end) {
-      kept += ReadStream(memory.data() + begin * 512, (end - begin) * 512);
-    });
-    return static_cast<double>(kDramBytes);
-  }));
+  for (const bool ask_ahead : {false, true}) {
+    legs.push_back(Repeat(ask_ahead ? "stream, asked for" : "stream", [&, ask_ahead] {
+      pool.Run(kDramBytes / 512, 1, [&](int64_t begin, int64_t end) {
+        kept += ReadStream(memory.data() + begin * 512, (end - begin) * 512, ask_ahead);
+      });
+      return static_cast<double>(kDramBytes);
+    }));
+  }
   const Shape streamed[] = {{1, 4096, 4096}, {1, 7168, 7168}, {4, 4096, 4096}, {8, 4096, 4096}};
   const Shape computed[] = {
       {16, 4096, 4096}, {64, 4096, 4096}, {256, 4096, 4096}, {512, 2048, 2048}, {96, 1024, 2048}};
@@ -229,7 +235,10 @@ Status Run(const Options& options) {
   if (!series.ok()) return series.status();
 
   const Series& peak = *FindSeries(*series, "peak");
-  const Series& stream = *FindSeries(*series, "stream");
+  const Series& unasked = *FindSeries(*series, "stream");
+  const Series& asked = *FindSeries(*series, "stream, asked for");
+  const bool better = SpreadOf(asked.rows_per_s).median > SpreadOf(unasked.rows_per_s).median;
+  const Series& stream = better ? asked : unasked;
   std::vector<std::vector<std::string>> lines = {
       {"tokens x outputs x inputs", "figure", "of ceiling"}};
   lines.push_back({"register-only multiply-adds",
