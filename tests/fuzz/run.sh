@@ -20,6 +20,7 @@ declare -A sources=(
   [challenge]="common/net/challenge.cc"
   [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
     common/net/tcp_tls.cc"
+  [http]="common/net/http_connection.cc"
   [api]="compute/api/api_error.cc compute/api/api_request.cc compute/api/chat_template.cc compute/api/field_reader.cc
     compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc common/io/json.cc common/text/bpe.cc
     common/text/bpe_trainer.cc common/text/byte_level.cc common/text/pretokenizer.cc common/text/tokenizer.cc
