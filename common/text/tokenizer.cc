@@ -9,8 +9,16 @@
 namespace engram::text {
 
 namespace {
+
 constexpr size_t kTextBytesMax = size_t{1} << 30;  // positions inside a word are 32-bit
+
+Status CheckSize(size_t bytes) {
+  if (bytes <= kTextBytesMax) return OkStatus();
+  return ResourceExhausted(
+      fmt::format("cannot encode {} bytes of text at once: the limit is {}", bytes, kTextBytesMax));
 }
+
+}  // namespace
 
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
@@ -43,24 +51,48 @@ Status Tokenizer::State::EncodeOrdinary(std::string_view text, std::vector<int32
   return OkStatus();
 }
 
-Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view utf8) const {
-  if (utf8.size() > kTextBytesMax) {
-    return ResourceExhausted(fmt::format("cannot encode {} bytes of text at once: the limit is {}",
-                                         utf8.size(), kTextBytesMax));
-  }
-  std::vector<int32_t> ids;
-  size_t begin = 0;  // of the text not yet encoded
-  for (size_t at = 0; at < utf8.size();) {
-    const AddedToken* added = state_->AddedTokenAt(utf8, at);
+Status Tokenizer::State::EncodeAddedTokens(std::string_view text, std::string& ordinary,
+                                           std::vector<int32_t>& ids) const {
+  size_t begin = 0;  // of the text not yet taken
+  for (size_t at = 0; at < text.size();) {
+    const AddedToken* added = AddedTokenAt(text, at);
     if (added == nullptr) {
       ++at;
       continue;
     }
-    RETURN_IF_ERROR(state_->EncodeOrdinary(utf8.substr(begin, at - begin), ids));
+    ordinary += text.substr(begin, at - begin);
+    RETURN_IF_ERROR(EncodeOrdinary(ordinary, ids));
+    ordinary.clear();
     ids.push_back(added->id);
     begin = at += added->content.size();
   }
-  RETURN_IF_ERROR(state_->EncodeOrdinary(utf8.substr(begin), ids));
+  ordinary += text.substr(begin);
+  return OkStatus();
+}
+
+Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view utf8) const {
+  RETURN_IF_ERROR(CheckSize(utf8.size()));
+  std::vector<int32_t> ids;
+  std::string ordinary;
+  RETURN_IF_ERROR(state_->EncodeAddedTokens(utf8, ordinary, ids));
+  RETURN_IF_ERROR(state_->EncodeOrdinary(ordinary, ids));
+  return ids;
+}
+
+Result<std::vector<int32_t>> Tokenizer::EncodeParts(std::span<const TextPart> parts) const {
+  size_t bytes = 0;
+  for (const TextPart& part : parts) bytes += part.text.size();
+  RETURN_IF_ERROR(CheckSize(bytes));
+  std::vector<int32_t> ids;
+  std::string ordinary;
+  for (const TextPart& part : parts) {
+    if (part.added_tokens) {
+      RETURN_IF_ERROR(state_->EncodeAddedTokens(part.text, ordinary, ids));
+    } else {
+      ordinary += part.text;
+    }
+  }
+  RETURN_IF_ERROR(state_->EncodeOrdinary(ordinary, ids));
   return ids;
 }
 

@@ -13,6 +13,12 @@
 
 namespace engram::text {
 
+// A piece of a text that is put together from pieces of ours and of others'.
+struct TextPart {
+  std::string text;
+  bool added_tokens = false;  // those in it become their ids; else they are text like any other
+};
+
 class Tokenizer {
  public:
   struct State;  // tokenizer_state.h, for the loader
@@ -25,6 +31,11 @@ class Tokenizer {
   // Added tokens in the text become their ids; no BOS or EOS is added. Bytes that are not UTF-8
   // become one byte token each, so Decode(Encode(x)) == x for any x.
   Result<std::vector<int32_t>> Encode(std::string_view utf8) const;
+  // The parts' concatenation, in which an added token counts only where it lies inside one part
+  // with `added_tokens`; words and merges run across borders. "special" in tokenizer.json makes no
+  // difference: DeepSeek's has it false for <｜User｜> and <｜Assistant｜>, so that recognising
+  // what is not special would let anybody's text begin a turn.
+  Result<std::vector<int32_t>> EncodeParts(std::span<const TextPart> parts) const;
   // Bytes of the ids, concatenated; special tokens kept. May end inside a UTF-8 sequence.
   // OUT_OF_RANGE names the id.
   Result<std::string> Decode(std::span<const int32_t> ids) const;

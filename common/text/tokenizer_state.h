@@ -27,6 +27,10 @@ struct Tokenizer::State {
   explicit State(PreTokenizer splitter) : pre_tokenizer(std::move(splitter)) {}
   const AddedToken* AddedTokenAt(std::string_view text, size_t offset) const;
   Status EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const;
+  // Encodes up to the last added token; what follows is left in `ordinary`, where what came before
+  // is at the call.
+  Status EncodeAddedTokens(std::string_view text, std::string& ordinary,
+                           std::vector<int32_t>& ids) const;
 
   PreTokenizer pre_tokenizer;
   BytePairMerger merger;

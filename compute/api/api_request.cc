@@ -144,6 +144,15 @@ void Encode(FieldReader& fields, std::string_view field, const text::Tokenizer& 
   prompts.push_back(std::move(*ids));
 }
 
+void EncodeChat(FieldReader& fields, const ApiModel& model,
+                const std::vector<ChatMessage>& messages,
+                std::vector<std::vector<int32_t>>& prompts) {
+  Result<std::vector<int32_t>> ids =
+      model.tokenizer->EncodeParts(RenderChat(model.chat_template, messages));
+  if (!ids.ok()) return fields.Fail("messages", ids.status().message());
+  prompts.push_back(std::move(*ids));
+}
+
 void TakeIds(FieldReader& fields, std::string_view field, const ApiModel& model,
              const json::array& array, std::vector<std::vector<int32_t>>& prompts) {
   std::vector<int32_t> ids;
@@ -307,10 +316,7 @@ std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiMod
   const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
   const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
   const std::vector<ChatMessage> messages = ReadMessages(fields);
-  if (!fields.error()) {
-    Encode(fields, "messages", *model.tokenizer, RenderChat(model.chat_template, messages),
-           request.prompts);
-  }
+  if (!fields.error()) EncodeChat(fields, model, messages, request.prompts);
   return Finished(fields, model, tokens_max, std::move(request));
 }
 
@@ -323,9 +329,7 @@ std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body
   std::vector<std::vector<int32_t>> ids;
   if (fields.Has("messages")) {
     const std::vector<ChatMessage> messages = ReadMessages(fields);
-    if (!fields.error()) {
-      Encode(fields, "messages", *model.tokenizer, RenderChat(model.chat_template, messages), ids);
-    }
+    if (!fields.error()) EncodeChat(fields, model, messages, ids);
   } else if (const json::value* prompt = fields.Find("prompt"); prompt == nullptr) {
     fields.Fail("prompt", "prompt (text) or messages is missing");
   } else {

@@ -38,12 +38,15 @@ struct ApiRequest {
 inline constexpr size_t kStopStringsMax = 4;
 inline constexpr size_t kStopBytesMax = 1024;
 
+// A prompt's text is rendered by the client: added tokens that it spells become their ids. What
+// messages say is only text (RenderChat).
 std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model);
 std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model);
 
 // The body as an object, or 400.
 std::variant<json::object, ApiError> ParseBody(std::string_view body);
-// {"prompt": text} or {"messages": [...]} for /tokenize.
+// {"prompt": text} or {"messages": [...]} for /tokenize: the tokens that /v1/completions or
+// /v1/chat/completions would give the engine.
 std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body,
                                                            const ApiModel& model);
 // {"tokens": [...]} for /detokenize.

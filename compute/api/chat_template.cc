@@ -10,24 +10,31 @@ constexpr std::string_view kEnd = "<｜end▁of▁sentence｜>";
 constexpr std::string_view kUser = "<｜User｜>";
 constexpr std::string_view kAssistant = "<｜Assistant｜>";
 
-std::string RenderDeepseek(const std::vector<ChatMessage>& messages) {
+std::vector<text::TextPart> RenderDeepseek(const std::vector<ChatMessage>& messages) {
+  std::vector<text::TextPart> prompt;
+  const auto mark = [&](std::string_view marker) { prompt.push_back({std::string(marker), true}); };
+  const auto say = [&](const std::string& content) { prompt.push_back({content, false}); };
+  mark(kBegin);
   // All system texts come first, wherever they stand.
-  std::string prompt(kBegin);
   std::string system;
   for (const ChatMessage& message : messages) {
     if (message.role != "system") continue;
     if (!system.empty()) system += "\n\n";
     system += message.content;
   }
-  prompt += system;
+  say(system);
   for (const ChatMessage& message : messages) {
     if (message.role == "user") {
-      prompt.append(kUser).append(message.content);
+      mark(kUser);
+      say(message.content);
     } else if (message.role == "assistant") {
-      prompt.append(kAssistant).append(message.content).append(kEnd);
+      mark(kAssistant);
+      say(message.content);
+      mark(kEnd);
     }
   }
-  return prompt.append(kAssistant);
+  mark(kAssistant);
+  return prompt;
 }
 
 }  // namespace
@@ -39,11 +46,12 @@ Result<ChatTemplate> ChatTemplateOf(std::string_view name) {
       fmt::format("api.chat_template is \"{}\"; it must be deepseek or raw", name));
 }
 
-std::string RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages) {
+std::vector<text::TextPart> RenderChat(ChatTemplate chat,
+                                       const std::vector<ChatMessage>& messages) {
   if (chat == ChatTemplate::kDeepseek) return RenderDeepseek(messages);
-  std::string prompt;
-  for (const ChatMessage& message : messages) prompt += message.content;
-  return prompt;
+  text::TextPart prompt{"", true};
+  for (const ChatMessage& message : messages) prompt.text += message.content;
+  return {std::move(prompt)};
 }
 
 }  // namespace engram::compute

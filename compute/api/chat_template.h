@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/text/tokenizer.h"
 
 namespace engram::compute {
 
@@ -22,7 +23,9 @@ enum class ChatTemplate {
 // INVALID_ARGUMENT names the choices.
 Result<ChatTemplate> ChatTemplateOf(std::string_view name);
 
-// The text behind which the assistant's next message begins. `messages` is not empty.
-std::string RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages);
+// The text behind which the assistant's next message begins, in parts: the template's own markers
+// are tokens, what a message says is text even where it spells one. Of kRaw everything may be
+// tokens: the markers are the client's. `messages` is not empty.
+std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages);
 
 }  // namespace engram::compute

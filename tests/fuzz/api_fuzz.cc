@@ -48,6 +48,15 @@ void CheckRequest(const std::variant<ApiRequest, ApiError>& parsed) {
   CHECK(request.stop.size() <= kStopStringsMax);
 }
 
+// The template's markers are no tokens of this tokenizer, so that its one special token could only
+// come from a message.
+void CheckChat(const std::variant<ApiRequest, ApiError>& parsed) {
+  CheckRequest(parsed);
+  const auto* const request = std::get_if<ApiRequest>(&parsed);
+  if (request == nullptr) return;
+  for (const int32_t id : request->prompts[0]) CHECK_NE(id, 0) << "a message became <eos>";
+}
+
 void CheckIds(const std::variant<std::vector<int32_t>, ApiError>& parsed) {
   if (const auto* error = std::get_if<ApiError>(&parsed)) CheckError(*error);
 }
@@ -71,7 +80,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       CheckRequest(ParseCompletion(rest, Model()));
       break;
     case 'm':
-      CheckRequest(ParseChat(rest, Model()));
+      CheckChat(ParseChat(rest, Model()));
       break;
     case 't':
       CheckIds(ParseTokenize(rest, Model()));

@@ -117,6 +117,46 @@ TEST(Tokenizer, AddedTokensMatchLongestAndLeftmost) {
   EXPECT_EQ(*tokenizer.RawToken(257), "<eos>");
 }
 
+TEST(Tokenizer, AddedTokensAreTextInPartsThatDoNotHaveThem) {
+  const Tokenizer tokenizer = MustLoad(Document({"a b"}));
+  EXPECT_THAT(*tokenizer.EncodeParts(std::vector<TextPart>{{"ab<eos>", true}, {"<eos>", false}}),
+              ElementsAre(256, 257, '<', 'e', 'o', 's', '>'));
+  // A token inside one part only, whatever the neighbours would make of it.
+  EXPECT_THAT(*tokenizer.EncodeParts(std::vector<TextPart>{{"<eos>", true}, {"xa", false}}),
+              ElementsAre(257, 'x', 'a'));
+  EXPECT_THAT(*tokenizer.EncodeParts(std::vector<TextPart>{{"<eo", true}, {"s>", true}}),
+              ElementsAre('<', 'e', 'o', 's', '>'));
+  EXPECT_THAT(*tokenizer.EncodeParts({}), ElementsAre());
+}
+
+TEST(Tokenizer, AddedTokensThatAreNotSpecialAreTextThereToo) {
+  json::object document = Document({});
+  document["added_tokens"].get_array()[0].get_object()["special"] = false;
+  const Tokenizer tokenizer = MustLoad(document);
+  EXPECT_THAT(*tokenizer.Encode("<eos>"), ElementsAre(256));
+  EXPECT_THAT(*tokenizer.EncodeParts(std::vector<TextPart>{{"<eos>", false}}),
+              ElementsAre('<', 'e', 'o', 's', '>'));
+}
+
+TEST(Tokenizer, PartsGiveTheTokensOfTheWholeWhereverTheirBordersAre) {
+  const Tokenizer tokenizer = MustLoad(Trained(340));
+  Rng rng(5);
+  const std::string& text = TrainingText();
+  for (int round = 0; round < 300; ++round) {
+    std::string whole;
+    std::vector<TextPart> parts;
+    for (uint64_t count = 1 + rng.NextBelow(5); count > 0; --count) {
+      const bool marker = rng.NextBelow(3) == 0;
+      // Cut anywhere, also inside words and characters.
+      parts.push_back(
+          {marker ? "<bos>" : text.substr(rng.NextBelow(text.size() - 60), rng.NextBelow(60)),
+           marker});
+      whole += parts.back().text;
+    }
+    EXPECT_EQ(*tokenizer.EncodeParts(parts), *tokenizer.Encode(whole)) << whole;
+  }
+}
+
 TEST(Tokenizer, RawTokenIsTheVocabularysSpelling) {
   const Tokenizer tokenizer = MustLoad(Document({"Ġ a"}));
   EXPECT_EQ(*tokenizer.RawToken(256), "Ġa");

@@ -414,14 +414,5 @@ TEST_F(ApiServerTest, TheEngineMayGoOnWhenTheServerIsClosed) {
   EXPECT_THAT(socket->Read(), Not(HasSubstr("[DONE]")));
 }
 
-TEST(ChatTemplates, DeepseekPutsSystemFirstAndMarksTurns) {
-  EXPECT_EQ(RenderChat(ChatTemplate::kDeepseek,
-                       {{"user", "a"}, {"assistant", "b"}, {"system", "s"}, {"user", "c"}}),
-            "<｜begin▁of▁sentence｜>s<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜>"
-            "<｜User｜>c<｜Assistant｜>");
-  EXPECT_EQ(RenderChat(ChatTemplate::kRaw, {{"user", "a"}, {"user", "b"}}), "ab");
-  EXPECT_THAT(ChatTemplateOf("jinja").status().message(), HasSubstr("deepseek or raw"));
-}
-
 }  // namespace
 }  // namespace engram::compute

@@ -1,4 +1,5 @@
-// A small byte-level tokenizer: "<eos>" is 0, byte b is 1 + its place in the byte alphabet.
+// A small byte-level tokenizer: "<eos>" is 0, then what else is special, then the bytes in the
+// order of the byte alphabet.
 #pragma once
 
 #include <unistd.h>
@@ -6,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "common/io/json.h"
 #include "common/text/bpe_trainer.h"
@@ -13,10 +15,10 @@
 
 namespace engram::compute {
 
-inline text::Tokenizer TinyTokenizer() {
-  const std::string special[] = {"<eos>"};
-  const auto document =
-      text::TrainTokenizer("the cat sat on the mat, the end of the cat", 262, special);
+inline text::Tokenizer TinyTokenizer(std::vector<std::string> special = {}) {
+  special.insert(special.begin(), "<eos>");
+  const auto document = text::TrainTokenizer("the cat sat on the mat, the end of the cat",
+                                             261 + static_cast<int>(special.size()), special);
   CHECK(document.ok()) << document.status().message();
   const std::string path = std::filesystem::temp_directory_path() /
                            ("tiny_tokenizer." + std::to_string(getpid()) + ".json");
