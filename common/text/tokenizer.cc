@@ -27,6 +27,8 @@ Tokenizer::~Tokenizer() = default;
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->tokens.size()); }
 
+size_t Tokenizer::token_bytes_max() const { return state_->token_bytes_max; }
+
 const AddedToken* Tokenizer::State::AddedTokenAt(std::string_view text, size_t offset) const {
   for (const AddedToken& added : added_by_first_byte[static_cast<uint8_t>(text[offset])]) {
     if (text.substr(offset).starts_with(added.content)) return &added;

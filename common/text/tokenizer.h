@@ -42,6 +42,8 @@ class Tokenizer {
   // The token in the vocabulary's own (byte-level) spelling.
   Result<std::string> RawToken(int32_t id) const;
   int32_t vocab_size() const;  // len(tokenizer): added tokens included
+  // Of the longest token: N bytes of text are at least N / token_bytes_max() tokens.
+  size_t token_bytes_max() const;
 
  private:
   explicit Tokenizer(std::unique_ptr<State> state);

@@ -146,6 +146,9 @@ class Loader {
                                          path_, state_->id_of_spelling.size(),
                                          state_->tokens.size() - 1));
     }
+    for (const Tokenizer::State::Token& token : state_->tokens) {
+      state_->token_bytes_max = std::max(state_->token_bytes_max, token.bytes.size());
+    }
     return std::move(state_);
   }
 

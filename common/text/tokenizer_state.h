@@ -35,6 +35,7 @@ struct Tokenizer::State {
   PreTokenizer pre_tokenizer;
   BytePairMerger merger;
   std::vector<Token> tokens;  // by id
+  size_t token_bytes_max = 1;
   std::unordered_map<std::string, int32_t> id_of_spelling;
   std::array<std::vector<AddedToken>, 256> added_by_first_byte;  // longest first
 };

@@ -12,6 +12,8 @@ namespace engram::compute {
 namespace {
 
 constexpr int64_t kChoicesMax = 1;
+constexpr int64_t kAnyLength = INT64_MAX - 1;  // /tokenize counts any text's tokens
+constexpr char kTooLong[] = "context_length_exceeded";
 
 // Fields that other servers act on; ignoring them would change the answer.
 constexpr std::string_view kUnsupported[] = {"tools",
@@ -137,18 +139,42 @@ std::optional<ApiError> CheckModel(FieldReader& fields, const ApiModel& model) {
       "model", "model_not_found"};
 }
 
-void Encode(FieldReader& fields, std::string_view field, const text::Tokenizer& tokenizer,
-            std::string_view text, std::vector<std::vector<int32_t>>& prompts) {
+// Tokens: one more is asked for at least.
+int64_t LongestPrompt(const ApiModel& model) { return model.positions_max - 1; }
+
+// Whether text of `bytes` may be `tokens_max` tokens or fewer; else that is the request's error,
+// before time is spent on encoding it.
+bool MayFit(FieldReader& fields, std::string_view field, const text::Tokenizer& tokenizer,
+            size_t bytes, int64_t tokens_max) {
+  if (fields.error()) return false;
+  const size_t longest = tokenizer.token_bytes_max();
+  const auto least = static_cast<int64_t>((bytes + longest - 1) / longest);
+  if (least <= tokens_max) return true;
+  fields.Fail(ApiError{413,
+                       fmt::format("the prompt has at least {} tokens; together with what is asked "
+                                   "for they may be {}",
+                                   least, tokens_max + 1),
+                       std::string(field), kTooLong});
+  return false;
+}
+
+void Encode(FieldReader& fields, const text::Tokenizer& tokenizer, std::string_view text,
+            int64_t tokens_max, std::vector<std::vector<int32_t>>& prompts) {
+  if (!MayFit(fields, "prompt", tokenizer, text.size(), tokens_max)) return;
   Result<std::vector<int32_t>> ids = tokenizer.Encode(text);
-  if (!ids.ok()) return fields.Fail(field, ids.status().message());
+  if (!ids.ok()) return fields.Fail("prompt", ids.status().message());
   prompts.push_back(std::move(*ids));
 }
 
 void EncodeChat(FieldReader& fields, const ApiModel& model,
-                const std::vector<ChatMessage>& messages,
+                const std::vector<ChatMessage>& messages, int64_t tokens_max,
                 std::vector<std::vector<int32_t>>& prompts) {
-  Result<std::vector<int32_t>> ids =
-      model.tokenizer->EncodeParts(RenderChat(model.chat_template, messages));
+  if (fields.error()) return;
+  const std::vector<text::TextPart> parts = RenderChat(model.chat_template, messages);
+  size_t bytes = 0;
+  for (const text::TextPart& part : parts) bytes += part.text.size();
+  if (!MayFit(fields, "messages", *model.tokenizer, bytes, tokens_max)) return;
+  Result<std::vector<int32_t>> ids = model.tokenizer->EncodeParts(parts);
   if (!ids.ok()) return fields.Fail("messages", ids.status().message());
   prompts.push_back(std::move(*ids));
 }
@@ -171,7 +197,8 @@ void ReadPrompts(FieldReader& fields, const ApiModel& model, ApiRequest& request
   const json::value* const prompt = fields.Find("prompt");
   if (prompt == nullptr) return fields.Fail("prompt", "prompt is missing");
   if (prompt->is_string()) {
-    return Encode(fields, "prompt", *model.tokenizer, prompt->get_string(), request.prompts);
+    return Encode(fields, *model.tokenizer, prompt->get_string(), LongestPrompt(model),
+                  request.prompts);
   }
   if (!prompt->is_array()) return fields.FailType("prompt", kExpected, *prompt);
   const json::array& list = prompt->get_array();
@@ -183,7 +210,7 @@ void ReadPrompts(FieldReader& fields, const ApiModel& model, ApiRequest& request
   }
   for (const json::value& one : list) {
     if (one.is_string()) {
-      Encode(fields, "prompt", *model.tokenizer, one.get_string(), request.prompts);
+      Encode(fields, *model.tokenizer, one.get_string(), LongestPrompt(model), request.prompts);
     } else if (one.is_array()) {
       TakeIds(fields, "prompt", model, one.get_array(), request.prompts);
     } else {
@@ -258,7 +285,7 @@ std::optional<ApiError> CheckLengths(const ApiModel& model, int64_t tokens_max,
                     fmt::format("the prompt has {} tokens and {} more are asked for; together they "
                                 "may be {}",
                                 longest, tokens_max < 0 ? 1 : tokens_max, model.positions_max),
-                    request.chat ? "messages" : "prompt", "context_length_exceeded"};
+                    request.chat ? "messages" : "prompt", kTooLong};
   }
   request.completion.tokens_max = tokens_max < 0 ? room : tokens_max;
   return std::nullopt;
@@ -316,7 +343,7 @@ std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiMod
   const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
   const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
   const std::vector<ChatMessage> messages = ReadMessages(fields);
-  if (!fields.error()) EncodeChat(fields, model, messages, request.prompts);
+  EncodeChat(fields, model, messages, LongestPrompt(model), request.prompts);
   return Finished(fields, model, tokens_max, std::move(request));
 }
 
@@ -328,12 +355,11 @@ std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body
   if (auto error = CheckModel(fields, model)) return *error;
   std::vector<std::vector<int32_t>> ids;
   if (fields.Has("messages")) {
-    const std::vector<ChatMessage> messages = ReadMessages(fields);
-    if (!fields.error()) EncodeChat(fields, model, messages, ids);
+    EncodeChat(fields, model, ReadMessages(fields), kAnyLength, ids);
   } else if (const json::value* prompt = fields.Find("prompt"); prompt == nullptr) {
     fields.Fail("prompt", "prompt (text) or messages is missing");
   } else {
-    Encode(fields, "prompt", *model.tokenizer, fields.String("prompt", ""), ids);
+    Encode(fields, *model.tokenizer, fields.String("prompt", ""), kAnyLength, ids);
   }
   if (fields.error()) return *fields.error();
   return ids.at(0);

@@ -25,6 +25,23 @@ net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
   return {status, "application/json", json::serialize(object) + "\n"};
 }
 
+net::HttpResponse TokenizeResponse(const std::string& body, const ApiModel& model) {
+  const auto parsed = ParseTokenize(body, model);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) return ErrorResponse(*error);
+  const auto& ids = std::get<std::vector<int32_t>>(parsed);
+  return JsonResponse({{"count", ids.size()},
+                       {"max_model_len", model.positions_max},
+                       {"tokens", json::array(ids.begin(), ids.end())}});
+}
+
+net::HttpResponse DetokenizeResponse(const std::string& body, const ApiModel& model) {
+  const auto parsed = ParseDetokenize(body, model);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) return ErrorResponse(*error);
+  const Result<std::string> bytes = model.tokenizer->Decode(std::get<std::vector<int32_t>>(parsed));
+  if (!bytes.ok()) return ErrorResponse(FieldError("tokens", bytes.status().message()));
+  return JsonResponse({{"prompt", text::ReplaceInvalidUtf8(*bytes)}});
+}
+
 bool SameSecret(std::string_view a, std::string_view b) {
   unsigned char differs = a.size() == b.size() ? 0 : 1;
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
@@ -53,22 +70,24 @@ const std::map<std::string, ApiServer::Route>& ApiServer::Routes() {
   return routes;
 }
 
-ApiServer::ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine)
-    : options_(options), model_(model), engine_(engine), started_(std::time(nullptr)) {
-  context_.engine = &engine;
-  context_.tokenizer = model.tokenizer;
-  context_.mailbox = std::make_shared<Mailbox>();
-  context_.metrics = &metrics_;
+ApiServer::ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine,
+                     std::unique_ptr<Worker> worker)
+    : options_(options),
+      model_(model),
+      engine_(engine),
+      started_(std::time(nullptr)),
+      context_{&engine, model.tokenizer, std::make_shared<Mailbox>(), &metrics_},
+      bodies_(std::move(worker), context_.mailbox, &metrics_) {
   context_.keep_alive_ms = options.keep_alive_ms;
   context_.request_timeout_s = options.request_timeout_s;
 }
 
 Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
-                                                    const ApiModel& model,
-                                                    CompletionEngine& engine) {
-  std::unique_ptr<ApiServer> server(new ApiServer(options, model, engine));
+                                                    const ApiModel& model, CompletionEngine& engine,
+                                                    std::unique_ptr<Worker> worker) {
+  std::unique_ptr<ApiServer> server(new ApiServer(options, model, engine, std::move(worker)));
   ApiServer* const raw = server.get();
-  const auto handle = [raw](const net::HttpRequest& request, const Reply& reply) {
+  const auto handle = [raw](net::HttpRequest request, const Reply& reply) {
     raw->opened_.wait(false);  // for the lines below, at the first request only
     raw->Handle(request, reply);
   };
@@ -84,7 +103,7 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
 }
 
 ApiServer::~ApiServer() {
-  context_.mailbox->Close();  // the engine may go on; nobody listens
+  context_.mailbox->Close();  // the engine and the worker may go on; nobody listens
   service_.reset();
 }
 
@@ -95,7 +114,7 @@ bool ApiServer::Authorized(const net::HttpRequest& request) const {
   return given.starts_with(kBearer) && SameSecret(given.substr(kBearer.size()), options_.key);
 }
 
-void ApiServer::Handle(const net::HttpRequest& request, const Reply& reply) {
+void ApiServer::Handle(net::HttpRequest& request, const Reply& reply) {
   std::string path = request.path;
   if (path.starts_with("/v1/models/")) path = "/v1/models";
   const auto found = Routes().find(path);
@@ -130,11 +149,17 @@ void ApiServer::Answer(const Reply& reply, net::HttpResponse response) {
   reply->Send(std::move(response));
 }
 
+BodyReader::Rest ApiServer::AnswerLater(net::HttpResponse response) {
+  return [this, response = std::move(response)](const Reply& reply) mutable {
+    Answer(reply, std::move(response));
+  };
+}
+
 void ApiServer::AnswerJsonObject(const Reply& reply, const json::object& object, int status) {
   Answer(reply, JsonResponse(object, status));
 }
 
-void ApiServer::Page(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::Page(net::HttpRequest&, const Reply& reply) {
   net::HttpResponse page{200, "text/html; charset=utf-8", std::string(PageHtml())};
   page.headers = {{"Content-Security-Policy",
                    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -144,11 +169,11 @@ void ApiServer::Page(const net::HttpRequest&, const Reply& reply) {
   Answer(reply, std::move(page));
 }
 
-void ApiServer::Health(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::Health(net::HttpRequest&, const Reply& reply) {
   AnswerJsonObject(reply, {{"status", "alive"}});
 }
 
-void ApiServer::Ready(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::Ready(net::HttpRequest&, const Reply& reply) {
   const EngineSnapshot snapshot = engine_.Snapshot();
   if (snapshot.draining) return AnswerJsonObject(reply, {{"status", "draining"}}, 503);
   if (!snapshot.memory.ok()) {
@@ -158,7 +183,7 @@ void ApiServer::Ready(const net::HttpRequest&, const Reply& reply) {
   AnswerJsonObject(reply, {{"status", "ready"}});
 }
 
-void ApiServer::HealthGenerate(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::HealthGenerate(net::HttpRequest&, const Reply& reply) {
   if (probes_.size() >= kProbesMax) {
     return Answer(reply, ErrorResponse({429, fmt::format("{} probes are under way", kProbesMax), "",
                                         "too_many_probes"}));
@@ -196,19 +221,19 @@ void ApiServer::AnswerProbe(uint64_t number, bool made_token, const std::string&
   AnswerJsonObject(found.mapped(), {{"status", "failed"}, {"message", message}}, 503);
 }
 
-void ApiServer::MetricsText(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::MetricsText(net::HttpRequest&, const Reply& reply) {
   reply->Send({200, "text/plain; version=0.0.4; charset=utf-8", metrics_.Text(engine_.Snapshot())});
 }
 
-void ApiServer::Version(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::Version(net::HttpRequest&, const Reply& reply) {
   AnswerJsonObject(reply, {{"version", kVersion}, {"model", model_.name}});
 }
 
-void ApiServer::DebugState(const net::HttpRequest&, const Reply& reply) {
+void ApiServer::DebugState(net::HttpRequest&, const Reply& reply) {
   reply->Send(JsonResponse(SnapshotJson(engine_.Snapshot())));
 }
 
-void ApiServer::Models(const net::HttpRequest& request, const Reply& reply) {
+void ApiServer::Models(net::HttpRequest& request, const Reply& reply) {
   const json::object model{{"id", model_.name},
                            {"object", "model"},
                            {"created", started_},
@@ -223,38 +248,42 @@ void ApiServer::Models(const net::HttpRequest& request, const Reply& reply) {
                                "model", "model_not_found"}));
 }
 
-void ApiServer::Tokenize(const net::HttpRequest& request, const Reply& reply) {
-  const auto parsed = ParseTokenize(request.body, model_);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) {
-    return Answer(reply, ErrorResponse(*error));
-  }
-  const auto& ids = std::get<std::vector<int32_t>>(parsed);
-  AnswerJsonObject(reply, {{"count", ids.size()},
-                           {"max_model_len", model_.positions_max},
-                           {"tokens", json::array(ids.begin(), ids.end())}});
+void ApiServer::ReadBody(net::HttpRequest& request, const Reply& reply, BodyReader::Read read) {
+  if (bodies_.Take(std::move(request.body), reply, std::move(read))) return;
+  Answer(reply, ErrorResponse({429, "too many large requests are being read; try again later", "",
+                               "queue_full"}));
 }
 
-void ApiServer::Detokenize(const net::HttpRequest& request, const Reply& reply) {
-  const auto parsed = ParseDetokenize(request.body, model_);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) {
-    return Answer(reply, ErrorResponse(*error));
-  }
-  const Result<std::string> bytes =
-      model_.tokenizer->Decode(std::get<std::vector<int32_t>>(parsed));
-  if (!bytes.ok())
-    return Answer(reply, ErrorResponse(FieldError("tokens", bytes.status().message())));
-  AnswerJsonObject(reply, {{"prompt", text::ReplaceInvalidUtf8(*bytes)}});
+void ApiServer::Tokenize(net::HttpRequest& request, const Reply& reply) {
+  ReadBody(request, reply,
+           [this](const std::string& body) { return AnswerLater(TokenizeResponse(body, model_)); });
 }
 
-void ApiServer::Completions(const net::HttpRequest& request, const Reply& reply) {
-  Run(ParseCompletion(request.body, model_), reply);
+void ApiServer::Detokenize(net::HttpRequest& request, const Reply& reply) {
+  ReadBody(request, reply, [this](const std::string& body) {
+    return AnswerLater(DetokenizeResponse(body, model_));
+  });
 }
 
-void ApiServer::ChatCompletions(const net::HttpRequest& request, const Reply& reply) {
-  Run(ParseChat(request.body, model_), reply);
+void ApiServer::Completions(net::HttpRequest& request, const Reply& reply) {
+  Generate(request, reply, ParseCompletion);
 }
 
-void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, const Reply& reply) {
+void ApiServer::ChatCompletions(net::HttpRequest& request, const Reply& reply) {
+  Generate(request, reply, ParseChat);
+}
+
+void ApiServer::Generate(net::HttpRequest& request, const Reply& reply, Parse parse) {
+  const TimePoint arrived = context_.clock->Now();
+  ReadBody(request, reply, [this, parse, arrived](const std::string& body) -> BodyReader::Rest {
+    return [this, arrived, parsed = parse(body, model_)](const Reply& to) mutable {
+      Run(std::move(parsed), arrived, to);
+    };
+  });
+}
+
+void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, TimePoint arrived,
+                    const Reply& reply) {
   if (const auto* error = std::get_if<ApiError>(&parsed)) {
     return Answer(reply, ErrorResponse(*error));
   }
@@ -268,7 +297,8 @@ void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, const Reply& repl
   AnswerHead head{
       fmt::format("{}-{:x}-{}", request.chat ? "chatcmpl" : "cmpl", started_, next_id_++),
       model_.name, std::time(nullptr), request.chat, request.completion.sampling.seed};
-  std::make_shared<CompletionRun>(context_, std::move(head), std::move(request), reply)->Start();
+  std::make_shared<CompletionRun>(context_, std::move(head), std::move(request), arrived, reply)
+      ->Start();
 }
 
 }  // namespace engram::compute

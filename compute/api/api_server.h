@@ -9,6 +9,7 @@
 #include <string>
 
 #include "compute/api/api_request.h"
+#include "compute/api/body_reader.h"
 #include "compute/api/completion_run.h"
 
 namespace engram::compute {
@@ -25,45 +26,53 @@ struct ApiOptions {
 
 class ApiServer {
  public:
-  // `engine` and model.tokenizer must outlive the server. ALREADY_EXISTS when the port is taken.
-  static Result<std::unique_ptr<ApiServer>> Start(const ApiOptions& options, const ApiModel& model,
-                                                  CompletionEngine& engine);
-  ~ApiServer();  // cuts every connection; what they asked for is cancelled
+  // `engine` and model.tokenizer must outlive the server. `worker` reads large bodies.
+  // ALREADY_EXISTS when the port is taken.
+  static Result<std::unique_ptr<ApiServer>> Start(
+      const ApiOptions& options, const ApiModel& model, CompletionEngine& engine,
+      std::unique_ptr<Worker> worker = std::make_unique<Worker>(BodyReader::kBodiesWaitingMax));
+  // Cuts every connection; what they asked for is cancelled. Waits for the body being read.
+  ~ApiServer();
 
   uint16_t port() const { return service_->port(); }
   bool Idle() { return service_->Idle(); }  // every answer asked for so far is written
 
  private:
   using Reply = std::shared_ptr<net::HttpReply>;
-  using Handler = void (ApiServer::*)(const net::HttpRequest&, const Reply&);
+  using Handler = void (ApiServer::*)(net::HttpRequest&, const Reply&);  // may take the body
+  using Parse = std::variant<ApiRequest, ApiError> (*)(std::string_view, const ApiModel&);
   struct Route {
     std::string method;
     bool open = false;  // without a key
     Handler handler = nullptr;
   };
 
-  ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine);
+  ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine,
+            std::unique_ptr<Worker> worker);
   static const std::map<std::string, Route>& Routes();
-  void Handle(const net::HttpRequest& request, const Reply& reply);
+  void Handle(net::HttpRequest& request, const Reply& reply);
   bool Authorized(const net::HttpRequest& request) const;
 
-  void Page(const net::HttpRequest& request, const Reply& reply);
-  void Health(const net::HttpRequest& request, const Reply& reply);
-  void HealthGenerate(const net::HttpRequest& request, const Reply& reply);
+  void Page(net::HttpRequest& request, const Reply& reply);
+  void Health(net::HttpRequest& request, const Reply& reply);
+  void HealthGenerate(net::HttpRequest& request, const Reply& reply);
   // Of /health/generate, once; ignored when it is answered already.
   void AnswerProbe(uint64_t number, bool made_token, const std::string& message);
-  void Ready(const net::HttpRequest& request, const Reply& reply);
-  void MetricsText(const net::HttpRequest& request, const Reply& reply);
-  void Version(const net::HttpRequest& request, const Reply& reply);
-  void DebugState(const net::HttpRequest& request, const Reply& reply);
-  void Models(const net::HttpRequest& request, const Reply& reply);
-  void Tokenize(const net::HttpRequest& request, const Reply& reply);
-  void Detokenize(const net::HttpRequest& request, const Reply& reply);
-  void Completions(const net::HttpRequest& request, const Reply& reply);
-  void ChatCompletions(const net::HttpRequest& request, const Reply& reply);
+  void Ready(net::HttpRequest& request, const Reply& reply);
+  void MetricsText(net::HttpRequest& request, const Reply& reply);
+  void Version(net::HttpRequest& request, const Reply& reply);
+  void DebugState(net::HttpRequest& request, const Reply& reply);
+  void Models(net::HttpRequest& request, const Reply& reply);
+  void Tokenize(net::HttpRequest& request, const Reply& reply);
+  void Detokenize(net::HttpRequest& request, const Reply& reply);
+  void Completions(net::HttpRequest& request, const Reply& reply);
+  void ChatCompletions(net::HttpRequest& request, const Reply& reply);
 
-  void Run(std::variant<ApiRequest, ApiError> parsed, const Reply& reply);
+  void ReadBody(net::HttpRequest& request, const Reply& reply, BodyReader::Read read);
+  void Generate(net::HttpRequest& request, const Reply& reply, Parse parse);
+  void Run(std::variant<ApiRequest, ApiError> parsed, TimePoint arrived, const Reply& reply);
   void Answer(const Reply& reply, net::HttpResponse response);
+  BodyReader::Rest AnswerLater(net::HttpResponse response);
   void AnswerJsonObject(const Reply& reply, const json::object& object, int status = 200);
 
   const ApiOptions options_;
@@ -72,6 +81,7 @@ class ApiServer {
   const int64_t started_;  // Unix seconds
   ApiMetrics metrics_;
   RunContext context_;
+  BodyReader bodies_;
   std::set<std::string> fields_logged_;  // unknown ones, once each
   uint64_t next_id_ = 1;
   std::map<uint64_t, Reply> probes_;           // of /health/generate, unanswered

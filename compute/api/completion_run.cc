@@ -28,12 +28,12 @@ void Mailbox::PostAfter(int64_t milliseconds, std::function<void()> task) {
 }
 
 CompletionRun::CompletionRun(const RunContext& context, AnswerHead head, ApiRequest request,
-                             std::shared_ptr<net::HttpReply> reply)
+                             TimePoint arrived, std::shared_ptr<net::HttpReply> reply)
     : context_(context),
       head_(std::move(head)),
       request_(std::move(request)),
       reply_(std::move(reply)),
-      arrived_(context.clock->Now()) {
+      arrived_(arrived) {
   for (size_t i = 0; i < request_.prompts.size(); ++i) {
     choices_.emplace_back(*context.tokenizer, request_.stop);
   }

@@ -17,7 +17,7 @@
 
 namespace engram::compute {
 
-// How the engine's thread reaches the HTTP service's: tasks are dropped once it is closed.
+// How other threads reach the HTTP service's: tasks are dropped once it is closed.
 class Mailbox {
  public:
   void Open(net::HttpService* service);
@@ -43,7 +43,8 @@ struct RunContext {
 
 class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
  public:
-  CompletionRun(const RunContext& context, AnswerHead head, ApiRequest request,
+  // `arrived`: when the request did.
+  CompletionRun(const RunContext& context, AnswerHead head, ApiRequest request, TimePoint arrived,
                 std::shared_ptr<net::HttpReply> reply);
   // Submits everything, or answers with the error of the first prompt that was not accepted.
   void Start();

@@ -25,8 +25,12 @@ const json::value* FieldReader::Find(std::string_view field) {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
+void FieldReader::Fail(ApiError error) {
+  if (!error_) error_ = std::move(error);
+}
+
 void FieldReader::Fail(std::string_view field, std::string message) {
-  if (!error_) error_ = FieldError(field, std::move(message));
+  Fail(FieldError(field, std::move(message)));
 }
 
 void FieldReader::FailType(std::string_view field, std::string_view expected,

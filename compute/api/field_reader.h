@@ -26,6 +26,7 @@ class FieldReader {
   std::string String(std::string_view field, std::string fallback);
 
   // Keeps the first failure.
+  void Fail(ApiError error);
   void Fail(std::string_view field, std::string message);
   void FailType(std::string_view field, std::string_view expected, const json::value& found);
   // 400 when the field is there with any value but null, false, [] or `only`.

@@ -283,6 +283,12 @@ TEST(Tokenizer, RoundTripsArbitraryBytes) {
   }
 }
 
+TEST(Tokenizer, TheLongestTokenBoundsHowFewTokensTextCanBe) {
+  EXPECT_EQ(MustLoad(Document({"a b"})).token_bytes_max(), 6u) << "<eos>x";
+  const Tokenizer spaces = MustLoad(Document({"Ġ Ġ", "ĠĠ ĠĠ", "ĠĠĠĠ ĠĠĠĠ"}));
+  EXPECT_EQ(spaces.token_bytes_max(), 8u) << "in bytes, not as spelled";
+}
+
 TEST(Tokenizer, OneHugeWordIsEncoded) {
   const Tokenizer tokenizer = MustLoad(Document({"a a", "aa aa", "aaaa aaaa"}));
   const std::string word(1 << 20, 'a');

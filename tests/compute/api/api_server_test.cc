@@ -4,9 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/common/net/raw_socket.h"
-#include "tests/compute/api/fake_engine.h"
-#include "tests/compute/api/tiny_tokenizer.h"
+#include "tests/compute/api/api_server_fixture.h"
 
 namespace engram::compute {
 namespace {
@@ -16,41 +14,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-class ApiServerTest : public testing::Test {
+class ApiServerTest : public ApiServerFixture {
  protected:
   ApiServerTest() { Start({}); }
-  void Start(ApiOptions options) {
-    server_.reset();
-    options.limits.body_bytes = 100'000;
-    ApiModel model;
-    model.name = "tiny";
-    model.tokenizer = &tokenizer_;
-    model.vocab_size = tokenizer_.vocab_size();
-    model.positions_max = engine_.positions_max();
-    model.prompts_max = 4;
-    auto started = ApiServer::Start(options, model, engine_);
-    CHECK(started.ok()) << started.status().message();
-    server_ = std::move(*started);
-  }
-  // The whole answer to one request.
-  std::string Ask(const std::string& method, const std::string& path, const std::string& body = "",
-                  const std::string& headers = "") {
-    RawSocket socket(server_->port());
-    socket.Send(method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers +
-                "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
-    return socket.Read();
-  }
-  std::string Complete(const std::string& body) { return Ask("POST", "/v1/completions", body); }
-  std::string Chat(const std::string& body) { return Ask("POST", "/v1/chat/completions", body); }
-  static json::object JsonOf(const std::string& answer) {
-    auto value = io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "answer");
-    return value.ok() && value->is_object() ? value->get_object() : json::object();
-  }
-  std::vector<int32_t> Ids(std::string_view text) { return *tokenizer_.Encode(text); }
-
-  const text::Tokenizer tokenizer_ = TinyTokenizer();
-  FakeEngine engine_;
-  std::unique_ptr<ApiServer> server_;
 };
 
 TEST_F(ApiServerTest, ACompletionHasTextUsageAndFinishReason) {
