@@ -94,10 +94,12 @@ struct YarnScaling {  // DeepSeek-V3's rope_scaling
 std::vector<double> RopeFrequencies(int dim, double theta, const YarnScaling* yarn);
 double YarnMscale(double factor,
                   double mscale);  // 1 when factor <= 1, else 0.1 mscale ln(factor) + 1
-// Pairs (2i, 2i+1) of x rotated by position * frequencies[i], cos and sin times `magnitude`. Angles
-// in float64.
-void Rope(std::span<float> x, int64_t position, std::span<const double> frequencies,
-          float magnitude);
+// What rotates pair i at a position, times `magnitude`: [2 i] its cosine, [2 i + 1] its sine, of
+// position * frequencies[i] in float64. One row serves all heads and layers.
+void RopeRotation(int64_t position, std::span<const double> frequencies, float magnitude,
+                  std::span<float> rotation);
+// Pairs (2i, 2i+1) of x rotated; x.size() == rotation.size(). |error| <= 4 eps (|a| + |b|).
+void Rope(std::span<float> x, std::span<const float> rotation);
 
 // --- attention.cc: multi-head latent attention over the cache of latents.
 struct MlaShape {
@@ -193,8 +195,10 @@ bool DequantizeBlocks(std::span<const std::byte> fp8, std::span<const std::byte>
 
 // --- logits.cc
 bool AllFinite(std::span<const float> values);
-int64_t ArgMax(std::span<const float> values);  // ties to the lower index
-// log softmax(logits)[index], summed in float64.
+int64_t ArgMax(std::span<const float> values);  // ties to the lower index; NaN is never largest
+// sum of exp(logit - largest), none of which is above it, in float64: eight lanes, then ascending.
+double SumOfExp(std::span<const float> logits, float largest);
+// log softmax(logits)[index] by SumOfExp. Absolute error 1e-12.
 double LogProbability(std::span<const float> logits, int64_t index);
 
 }  // namespace engram::kernels

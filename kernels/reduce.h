@@ -30,6 +30,4 @@ inline float Dot(const float* a, const float* b, int64_t count) {
   return FoldLanes(lanes);
 }
 
-inline float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
-
 }  // namespace engram::kernels

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "common/base/rng.h"
+#include "kernels/exp.h"
 #include "kernels/ops.h"
 
 namespace engram::compute {
@@ -29,13 +30,15 @@ struct Likelier {
   }
 };
 
-// exp((logit - largest) / temperature), what a probability is before it is divided by the sum.
+// exp((logit - largest) / temperature), what a probability is before it is divided by the sum;
+// `largest` is that of these logits.
 struct Weight {
   std::span<const float> logits;
   double largest;
   double temperature;
   double operator()(int32_t id) const {
-    return std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - largest) / temperature);
+    return kernels::ExpNonPositive(
+        (static_cast<double>(logits[static_cast<size_t>(id)]) - largest) / temperature);
   }
 };
 
@@ -74,12 +77,17 @@ void CutTopP(const Likelier& likelier, const Weight& weight, double top_p,
   }
 }
 
+bool HasCuts(const SamplingOptions& options) {
+  return options.top_k > 0 || options.top_p < 1 || options.min_p > 0;
+}
+
 // The ids that the cuts leave, ascending.
 std::vector<int32_t> Candidates(std::span<const float> logits, const SamplingOptions& options,
                                 const Weight& weight) {
   const Likelier likelier{logits};
   std::vector<int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
+  if (!HasCuts(options)) return ids;  // ascending as they are
   if (options.top_k > 0) KeepLikeliest(likelier, static_cast<size_t>(options.top_k), ids);
   if (options.top_p < 1) CutTopP(likelier, weight, options.top_p, ids);
   if (options.min_p > 0) {
@@ -139,9 +147,7 @@ int32_t ChooseToken(std::span<const float> logits, const SamplingOptions& option
 
 SampledToken ReportToken(std::span<const float> logits, int32_t token, int top) {
   const float largest = logits[static_cast<size_t>(kernels::ArgMax(logits))];
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  const double log_sum = std::log(sum);
+  const double log_sum = std::log(kernels::SumOfExp(logits, largest));
   const auto logprob = [&](int32_t id) {
     return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) - largest -
                               log_sum);

@@ -24,8 +24,21 @@ MlaBlock::MlaBlock(const ModelConfig& config, kernels::Pool& pool, parallel::Col
   shape_.heads = parallel::SliceOf(config.attention.heads, ranks).count;
 }
 
+std::vector<float> MlaBlock::Rotations(std::span<const Segment> segments) const {
+  const auto rope = static_cast<size_t>(config_.attention.rope);
+  std::vector<float> rotations(static_cast<size_t>(TokenCount(segments)) * rope);
+  float* to = rotations.data();
+  for (const Segment& segment : segments) {
+    for (int64_t i = 0; i < segment.count(); ++i, to += rope) {
+      kernels::RopeRotation(segment.state->length + i, frequencies_, config_.rope_magnitude,
+                            {to, rope});
+    }
+  }
+  return rotations;
+}
+
 std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<const float> x,
-                                     std::span<const int64_t> positions) const {
+                                     std::span<const float> rotations) const {
   std::vector<float> q;
   if (weights.q_a) {
     std::vector<float> low = Project(pool_, x, *weights.q_a);
@@ -39,13 +52,14 @@ std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<
   const auto rope = static_cast<size_t>(config_.attention.rope);
   for (size_t i = 0; i < q.size() / (nope + rope); ++i) {
     const std::span<float> rotated(q.data() + i * (nope + rope) + nope, rope);
-    kernels::Rope(rotated, positions[i / heads], frequencies_, config_.rope_magnitude);
+    kernels::Rope(rotated, rotations.subspan(i / heads * rope, rope));
   }
   return q;
 }
 
 void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
-                         std::span<const Segment> segments, PagePool& pages) const {
+                         std::span<const Segment> segments, std::span<const float> rotations,
+                         PagePool& pages) const {
   std::vector<float> entries = Project(pool_, x, weights.kv_a);
   const auto latent = static_cast<size_t>(config_.attention.latent);
   const auto rope = static_cast<size_t>(config_.attention.rope);
@@ -55,25 +69,24 @@ void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer, std::sp
   for (const Segment& segment : segments) {
     for (int64_t i = 0; i < segment.count(); ++i, ++t) {
       const int64_t position = segment.state->length + i;
-      const std::span<float> entry(entries.data() + t * width, width);
-      kernels::RmsNorm(entry.first(latent), weights.kv_a_norm, config_.norm_eps,
-                       entry.first(latent));
-      kernels::Rope(entry.last(rope), position, frequencies_, config_.rope_magnitude);
+      const float* const entry = entries.data() + t * width;
       const int32_t page = segment.state->pages[static_cast<size_t>(position / page_positions)];
-      std::copy(entry.begin(), entry.end(),
-                pages.Entries(page, layer).data() +
-                    static_cast<size_t>(position % page_positions) * width);
+      const std::span<float> to =
+          pages.Entries(page, layer)
+              .subspan(static_cast<size_t>(position % page_positions) * width, width);
+      kernels::RmsNorm({entry, latent}, weights.kv_a_norm, config_.norm_eps, to.first(latent));
+      std::copy_n(entry + latent, rope, to.data() + latent);
+      kernels::Rope(to.last(rope), rotations.subspan(t * rope, rope));
     }
   }
 }
 
 std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t layer,
-                                     std::span<const Segment> segments, std::span<const float> x,
+                                     std::span<const Segment> segments,
+                                     std::span<const float> rotations, std::span<const float> x,
                                      PagePool& pages) const {
-  std::vector<int64_t> positions;
   std::vector<const float*> entries;  // of all segments' pages
   for (const Segment& segment : segments) {
-    for (int64_t i = 0; i < segment.count(); ++i) positions.push_back(segment.state->length + i);
     for (const int32_t page : segment.state->pages) {
       entries.push_back(pages.Entries(page, layer).data());
     }
@@ -85,9 +98,9 @@ std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t la
                         std::span(entries).subspan(first_page, segment.state->pages.size())});
     first_page += segment.state->pages.size();
   }
-  const std::vector<float> q = Queries(weights, x, positions);
-  FillCache(weights, layer, x, segments, pages);
-  const auto tokens = static_cast<int64_t>(positions.size());
+  const std::vector<float> q = Queries(weights, x, rotations);
+  FillCache(weights, layer, x, segments, rotations, pages);
+  const int64_t tokens = TokenCount(segments);
   std::vector<float> out(static_cast<size_t>(tokens * shape_.heads * shape_.value));
   kernels::MlaAttention(pool_, shape_, pages.shape().positions, attended, q, weights.kv_b, out);
   out = parallel::GatherColumns(ranks_, std::move(out), tokens, config_.attention.heads,

@@ -16,17 +16,19 @@ class MlaBlock {
  public:
   // Each rank attends with its own heads and computes its own columns of the output.
   MlaBlock(const ModelConfig& config, kernels::Pool& pool, parallel::Collective& ranks);
+  // [T, rope] of all segments' tokens: what rotates their queries and keys in every layer.
+  std::vector<float> Rotations(std::span<const Segment> segments) const;
   // x [T, D] of all segments' tokens -> [T, D]; fills the layer's cache entries of their positions.
   std::vector<float> Forward(const AttentionWeights& weights, int64_t layer,
-                             std::span<const Segment> segments, std::span<const float> x,
-                             PagePool& pages) const;
+                             std::span<const Segment> segments, std::span<const float> rotations,
+                             std::span<const float> x, PagePool& pages) const;
 
  private:
-  // positions[t] of each token of the step.
   std::vector<float> Queries(const AttentionWeights& weights, std::span<const float> x,
-                             std::span<const int64_t> positions) const;
+                             std::span<const float> rotations) const;
   void FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
-                 std::span<const Segment> segments, PagePool& pages) const;
+                 std::span<const Segment> segments, std::span<const float> rotations,
+                 PagePool& pages) const;
 
   const ModelConfig& config_;
   kernels::Pool& pool_;

@@ -1,7 +1,8 @@
 #include "compute/model/residual.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "kernels/exp.h"
 
 namespace engram::compute {
 namespace {
@@ -15,8 +16,6 @@ std::vector<float> Affine(kernels::Pool& pool, std::span<const float> z, const M
   kernels::AddBias(y, bias);
   return y;
 }
-
-float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 }  // namespace
 
@@ -38,8 +37,8 @@ Residual::Mix Residual::MixOf(const HyperWeights& weights, std::span<const float
   Mix mix{Affine(pool_, z, weights.pre, weights.alpha_pre, weights.bias_pre),
           Affine(pool_, z, weights.post, weights.alpha_post, weights.bias_post),
           Affine(pool_, z, weights.residual, weights.alpha_residual, weights.bias_residual)};
-  for (float& value : mix.pre) value = Sigmoid(value);
-  for (float& value : mix.post) value = 2.0f * Sigmoid(value);
+  for (float& value : mix.pre) value = kernels::Sigmoid(value);
+  for (float& value : mix.post) value = 2.0f * kernels::Sigmoid(value);
   for (size_t t = 0; t < TokenCount(streams); ++t) {
     kernels::SinkhornExp(TokenMix(mix, t).residual, config_.streams, config_.sinkhorn_rounds);
   }

@@ -34,6 +34,7 @@ std::vector<float> Transformer::Embed(std::span<const Segment> segments) const {
 std::vector<float> Transformer::Forward(std::span<const Segment> segments, LayerRows& rows,
                                         PagePool& pages) const {
   std::vector<float> x = residual_.Spread(Embed(segments));  // [T, G, D]
+  const std::vector<float> rotations = attention_.Rotations(segments);
   for (int64_t i = 0; i < config_.layer_count; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
     if (const auto engram = config_.EngramIndex(i)) {
@@ -44,7 +45,7 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
     Residual::Mix mix = residual_.MixOf(layer.attention_hyper, x);
     std::vector<float> u = residual_.Collapse(mix, x);
     kernels::RmsNorm(u, layer.input_norm, config_.norm_eps, u);
-    residual_.Expand(mix, attention_.Forward(layer.attention, i, segments, u, pages), x);
+    residual_.Expand(mix, attention_.Forward(layer.attention, i, segments, rotations, u, pages), x);
 
     mix = residual_.MixOf(layer.mlp_hyper, x);
     u = residual_.Collapse(mix, x);

@@ -1,10 +1,10 @@
 // Norm, activation and softmax, one row at a time.
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 
 #include "common/base/check.h"
+#include "kernels/exp.h"
 #include "kernels/ops.h"
 #include "kernels/reduce.h"
 
@@ -42,34 +42,6 @@ void AddBias(std::span<float> x, std::span<const float> bias) {
     Add(x.subspan(row, bias.size()), bias);
   }
 }
-
-namespace {
-
-// exp(x) for x <= 0, written so that the compiler vectorises loops over it: 2^n times a polynomial
-// on [-ln2 / 2, ln2 / 2] (Taylor to the 7th power: 2^-26 relative).
-inline float ExpNonPositive(float x) {
-  constexpr float kLog2E = 1.44269504f;
-  constexpr float kLn2High = 0.693359375f;  // few enough bits that n * kLn2High is exact
-  constexpr float kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float bounded = std::max(x, -87.0f);
-  const float shifted = std::fma(bounded, kLog2E, kRound);
-  const float n = shifted - kRound;
-  const float r = std::fma(n, -kLn2Low, std::fma(n, -kLn2High, bounded));
-  float p = 1.0f / 5040.0f;
-  p = std::fma(p, r, 1.0f / 720.0f);
-  p = std::fma(p, r, 1.0f / 120.0f);
-  p = std::fma(p, r, 1.0f / 24.0f);
-  p = std::fma(p, r, 1.0f / 6.0f);
-  p = std::fma(p, r, 0.5f);
-  p = std::fma(p, r, 1.0f);
-  p = std::fma(p, r, 1.0f);
-  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u;
-  const float value = p * std::bit_cast<float>(exponent);
-  return x < -87.0f ? 0.0f : value;
-}
-
-}  // namespace
 
 float ExpScaled(std::span<float> values, float largest, float scale) {
   for (float& value : values) value = ExpNonPositive((value - largest) * scale);

@@ -2,22 +2,47 @@
 // all.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "common/base/check.h"
+#include "kernels/exp.h"
 #include "kernels/ops.h"
 
 namespace engram::kernels {
 
-void SinkhornExp(std::span<float> m, int64_t streams, int rounds) {
-  const auto n = static_cast<size_t>(streams);
-  CHECK_EQ(m.size(), n * n);
-  for (size_t r = 0; r < n; ++r) {
-    // Dividing a row by a constant does not change what the first row pass makes of it, and exp
-    // cannot overflow.
-    const float largest = *std::max_element(m.begin() + static_cast<ptrdiff_t>(r * n),
-                                            m.begin() + static_cast<ptrdiff_t>((r + 1) * n));
-    for (size_t c = 0; c < n; ++c) m[r * n + c] = std::exp(m[r * n + c] - largest);
+namespace {
+
+// Four floats with the operators of one.
+typedef float Float4 __attribute__((vector_size(16)));
+typedef int32_t Int4 __attribute__((vector_size(16)));
+
+void Transpose(Float4 (&m)[4]) {
+  const Float4 a = __builtin_shuffle(m[0], m[1], Int4{0, 4, 1, 5});
+  const Float4 b = __builtin_shuffle(m[2], m[3], Int4{0, 4, 1, 5});
+  const Float4 c = __builtin_shuffle(m[0], m[1], Int4{2, 6, 3, 7});
+  const Float4 d = __builtin_shuffle(m[2], m[3], Int4{2, 6, 3, 7});
+  m[0] = __builtin_shuffle(a, b, Int4{0, 1, 4, 5});
+  m[1] = __builtin_shuffle(a, b, Int4{2, 3, 6, 7});
+  m[2] = __builtin_shuffle(c, d, Int4{0, 1, 4, 5});
+  m[3] = __builtin_shuffle(c, d, Int4{2, 3, 6, 7});
+}
+
+// The rounds of a 4 x 4 matrix, four rows or columns at a time, with the additions of the general
+// one in its order.
+void Balance4(std::span<float> values, int rounds) {
+  Float4 m[4];  // columns, then rows, by turns
+  std::memcpy(m, values.data(), sizeof(m));
+  Transpose(m);
+  for (int half = 0; half < 2 * rounds; ++half) {
+    const Float4 sum = ((m[0] + m[1]) + m[2]) + m[3];
+    for (Float4& vector : m) vector /= sum;
+    Transpose(m);
   }
+  Transpose(m);
+  std::memcpy(values.data(), m, sizeof(m));
+}
+
+void Balance(std::span<float> m, size_t n, int rounds) {
   for (int round = 0; round < rounds; ++round) {
     for (size_t r = 0; r < n; ++r) {
       float sum = 0;
@@ -32,6 +57,45 @@ void SinkhornExp(std::span<float> m, int64_t streams, int rounds) {
   }
 }
 
+// Sixteen values of every stream at a time, so that all are read before one is written.
+template <size_t kStreams>
+void ExpandStreams(const HyperMix& mix, std::span<const float> y, std::span<float> streams) {
+  constexpr size_t kBlock = 16;
+  for (size_t i = 0; i < y.size(); i += kBlock) {
+    const size_t count = std::min(kBlock, y.size() - i);
+    float before[kStreams][kBlock];
+    for (size_t j = 0; j < kStreams; ++j) {
+      std::copy_n(streams.data() + j * y.size() + i, count, before[j]);
+    }
+    for (size_t g = 0; g < kStreams; ++g) {
+      float* const stream = streams.data() + g * y.size() + i;
+      for (size_t l = 0; l < count; ++l) {
+        float sum = mix.post[g] * y[i + l];
+        for (size_t j = 0; j < kStreams; ++j) {
+          sum = std::fma(mix.residual[g * kStreams + j], before[j][l], sum);
+        }
+        stream[l] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void SinkhornExp(std::span<float> m, int64_t streams, int rounds) {
+  const auto n = static_cast<size_t>(streams);
+  CHECK_EQ(m.size(), n * n);
+  for (size_t r = 0; r < n; ++r) {
+    // Dividing a row by a constant does not change what the first row pass makes of it, and exp
+    // cannot overflow.
+    const float largest = *std::max_element(m.begin() + static_cast<ptrdiff_t>(r * n),
+                                            m.begin() + static_cast<ptrdiff_t>((r + 1) * n));
+    for (size_t c = 0; c < n; ++c) m[r * n + c] = ExpNonPositive(m[r * n + c] - largest);
+  }
+  if (n == 4) return Balance4(m, rounds);
+  Balance(m, n, rounds);
+}
+
 void HyperCollapse(const HyperMix& mix, std::span<const float> streams, std::span<float> u) {
   CHECK_EQ(streams.size(), mix.pre.size() * u.size());
   std::fill(u.begin(), u.end(), 0.0f);
@@ -42,6 +106,7 @@ void HyperCollapse(const HyperMix& mix, std::span<const float> streams, std::spa
 void HyperExpand(const HyperMix& mix, std::span<const float> y, std::span<float> streams) {
   const size_t n = mix.post.size();
   CHECK_EQ(streams.size(), n * y.size());
+  if (n == 4) return ExpandStreams<4>(mix, y, streams);
   const std::vector<float> before(streams.begin(), streams.end());
   for (size_t g = 0; g < n; ++g) {
     const std::span<float> stream = streams.subspan(g * y.size(), y.size());

@@ -39,17 +39,22 @@ std::vector<double> RopeFrequencies(int dim, double theta, const YarnScaling* ya
   return frequencies;
 }
 
-void Rope(std::span<float> x, int64_t position, std::span<const double> frequencies,
-          float magnitude) {
-  CHECK_EQ(x.size(), frequencies.size() * 2);
+void RopeRotation(int64_t position, std::span<const double> frequencies, float magnitude,
+                  std::span<float> rotation) {
+  CHECK_EQ(rotation.size(), frequencies.size() * 2);
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const double angle = static_cast<double>(position) * frequencies[i];
-    const float cosine = static_cast<float>(std::cos(angle)) * magnitude;
-    const float sine = static_cast<float>(std::sin(angle)) * magnitude;
-    const float a = x[2 * i];
-    const float b = x[2 * i + 1];
-    x[2 * i] = a * cosine - b * sine;
-    x[2 * i + 1] = a * sine + b * cosine;
+    rotation[2 * i] = static_cast<float>(std::cos(angle)) * magnitude;
+    rotation[2 * i + 1] = static_cast<float>(std::sin(angle)) * magnitude;
+  }
+}
+
+void Rope(std::span<float> x, std::span<const float> rotation) {
+  CHECK_EQ(x.size(), rotation.size());
+  for (size_t i = 0; i + 1 < x.size(); i += 2) {
+    const float a = x[i], b = x[i + 1];
+    x[i] = a * rotation[i] - b * rotation[i + 1];
+    x[i + 1] = a * rotation[i + 1] + b * rotation[i];
   }
 }
 

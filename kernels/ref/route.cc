@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "common/base/check.h"
+#include "kernels/exp.h"
 #include "kernels/ops.h"
-#include "kernels/reduce.h"
 
 namespace engram::kernels {
 namespace {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/exp.h"
 #include "tests/kernels/random.h"
 
 namespace engram::kernels {
@@ -49,6 +50,32 @@ TEST(SwiGlu, EqualsFloat64) {
   }
 }
 
+TEST(SwiGlu, OfLargeAndBrokenValues) {
+  std::vector<float> gate = {-100.0f, -90.0f, 100.0f, INFINITY, NAN};
+  const std::vector<float> up(5, 2.0f);
+  SwiGlu(gate, up);
+  EXPECT_NEAR(gate[0], 0, 1e-36);
+  EXPECT_NEAR(gate[1], 0, 1e-36);
+  EXPECT_EQ(gate[2], 200.0f);
+  EXPECT_EQ(gate[3], INFINITY);
+  EXPECT_TRUE(std::isnan(gate[4]));
+}
+
+TEST(ExpNonPositive, EqualsFloat64) {
+  Rng rng(23);
+  for (int i = 0; i < 20'000; ++i) {
+    const double x = -rng.NextDouble() * 87;
+    const auto narrow = static_cast<float>(x);
+    const double exact = std::exp(double{narrow});
+    ASSERT_NEAR(ExpNonPositive(narrow), exact, 3 * kEps * exact) << narrow;
+    ASSERT_NEAR(ExpNonPositive(8 * x), std::exp(8 * x), 0x1p-51 * std::exp(8 * x)) << x;
+  }
+  EXPECT_EQ(ExpNonPositive(0.0f), 1.0f);
+  EXPECT_EQ(ExpNonPositive(0.0), 1.0);
+  EXPECT_EQ(ExpNonPositive(-1000.0f), 0.0f);
+  EXPECT_EQ(ExpNonPositive(-1000.0), 0.0);
+}
+
 TEST(Softmax, EqualsFloat64AndSurvivesLargeScores) {
   Rng rng(12);
   std::vector<float> scores = RandomFloats(rng, 257, 300.0);
@@ -69,7 +96,9 @@ TEST(Rope, RotatesInterleavedPairs) {
   Rng rng(13);
   const std::vector<float> x = RandomFloats(rng, 8);
   std::vector<float> y = x;
-  Rope(y, 1234, RopeFrequencies(8, 10000.0, nullptr), 1.0f);
+  std::vector<float> rotation(8);
+  RopeRotation(1234, RopeFrequencies(8, 10000.0, nullptr), 1.0f, rotation);
+  Rope(y, rotation);
   for (size_t i = 0; i < 4; ++i) {
     const double angle = 1234.0 * std::pow(10000.0, -2.0 * static_cast<double>(i) / 8.0);
     const double a = x[2 * i], b = x[2 * i + 1];
@@ -296,24 +325,27 @@ TEST(Sinkhorn, EqualsFloat64AndSurvivesLargeExponents) {
 
 TEST(Hyper, CollapseAndExpandEqualFloat64) {
   Rng rng(18);
-  const size_t g = 4, d = 33;
-  std::vector<float> pre = RandomFloats(rng, 4), post = RandomFloats(rng, 4),
-                     residual = RandomFloats(rng, 16);
-  std::vector<float> x = RandomFloats(rng, 4 * 33);
-  const std::vector<float> before = x, y = RandomFloats(rng, 33);
-  const HyperMix mix{pre, post, residual};
-  std::vector<float> u(d);
-  HyperCollapse(mix, x, u);
-  HyperExpand(mix, y, x);
-  for (size_t i = 0; i < d; ++i) {
-    double sum = 0;
-    for (size_t s = 0; s < g; ++s) sum += static_cast<double>(pre[s]) * before[s * d + i];
-    EXPECT_NEAR(u[i], sum, 40 * kEps);
-    for (size_t s = 0; s < g; ++s) {
-      double out = static_cast<double>(post[s]) * y[i];
-      for (size_t j = 0; j < g; ++j)
-        out += static_cast<double>(residual[s * g + j]) * before[j * d + i];
-      EXPECT_NEAR(x[s * d + i], out, 50 * kEps);
+  for (const size_t g : {2, 3, 4}) {
+    const size_t d = 33;
+    const auto n = static_cast<int64_t>(g);
+    std::vector<float> pre = RandomFloats(rng, n), post = RandomFloats(rng, n),
+                       residual = RandomFloats(rng, n * n);
+    std::vector<float> x = RandomFloats(rng, n * 33);
+    const std::vector<float> before = x, y = RandomFloats(rng, 33);
+    const HyperMix mix{pre, post, residual};
+    std::vector<float> u(d);
+    HyperCollapse(mix, x, u);
+    HyperExpand(mix, y, x);
+    for (size_t i = 0; i < d; ++i) {
+      double sum = 0;
+      for (size_t s = 0; s < g; ++s) sum += static_cast<double>(pre[s]) * before[s * d + i];
+      EXPECT_NEAR(u[i], sum, 40 * kEps);
+      for (size_t s = 0; s < g; ++s) {
+        double out = static_cast<double>(post[s]) * y[i];
+        for (size_t j = 0; j < g; ++j)
+          out += static_cast<double>(residual[s * g + j]) * before[j * d + i];
+        EXPECT_NEAR(x[s * d + i], out, 50 * kEps);
+      }
     }
   }
 }
@@ -348,6 +380,27 @@ TEST(Quantize, ErrorIsHalfAnFp8StepUnderTheSmallestScale) {
   }
 }
 
+TEST(Quantize, EveryValueIsWhatTheConversionsOfOneGive) {
+  Rng rng(24);
+  for (int i = 0; i < 2000; ++i) {
+    std::vector<float> x = RandomFloats(rng, 32, std::exp2(rng.NextDouble() * 200 - 100));
+    // Many magnitudes below the largest one's: subnormal fp8, too.
+    for (float& value : x) value *= std::exp2(static_cast<float>(-20 * rng.NextDouble()));
+    if (i % 7 == 0) x[3] = 0.0f;
+    if (i % 5 == 0) x[4] = -x[5];
+    float amax = 0;
+    for (const float value : x) amax = std::max(amax, std::fabs(value));
+    int exponent = 0;
+    if (std::frexp(amax / 448.0f, &exponent) == 0.5f) --exponent;
+    std::vector<float> expected = x;
+    for (float& value : expected) {
+      value = std::ldexp(ToFloat(ToFp8E4m3(std::ldexp(value, -exponent))), exponent);
+    }
+    QuantizeActivations(x);
+    ASSERT_EQ(x, expected) << i;
+  }
+}
+
 TEST(Dequantize, BlocksOf32By32ShareAScaleAndBf16HoldsThemExactly) {
   Rng rng(21);
   const size_t rows = 64, columns = 96;
@@ -374,6 +427,8 @@ TEST(Logits, LogProbabilityArgMaxAndFiniteness) {
   for (const float l : logits) sum += std::exp(static_cast<double>(l) - 50.0);
   EXPECT_NEAR(LogProbability(logits, 17), logits[17] - 50.0 - std::log(sum), 1e-12);
   EXPECT_EQ(ArgMax(std::vector<float>{1, 5, 5, 2}), 1);
+  EXPECT_EQ(ArgMax(std::vector<float>{-INFINITY, -INFINITY}), 0);
+  EXPECT_EQ(ArgMax(std::vector<float>{NAN, 3, NAN, 4}), 3);
   EXPECT_TRUE(AllFinite(logits));
   logits[999] = NAN;
   EXPECT_FALSE(AllFinite(logits));

@@ -74,10 +74,10 @@ std::vector<Leg> SmallOpLegs() {
   add("Softmax", 2 * kOne, [v] {
     for (int64_t t = 0; t < kTokens; ++t) Softmax(v->token(v->y, t, kWidth), 1e-3f);
   });
-  add("Rope", 2 * kOne, [v, frequencies = RopeFrequencies(64, 1e4, nullptr)] {
-    for (int64_t i = 0; i < kTokens * kWidth / 64; ++i) {
-      Rope(v->token(v->y, i, 64), i, frequencies, 1);
-    }
+  std::vector<float> rotation(64);
+  RopeRotation(1234, RopeFrequencies(64, 1e4, nullptr), 1, rotation);
+  add("Rope", 2 * kOne, [v, rotation] {
+    for (int64_t i = 0; i < kTokens * kWidth / 64; ++i) Rope(v->token(v->y, i, 64), rotation);
   });
   add("RouteToken, 256 experts", kTokens * 4.0 * 256, [v] {
     const RouteRule rule{256, 8, 8, 4, true, 2.5f};
@@ -115,6 +115,7 @@ std::vector<Leg> SmallOpLegs() {
   add("FuseV41 (gate)", (3 * kStreams + 1) * kOne,
       [v] { FuseV41(v->keys, v->stream_weight, kStreams, 1e-6f, {}, v->streams); });
   add("QuantizeActivations", 2 * kOne, [v] { QuantizeActivations(v->y); });
+  add("AllFinite, 129,280", 4.0 * kVocab, [v] { v->y[0] = AllFinite(v->logits) ? 1 : 0; });
   add("LogProbability, 129,280", 4.0 * kVocab,
       [v] { v->y[0] = static_cast<float>(LogProbability(v->logits, 5)); });
   add("ArgMax, 129,280", 4.0 * kVocab, [v] { v->y[0] = static_cast<float>(ArgMax(v->logits)); });
