@@ -72,25 +72,36 @@ void FusePieces(const kernels::PaperFusion& fusion, const Slice& slice, const Se
   }
 }
 
-void PaperForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
-                  std::span<const float> embeddings, uint32_t layer_index,
-                  std::span<const Segment> segments, std::span<const Slice> slices, PagePool& pages,
-                  std::span<float> streams) {
-  const auto width = static_cast<size_t>(config.hidden_size);
+// [T * G + T, D]: the keys of every token and stream, then the tokens' values.
+std::vector<float> KeysAndValues(kernels::Pool& pool, parallel::Collective& ranks,
+                                 const ModelConfig& config, const EngramWeights& weights,
+                                 std::span<const float> embeddings) {
+  const size_t tokens = embeddings.size() / static_cast<size_t>(weights.value.columns);
+  const auto width = static_cast<size_t>(weights.value.rows);  // of this rank
   const auto g_count = static_cast<size_t>(config.streams);
-  const size_t tokens = streams.size() / width / g_count;
-  std::vector<float> value(tokens * width);
+  std::vector<float> all(tokens * (g_count + 1) * width);
+  const std::span<float> value = std::span(all).last(tokens * width);
   kernels::Linear(pool, embeddings, weights.value, value);
   if (!weights.value_bias.empty()) kernels::AddBias(value, weights.value_bias);
-  std::vector<float> keys(streams.size());
   std::vector<float> one(value.size());
   for (size_t g = 0; g < g_count; ++g) {
     kernels::Linear(pool, embeddings, weights.keys[g], one);
     if (!weights.key_biases[g].empty()) kernels::AddBias(one, weights.key_biases[g]);
     for (size_t t = 0; t < tokens; ++t) {
-      std::copy_n(one.data() + t * width, width, keys.data() + (t * g_count + g) * width);
+      std::copy_n(one.data() + t * width, width, all.data() + (t * g_count + g) * width);
     }
   }
+  return parallel::GatherColumns(ranks, std::move(all),
+                                 static_cast<int64_t>(tokens * (g_count + 1)), config.hidden_size,
+                                 kShardRows);
+}
+
+void PaperForward(const ModelConfig& config, const EngramWeights& weights,
+                  std::span<const float> keys_and_values, uint32_t layer_index,
+                  std::span<const Segment> segments, std::span<const Slice> slices, PagePool& pages,
+                  std::span<float> streams) {
+  const std::span<const float> keys = keys_and_values.first(streams.size());
+  const std::span<const float> value = keys_and_values.subspan(streams.size());
   const kernels::PaperFusion fusion{
       weights.key_norm, weights.query_norm,        weights.conv_norm,           weights.conv,
       config.streams,   config.engram.conv_kernel, config.engram.max_ngram_size};
@@ -99,13 +110,15 @@ void PaperForward(kernels::Pool& pool, const ModelConfig& config, const EngramWe
   }
 }
 
-void V41Forward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
-                std::span<float> embeddings, std::span<const Slice> slices,
-                std::span<float> streams) {
+void V41Forward(kernels::Pool& pool, parallel::Collective& ranks, const ModelConfig& config,
+                const EngramWeights& weights, std::span<float> embeddings,
+                std::span<const Slice> slices, std::span<float> streams) {
   if (weights.quantize_activations) kernels::QuantizeActivations(embeddings);
   const size_t tokens = embeddings.size() / static_cast<size_t>(weights.key_value.columns);
   std::vector<float> key_value(tokens * static_cast<size_t>(weights.key_value.rows));
   kernels::Linear(pool, embeddings, weights.key_value, key_value);
+  key_value = parallel::GatherColumns(ranks, std::move(key_value), static_cast<int64_t>(tokens),
+                                      (config.streams + 1) * config.hidden_size, kShardRows);
   std::vector<uint8_t> live;
   for (const Slice& slice : slices) live.insert(live.end(), slice.live.begin(), slice.live.end());
   kernels::FuseV41(key_value, weights.qk_weight, config.streams,
@@ -114,18 +127,19 @@ void V41Forward(kernels::Pool& pool, const ModelConfig& config, const EngramWeig
 
 }  // namespace
 
-void EngramForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
-                   const table::RowFormat& format, uint32_t layer_index,
-                   std::span<const Segment> segments, const LayerRows& rows, PagePool& pages,
-                   std::span<float> streams) {
+void EngramForward(kernels::Pool& pool, parallel::Collective& ranks, const ModelConfig& config,
+                   const EngramWeights& weights, const table::RowFormat& format,
+                   uint32_t layer_index, std::span<const Segment> segments, const LayerRows& rows,
+                   PagePool& pages, std::span<float> streams) {
   const table::EngramConfig& engram = config.engram;
   std::vector<float> embeddings =
       Embeddings(format, engram.rows_per_position(), layer_index, segments, rows);
   const std::vector<Slice> slices = Slices(segments, rows, layer_index);
   if (engram.variant == table::Variant::kPaper) {
-    PaperForward(pool, config, weights, embeddings, layer_index, segments, slices, pages, streams);
+    PaperForward(config, weights, KeysAndValues(pool, ranks, config, weights, embeddings),
+                 layer_index, segments, slices, pages, streams);
   } else {
-    V41Forward(pool, config, weights, embeddings, slices, streams);
+    V41Forward(pool, ranks, config, weights, embeddings, slices, streams);
   }
 }
 

@@ -16,9 +16,10 @@ namespace engram::compute {
 // streams [T, G, D] of all segments' tokens are added to; `rows`, waited for, hold run i for
 // segment i. A segment without rows has its gate closed. The convolution's history (paper variant)
 // is carried in the segments' states and copied to `pages` wherever a page ends.
-void EngramForward(kernels::Pool& pool, const ModelConfig& config, const EngramWeights& weights,
-                   const table::RowFormat& format, uint32_t layer_index,
-                   std::span<const Segment> segments, const LayerRows& rows, PagePool& pages,
-                   std::span<float> streams);
+// Every rank fuses what all of them projected.
+void EngramForward(kernels::Pool& pool, parallel::Collective& ranks, const ModelConfig& config,
+                   const EngramWeights& weights, const table::RowFormat& format,
+                   uint32_t layer_index, std::span<const Segment> segments, const LayerRows& rows,
+                   PagePool& pages, std::span<float> streams);
 
 }  // namespace engram::compute

@@ -103,10 +103,10 @@ std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t la
   const int64_t tokens = TokenCount(segments);
   std::vector<float> out(static_cast<size_t>(tokens * shape_.heads * shape_.value));
   kernels::MlaAttention(pool_, shape_, pages.shape().positions, attended, q, weights.kv_b, out);
-  out = parallel::GatherColumns(ranks_, std::move(out), tokens, config_.attention.heads,
-                                shape_.value);
+  out = parallel::GatherColumns(ranks_, std::move(out), tokens,
+                                config_.attention.heads * shape_.value, shape_.value);
   return parallel::GatherColumns(ranks_, Project(pool_, out, weights.out), tokens,
-                                 config_.hidden_size);
+                                 config_.hidden_size, kShardRows);
 }
 
 }  // namespace engram::compute

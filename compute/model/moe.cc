@@ -33,8 +33,8 @@ std::vector<std::vector<Assignment>> Route(kernels::Pool& pool, const ModelConfi
 
 }  // namespace
 
-std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
-                                std::span<const float> x) {
+std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks,
+                                const MlpWeights& weights, std::span<const float> x) {
   const size_t tokens = x.size() / static_cast<size_t>(weights.gate.columns);
   std::vector<float> out(tokens * static_cast<size_t>(weights.down.rows));
   if (weights.gate_up != nullptr) {
@@ -48,8 +48,11 @@ std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
   kernels::Linear(pool, x, weights.gate, gate);
   kernels::Linear(pool, x, weights.up, up);
   kernels::SwiGlu(gate, up);
+  // In fp32: where the middle is rounded to bf16, `down` does it, once, as in GatedExperts.
+  const auto rows = static_cast<int64_t>(tokens);
+  gate = parallel::GatherColumns(ranks, std::move(gate), rows, weights.down.columns, kShardRows);
   kernels::Linear(pool, gate, weights.down, out);
-  return out;
+  return parallel::GatherColumns(ranks, std::move(out), rows, weights.gate.columns, kShardRows);
 }
 
 namespace {
@@ -78,8 +81,8 @@ std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights, si
   for (size_t e = 0; e < assigned.size(); ++e) {
     if (assigned[e].empty()) continue;
     const size_t values = assigned[e].size() * width;
-    const std::vector<float> y =
-        DenseForward(pool, weights.experts[first_expert + e], gathered.subspan(first, values));
+    const std::vector<float> y = DenseForward(
+        pool, parallel::Solo(), weights.experts[first_expert + e], gathered.subspan(first, values));
     std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
     first += values;
   }
@@ -139,7 +142,7 @@ std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
                          {y.data() + row++ * width, width});
     }
   }
-  if (weights.shared) kernels::Add(out, DenseForward(pool, *weights.shared, x));
+  if (weights.shared) kernels::Add(out, DenseForward(pool, ranks, *weights.shared, x));
   return out;
 }
 

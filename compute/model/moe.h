@@ -10,9 +10,9 @@
 
 namespace engram::compute {
 
-// x [T, D] -> [T, D].
-std::vector<float> DenseForward(kernels::Pool& pool, const MlpWeights& weights,
-                                std::span<const float> x);
+// x [T, D] -> [T, D]. Of weights that are cut the ranks gather the middle and the outputs.
+std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks,
+                                const MlpWeights& weights, std::span<const float> x);
 
 // Tokens are grouped by expert; each token sums its experts in ascending order, then the shared
 // expert.

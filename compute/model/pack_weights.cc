@@ -17,7 +17,12 @@ class Packer {
         mlp.down.dtype != DType::kBf16 || !status_.ok()) {
       return;
     }
-    mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, weights_.memory, mlp.gate, mlp.up));
+    if (mlp.is_whole()) {
+      mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, weights_.memory, mlp.gate, mlp.up));
+    } else {
+      Pack(mlp.gate);
+      Pack(mlp.up);
+    }
     Pack(mlp.down);
   }
   // As stored, but in the packed ones' memory.
@@ -53,27 +58,26 @@ class Packer {
 }  // namespace
 
 int64_t DecodeBytes(const Weights& weights, const ModelConfig& config) {
-  const auto bytes = [](const Matrix& w) {
-    return w.data == nullptr ? 0 : w.rows * w.columns * static_cast<int64_t>(SizeOf(w.dtype));
+  const auto mlp = [&](const MlpWeights& w) {
+    return BytesOf(w.gate) + BytesOf(w.up) + BytesOf(w.down);
   };
-  const auto mlp = [&](const MlpWeights& w) { return bytes(w.gate) + bytes(w.up) + bytes(w.down); };
-  int64_t sum = bytes(weights.lm_head);
+  int64_t sum = BytesOf(weights.lm_head);
   for (const LayerWeights& layer : weights.layers) {
     for (const HyperWeights* hyper : {&layer.attention_hyper, &layer.mlp_hyper}) {
-      sum += bytes(hyper->pre) + bytes(hyper->post) + bytes(hyper->residual);
+      sum += BytesOf(hyper->pre) + BytesOf(hyper->post) + BytesOf(hyper->residual);
     }
     const AttentionWeights& attention = layer.attention;
-    if (attention.q_a) sum += bytes(*attention.q_a);
-    sum +=
-        bytes(attention.q) + bytes(attention.kv_a) + bytes(attention.kv_b) + bytes(attention.out);
+    if (attention.q_a) sum += BytesOf(*attention.q_a);
+    sum += BytesOf(attention.q) + BytesOf(attention.kv_a) + BytesOf(attention.kv_b) +
+           BytesOf(attention.out);
     if (layer.dense) sum += mlp(*layer.dense);
     if (layer.moe) {
-      sum += bytes(layer.moe->gate) + config.route.experts_per_token * mlp(layer.moe->experts[0]);
+      sum += BytesOf(layer.moe->gate) + config.route.experts_per_token * mlp(layer.moe->experts[0]);
       if (layer.moe->shared) sum += mlp(*layer.moe->shared);
     }
     if (layer.engram) {
-      sum += bytes(layer.engram->value) + bytes(layer.engram->key_value);
-      for (const Matrix& key : layer.engram->keys) sum += bytes(key);
+      sum += BytesOf(layer.engram->value) + BytesOf(layer.engram->key_value);
+      for (const Matrix& key : layer.engram->keys) sum += BytesOf(key);
     }
   }
   return sum;

@@ -39,7 +39,8 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
     if (const auto engram = config_.EngramIndex(i)) {
       rows.Wait(*engram);
-      EngramForward(pool_, config_, *layer.engram, row_format_, *engram, segments, rows, pages, x);
+      EngramForward(pool_, ranks_, config_, *layer.engram, row_format_, *engram, segments, rows,
+                    pages, x);
     }
 
     Residual::Mix mix = residual_.MixOf(layer.attention_hyper, x);
@@ -51,7 +52,7 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
     u = residual_.Collapse(mix, x);
     kernels::RmsNorm(u, layer.post_attention_norm, config_.norm_eps, u);
     residual_.Expand(mix,
-                     layer.dense ? DenseForward(pool_, *layer.dense, u)
+                     layer.dense ? DenseForward(pool_, ranks_, *layer.dense, u)
                                  : MoeForward(pool_, ranks_, config_, *layer.moe, u),
                      x);
   }
@@ -70,7 +71,7 @@ void Transformer::Logits(std::span<const float> hidden, std::span<float> logits)
   std::vector<float> mine(static_cast<size_t>(tokens * weights_.lm_head.rows));
   kernels::Linear(pool_, hidden, weights_.lm_head, mine);
   const std::vector<float> all =
-      parallel::GatherColumns(ranks_, std::move(mine), tokens, config_.vocab_size);
+      parallel::GatherColumns(ranks_, std::move(mine), tokens, config_.vocab_size, kShardRows);
   std::copy(all.begin(), all.end(), logits.begin());
 }
 

@@ -19,6 +19,10 @@ namespace engram::compute {
 
 using kernels::Matrix;
 
+inline int64_t BytesOf(const Matrix& w) {
+  return w.data == nullptr ? 0 : w.rows * w.columns * static_cast<int64_t>(SizeOf(w.dtype));
+}
+
 struct HyperWeights {          // hc_mult > 1; otherwise empty
   std::vector<float> norm;     // [G * D]
   Matrix pre, post, residual;  // [G, G * D], [G, G * D], [G * G, G * D]
@@ -38,7 +42,9 @@ struct AttentionWeights {
 
 struct MlpWeights {
   Matrix gate, up, down;                           // [I, D], [I, D], [D, I]
-  const kernels::PackedMatrix* gate_up = nullptr;  // both, once packed
+  const kernels::PackedMatrix* gate_up = nullptr;  // both, once packed; of a whole one only
+  // No other rank has a part of it.
+  bool is_whole() const { return gate.rows == down.columns && down.rows == gate.columns; }
 };
 
 struct MoeWeights {
@@ -86,10 +92,18 @@ struct Weights {
 // are not understood are warned about. `checkpoint` must outlive the weights.
 Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig& config);
 
-// Keeps this rank's part: its heads, its experts, its rows of the output projections and of the
-// vocabulary. Before PackWeights, which takes memory for what is left only. INVALID_ARGUMENT: more
-// ranks than heads.
-Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks, Weights& weights);
+// Ranks' rows of a matrix are cut at multiples of this (parallel::SliceOf), so that packing fills
+// up the last rank's tile only.
+inline constexpr int64_t kShardRows = kernels::cpu::kTileRows;
+// Matrices that share a gather stay whole on every rank below this many bytes: what is not read
+// then saves little (shard_weights.cc).
+inline constexpr int64_t kWholeBelowBytes = 1 << 20;
+
+// Keeps this rank's part: its heads, its routed experts, its rows of the output projections, dense
+// layers, shared experts, Engram projections and of the vocabulary. Before PackWeights, which takes
+// memory for what is left only. Every rank decides alike. INVALID_ARGUMENT: more ranks than heads.
+Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks, Weights& weights,
+                    int64_t whole_below_bytes = kWholeBelowBytes);
 
 // Bytes of weights that computing one token of one sequence reads, its experts' only (of rank 0: a
 // token's experts as if it had them all).

@@ -22,17 +22,13 @@ Collective& Solo() {
 }
 
 std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int64_t rows,
-                                 int64_t things, int64_t width) {
-  if (ranks.size() == 1) return mine;
-  const auto columns_of = [&](int rank) {
-    const Slice slice = SliceOf(things, rank, ranks.size());
-    return Slice{slice.first * width, slice.count * width};
-  };
+                                 int64_t columns, int64_t unit) {
+  if (static_cast<int64_t>(mine.size()) == rows * columns) return mine;
+  const auto columns_of = [&](int rank) { return SliceOf(columns, rank, ranks.size(), unit); };
   const Slice own = columns_of(ranks.rank());
   CHECK_EQ(static_cast<int64_t>(mine.size()), rows * own.count);
   std::vector<int64_t> blocks;
   for (int r = 0; r < ranks.size(); ++r) blocks.push_back(rows * columns_of(r).count);
-  const int64_t columns = things * width;
   std::vector<float> gathered(static_cast<size_t>(rows * columns));
   std::copy(mine.begin(), mine.end(), gathered.begin() + rows * own.first);
   ranks.AllGather(gathered, blocks);

@@ -40,23 +40,26 @@ class Collective {
 // A group of one: operations do nothing.
 Collective& Solo();
 
-// The part of [0, count) that is one rank's: parts differ by at most one and ascend with the rank.
+// The part of [0, count) that is one rank's: parts ascend with the rank and differ by at most one
+// unit. Cuts are at multiples of `unit` where there is one for each rank, else anywhere.
 struct Slice {
   int64_t first = 0;
   int64_t count = 0;
   int64_t end() const { return first + count; }
 };
-inline Slice SliceOf(int64_t count, int rank, int size) {
-  const int64_t first = count * rank / size;
-  return {first, count * (rank + 1) / size - first};
+inline Slice SliceOf(int64_t count, int rank, int size, int64_t unit = 1) {
+  if (count < unit * size) unit = 1;
+  const int64_t units = (count + unit - 1) / unit;
+  const int64_t first = units * rank / size * unit;
+  return {first, std::min(count, units * (rank + 1) / size * unit) - first};
 }
-inline Slice SliceOf(int64_t count, const Collective& ranks) {
-  return SliceOf(count, ranks.rank(), ranks.size());
+inline Slice SliceOf(int64_t count, const Collective& ranks, int64_t unit = 1) {
+  return SliceOf(count, ranks.rank(), ranks.size(), unit);
 }
 
-// Of a matrix [rows, things, width] each rank has [rows, its slice of the things, width]; returns
-// all of it.
+// Of a matrix [rows, columns] each rank has [rows, SliceOf(columns, its rank, unit)]; returns all
+// of it. One that every rank computed whole comes back as it is, and nothing is exchanged.
 std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int64_t rows,
-                                 int64_t things, int64_t width = 1);
+                                 int64_t columns, int64_t unit);
 
 }  // namespace engram::parallel

@@ -1,8 +1,10 @@
-// Several ranks give the bits of one: heads, experts and vocabulary that do not divide evenly,
-// batches, prefix hits, preemption. A rank that dies or stops ends the requests with its name.
+// Several ranks give the bits of one: heads, experts, widths and vocabulary that do not divide
+// evenly, batches, prefix hits, preemption. A rank that dies or stops ends the requests with its
+// name.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <thread>
 
 #include "compute/engine/follower.h"
@@ -67,13 +69,23 @@ class Ranks : public testing::TestWithParam<std::string> {
 TEST_P(Ranks, GiveTheBitsOfOne) {
   const TinyServing serving = ServingOf(3, 7, 1);
   const std::vector<Answer> expected = OfOne(serving);
-  for (const int size : {2, 3}) {
+  for (const int size : {1, 2, 3}) {
     RankedEngine ranked(options_, serving, size);
     EXPECT_EQ(Answers(ranked.leader(), Requests()), expected) << size << " ranks";
     EXPECT_EQ(Answers(ranked.leader(), Requests()), expected) << size << " ranks, prefix hits";
     EXPECT_GT(ranked.leader().engine->Snapshot().prefix_hit_tokens, 8 * 24);
     ranked.Close();
     for (int r = 1; r < size; ++r) EXPECT_TRUE(ranked.ended(r).ok()) << ranked.ended(r).message();
+  }
+}
+
+TEST_P(Ranks, GiveTheBitsOfOneWhenSomeMatricesStayWhole) {
+  TinyServing serving = ServingOf(3, 7, 1);
+  const std::vector<Answer> expected = OfOne(serving);
+  for (const int64_t whole_below_bytes : {int64_t{4096}, kWholeBelowBytes}) {
+    serving.whole_below_bytes = whole_below_bytes;
+    RankedEngine ranked(options_, serving, 2);
+    EXPECT_EQ(Answers(ranked.leader(), Requests()), expected) << whole_below_bytes;
   }
 }
 
@@ -96,9 +108,109 @@ TEST_P(Ranks, ScoreAPromptLikeOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Ranks,
-                         testing::Values("paper", "v41", "v41_fp8", "plain", "f32",
-                                         "mixed_experts"),
+                         testing::Values("paper", "v41", "v41_fp8", "plain", "f32", "mixed_experts",
+                                         "wide", "wide_v41", "wide_f32"),
                          [](const auto& param_info) { return param_info.param; });
+
+TEST(Slices, AreCutAtWholeUnitsWhereEveryRankGetsOne) {
+  const auto firsts = [](int64_t count, int size, int64_t unit) {
+    std::vector<int64_t> all;
+    int64_t end = 0;
+    for (int r = 0; r < size; ++r) {
+      const parallel::Slice slice = parallel::SliceOf(count, r, size, unit);
+      EXPECT_EQ(slice.first, end) << count << " over " << size;
+      all.push_back(slice.first);
+      end = slice.end();
+    }
+    EXPECT_EQ(end, count) << "over " << size;
+    return all;
+  };
+  EXPECT_EQ(firsts(320, 2, 64), (std::vector<int64_t>{0, 128}));
+  EXPECT_EQ(firsts(200, 3, 64), (std::vector<int64_t>{0, 64, 128}));
+  EXPECT_EQ(firsts(190, 3, 64), (std::vector<int64_t>{0, 63, 126})) << "two tiles and a bit";
+  EXPECT_EQ(firsts(5, 3, 1), (std::vector<int64_t>{0, 1, 3}));
+  EXPECT_EQ(firsts(2, 3, 64), (std::vector<int64_t>{0, 0, 1}));
+}
+
+TEST(Slices, ColumnsComeTogetherInOrder) {
+  for (const int64_t columns : {3, 190, 200}) {
+    ThreadGroup group(3, std::chrono::seconds(60));
+    std::vector<std::vector<float>> gathered(3);
+    std::vector<std::thread> threads;
+    for (int r = 0; r < 3; ++r) {
+      threads.emplace_back([&, r] {
+        const parallel::Slice own = parallel::SliceOf(columns, r, 3, 64);
+        std::vector<float> mine;
+        for (int64_t row = 0; row < 2; ++row) {
+          for (int64_t c = own.first; c < own.end(); ++c) {
+            mine.push_back(static_cast<float>(row * columns + c));
+          }
+        }
+        gathered[static_cast<size_t>(r)] =
+            parallel::GatherColumns(group.rank(r), std::move(mine), 2, columns, 64);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    std::vector<float> expected(static_cast<size_t>(2 * columns));
+    std::iota(expected.begin(), expected.end(), 0.0f);
+    for (const std::vector<float>& all : gathered) EXPECT_EQ(all, expected) << columns;
+  }
+}
+
+// Weights of the sizes that are cut, all of the same zeros.
+struct LargeWeights {
+  static constexpr int64_t kWidth = 512;
+  LargeWeights() {
+    config.attention = {.heads = 8, .nope = 32, .rope = 32, .value = 64, .latent = 64, .scale = 1};
+    LayerWeights dense;
+    dense.attention.q = Of(8 * 64, kWidth);
+    dense.attention.kv_b = Of(8 * 96, 64);
+    dense.attention.out = Of(kWidth, 8 * 64);
+    LayerWeights experts = dense;
+    LayerWeights paper = dense;
+    dense.dense = Mlp();
+    dense.engram.emplace().key_value = Of(3 * kWidth, 2048);
+    experts.moe.emplace().shared = Mlp();
+    paper.engram.emplace().value = Of(kWidth, 2048);
+    paper.engram->keys.assign(2, Of(kWidth, 2048));
+    paper.engram->key_biases.assign(2, std::vector<float>(kWidth));
+    weights.layers = {dense, experts, paper};
+    weights.lm_head = Of(4096, kWidth);
+  }
+  Matrix Of(int64_t rows, int64_t columns) const {
+    return kernels::MatrixOf(std::span(zeros).first(static_cast<size_t>(rows * columns)), rows,
+                             columns);
+  }
+  MlpWeights Mlp() const { return {Of(2048, kWidth), Of(2048, kWidth), Of(kWidth, 2048)}; }
+  // Bytes that a rank of `size` packs.
+  static int64_t PackedBytes(int rank, int size) {
+    LargeWeights large;
+    ThreadGroup group(size, std::chrono::seconds(1));
+    CHECK(ShardWeights(large.config, group.rank(rank), large.weights).ok());
+    kernels::Pool pool(1);
+    CHECK(PackWeights(pool, large.weights).ok());
+    int64_t sum = 0;
+    for (const auto& matrix : large.weights.packed) sum += static_cast<int64_t>(matrix.bytes());
+    return sum;
+  }
+
+  const std::vector<Bf16> zeros = std::vector<Bf16>(2048 * 3 * kWidth);
+  ModelConfig config;
+  Weights weights;
+};
+
+TEST(RankMemory, ARankPacksItsPartOnly) {
+  const int64_t whole = LargeWeights::PackedBytes(0, 1);
+  EXPECT_GT(whole, 28 << 20);
+  for (const int size : {2, 4}) {
+    for (int rank = 0; rank < size; ++rank) {
+      const int64_t part = LargeWeights::PackedBytes(rank, size);
+      // What is cut divides evenly; each packed matrix has 64 KiB behind it.
+      EXPECT_NEAR(static_cast<double>(part), static_cast<double>(whole) / size, 20 * 65536)
+          << "rank " << rank << " of " << size;
+    }
+  }
+}
 
 TEST(RankFaults, ARankThatDiesEndsTheRequestsAndRefusesMore) {
   RankedEngine ranked({}, ServingOf(3, 7, 1), 2);

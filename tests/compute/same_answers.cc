@@ -11,6 +11,13 @@ TinyOptions OptionsOf(const std::string& name) {
   if (name == "plain") options = {.variant = "", .q_lora = false, .streams = 1, .yarn = true};
   if (name == "f32") options.dtype = DType::kF32;
   if (name == "mixed_experts") options.some_f32_experts = true;
+  if (name.starts_with("wide")) {
+    options.intermediate = 200;
+    options.moe_intermediate = 170;
+    options.streams = 4;
+    if (name == "wide_v41") options.variant = "v41";
+    if (name == "wide_f32") options.dtype = DType::kF32;
+  }
   return options;
 }
 

@@ -9,7 +9,8 @@
 
 namespace engram::compute {
 
-// "paper", "v41", "v41_fp8", "plain", "f32" or "mixed_experts".
+// "paper", "v41", "v41_fp8", "plain", "f32" or "mixed_experts"; "wide", "wide_v41" or "wide_f32":
+// matrices of several tiles, the last one not full.
 TinyOptions OptionsOf(const std::string& name);
 TinyServing ServingOf(int64_t batch, int64_t chunk, int threads);
 

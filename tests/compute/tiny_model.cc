@@ -129,8 +129,8 @@ json::object TinyConfig(const TinyOptions& options) {
                          {"qk_nope_head_dim", 8},
                          {"qk_rope_head_dim", 4},
                          {"v_head_dim", 6},
-                         {"intermediate_size", 48},
-                         {"moe_intermediate_size", 16},
+                         {"intermediate_size", options.intermediate},
+                         {"moe_intermediate_size", options.moe_intermediate},
                          {"n_routed_experts", 8},
                          {"n_shared_experts", 1},
                          {"num_experts_per_tok", 3},
@@ -173,6 +173,8 @@ json::object TinyConfig(const TinyOptions& options) {
 
 std::vector<NamedTensor> TinyTensors(const TinyOptions& options) {
   TensorMaker make(options.seed, options.dtype);
+  const auto dense_width = static_cast<uint64_t>(options.intermediate);
+  const auto expert_width = static_cast<uint64_t>(options.moe_intermediate);
   make.Add("model.embed_tokens.weight", {kVocab, 32}, 1.0);
   make.Linear("lm_head.weight", kVocab, 32);
   make.Norm("model.norm.weight", 32);
@@ -184,16 +186,16 @@ std::vector<NamedTensor> TinyTensors(const TinyOptions& options) {
     AddHyper(make, p + "mlp_hc.", static_cast<uint64_t>(options.streams), 32);
     AddAttention(make, p + "self_attn.", options);
     if (i == 0) {
-      AddMlp(make, p + "mlp.", 32, 48);
+      AddMlp(make, p + "mlp.", 32, dense_width);
     } else {
       make.Linear(p + "mlp.gate.weight", 8, 32);
       make.Add(p + "mlp.gate.e_score_correction_bias", {8}, 0.2);
       for (int e = 0; e < 8; ++e) {
         make.set_dtype(options.some_f32_experts && e % 2 == 0 ? DType::kF32 : options.dtype);
-        AddMlp(make, fmt::format("{}mlp.experts.{}.", p, e), 32, 16);
+        AddMlp(make, fmt::format("{}mlp.experts.{}.", p, e), 32, expert_width);
       }
       make.set_dtype(options.dtype);
-      AddMlp(make, p + "mlp.shared_experts.", 32, 16);
+      AddMlp(make, p + "mlp.shared_experts.", 32, expert_width);
     }
     if (!options.variant.empty() && (i == 1 || i == 2))
       AddEngram(make, p + "engram.", options, 32, 4 * 32);
@@ -292,7 +294,7 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
     source = std::make_unique<FakeRowSource>(layout);
   }
   std::filesystem::remove_all(dir);  // the mapping keeps the bytes
-  CHECK(ShardWeights(config, *serving.ranks, weights).ok());
+  CHECK(ShardWeights(config, *serving.ranks, weights, serving.whole_below_bytes).ok());
   pool = std::make_unique<kernels::Pool>(serving.threads);
   if (serving.packed) CHECK(PackWeights(*pool, weights).ok());
   prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,

@@ -27,6 +27,8 @@ struct TinyOptions {
   bool yarn = false;
   uint64_t seed = 1;
   bool some_f32_experts = false;  // every other one
+  int64_t intermediate = 48;      // width of the dense layer
+  int64_t moe_intermediate = 16;  // of routed and shared experts
 };
 
 // Names a test's parameter.
@@ -84,6 +86,7 @@ struct TinyServing {
   bool verify = true;
   bool packed = true;  // bf16 weights, as the program does
   parallel::Collective* ranks = &parallel::Solo();
+  int64_t whole_below_bytes = 0;  // of ShardWeights: even the smallest are cut
   ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};
 };
 
