@@ -123,10 +123,14 @@ json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer
 }
 
 json::object SnapshotJson(const EngineSnapshot& s) {
-  json::array layers, nodes;
+  json::array layers, nodes, experts;
   for (const LayerWait& wait : s.layer_waits) {
     layers.push_back(
         {{"layer_id", wait.layer_id}, {"exposed_ns", wait.exposed_ns}, {"waits", wait.waits}});
+  }
+  for (const ExpertLoad::Layer& layer : s.expert_load.layers()) {
+    experts.push_back({{"layer_id", layer.layer_id},
+                       {"tokens", json::array(layer.tokens.begin(), layer.tokens.end())}});
   }
   for (const client::SourceStats::Node& node : s.nodes) {
     nodes.push_back({{"name", node.name},
@@ -158,6 +162,9 @@ json::object SnapshotJson(const EngineSnapshot& s) {
           {"decode_ns", s.decode_ns},
           {"late_tokens", s.late_tokens},
           {"layer_waits", std::move(layers)},
+          {"expert_load", std::move(experts)},
+          {"rank_exchange_ns", s.rank_exchange_ns},
+          {"rank_exchange_bytes", s.rank_exchange_bytes},
           {"nodes", std::move(nodes)},
           {"draining", s.draining},
           {"memory", {{"ok", s.memory.ok()}, {"message", s.memory.message()}}}};

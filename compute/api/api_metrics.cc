@@ -112,8 +112,27 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
   metrics_
       .GetHistogram("engram_compute_step_tokens", "tokens computed in a step", s.step_tokens.bounds)
       .Set(s.step_tokens);
+  Advance("rank_exchange_seconds_total",
+          "time rank 0 was in gathers and broadcasts with the other ranks, waiting included",
+          number(s.rank_exchange_ns) * 1e-9);
+  Advance("rank_exchange_bytes_total", "bytes that the ranks gathered and broadcast",
+          number(s.rank_exchange_bytes));
   ShowRows(s);
+  ShowExperts(s.expert_load);
   return metrics_.Text();
+}
+
+void ApiMetrics::ShowExperts(const ExpertLoad& load) {
+  static const std::string help = fmt::format(
+      "tokens given to each expert, computed again ones included; of models with more than {} "
+      "experts in all layers only every n-th layer",
+      ExpertLoad::kExpertsMax);
+  for (const ExpertLoad::Layer& layer : load.layers()) {
+    for (size_t e = 0; e < layer.tokens.size(); ++e) {
+      Advance("moe_expert_tokens_total", help, static_cast<double>(layer.tokens[e]),
+              {{"layer", std::to_string(layer.layer_id)}, {"expert", std::to_string(e)}});
+    }
+  }
 }
 
 void ApiMetrics::ShowRows(const EngineSnapshot& s) {

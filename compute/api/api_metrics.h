@@ -33,6 +33,7 @@ class ApiMetrics {
                const obs::Labels& labels = {});
   void Show(const std::string& name, const std::string& help, double value);
   void ShowRows(const EngineSnapshot& snapshot);
+  void ShowExperts(const ExpertLoad& load);
 
   obs::Metrics metrics_;
   obs::Histogram& first_token_;

@@ -16,6 +16,7 @@
 #include "common/client/row_source.h"
 #include "common/obs/buckets.h"
 #include "compute/memory/prefetcher.h"
+#include "compute/model/expert_load.h"
 
 namespace engram::compute {
 
@@ -122,6 +123,10 @@ struct EngineSnapshot {
   obs::Buckets step_tokens;   // computed in each step
   obs::Buckets fetch_seconds;  // of the steps' lookups, from asking to the last row
   std::vector<LayerWait> layer_waits;
+  ExpertLoad expert_load;
+  // What the ranks did together, as rank 0 saw it; zero with one rank.
+  int64_t rank_exchange_ns = 0;
+  int64_t rank_exchange_bytes = 0;
   std::vector<client::SourceStats::Node> nodes;  // empty when the tables are in this process
   bool draining = false;
   Status memory;  // of the last fetch: what a memory node answered wrong, or ok

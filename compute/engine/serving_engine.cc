@@ -36,6 +36,7 @@ ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& trans
                  }),
       leader_(ranks) {
   figures_.step_tokens = obs::Buckets({1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
+  figures_.expert_load = ExpertLoad(config);
   TakeFigures();
   thread_ = std::thread([this] { Loop(); });
 }
@@ -142,7 +143,7 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
     leader_.StartStep(std::move(alive), sequences, segments);
   }
   SharedRows shared(rows, runs.size(), leader_.ranks());
-  std::vector<float> hidden = transformer_.Forward(segments, shared, pages_);
+  std::vector<float> hidden = transformer_.Forward(segments, shared, pages_, &figures_.expert_load);
   figures_.memory = OkStatus();
   for (size_t i = 0; i < step.size(); ++i) JudgeRows(step[i], rows.status(i));
   prefetcher_.EndStep(std::move(rows));
@@ -340,6 +341,8 @@ void ServingEngine::TakeFigures() {
   figures_.late_tokens = prefetcher_.late_tokens();
   figures_.layer_waits = prefetcher_.waits();
   figures_.fetch_seconds = prefetcher_.fetch_seconds();
+  figures_.rank_exchange_ns = leader_.ranks().exchange().time.count();
+  figures_.rank_exchange_bytes = leader_.ranks().exchange().bytes;
   const std::lock_guard lock(mutex_);
   snapshot_ = figures_;
 }

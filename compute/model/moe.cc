@@ -123,9 +123,12 @@ std::vector<float> RunOwnExperts(kernels::Pool& pool, parallel::Collective& rank
 
 std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
                               const ModelConfig& config, const MoeWeights& weights,
-                              std::span<const float> x) {
+                              std::span<const float> x, std::span<int64_t> expert_tokens) {
   const auto width = static_cast<size_t>(config.hidden_size);
   const std::vector<std::vector<Assignment>> assigned = Route(pool, config, weights, x);
+  for (size_t e = 0; e < expert_tokens.size(); ++e) {
+    expert_tokens[e] += static_cast<int64_t>(assigned[e].size());
+  }
   std::vector<float> gathered;
   for (const std::vector<Assignment>& expert : assigned) {
     for (const Assignment& assignment : expert) {

@@ -15,9 +15,9 @@ std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks
                                 const MlpWeights& weights, std::span<const float> x);
 
 // Tokens are grouped by expert; each token sums its experts in ascending order, then the shared
-// expert.
+// expert. expert_tokens [experts], or empty, grows by the tokens of each.
 std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
                               const ModelConfig& config, const MoeWeights& weights,
-                              std::span<const float> x);
+                              std::span<const float> x, std::span<int64_t> expert_tokens);
 
 }  // namespace engram::compute

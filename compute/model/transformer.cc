@@ -32,7 +32,7 @@ std::vector<float> Transformer::Embed(std::span<const Segment> segments) const {
 }
 
 std::vector<float> Transformer::Forward(std::span<const Segment> segments, LayerRows& rows,
-                                        PagePool& pages) const {
+                                        PagePool& pages, ExpertLoad* load) const {
   std::vector<float> x = residual_.Spread(Embed(segments));  // [T, G, D]
   const std::vector<float> rotations = attention_.Rotations(segments);
   for (int64_t i = 0; i < config_.layer_count; ++i) {
@@ -51,9 +51,10 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
     mix = residual_.MixOf(layer.mlp_hyper, x);
     u = residual_.Collapse(mix, x);
     kernels::RmsNorm(u, layer.post_attention_norm, config_.norm_eps, u);
+    const std::span<int64_t> expert_tokens = load ? load->Of(i) : std::span<int64_t>();
     residual_.Expand(mix,
                      layer.dense ? DenseForward(pool_, ranks_, *layer.dense, u)
-                                 : MoeForward(pool_, ranks_, config_, *layer.moe, u),
+                                 : MoeForward(pool_, ranks_, config_, *layer.moe, u, expert_tokens),
                      x);
   }
   for (const Segment& segment : segments) {

@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "common/table/layout.h"
 #include "compute/memory/layer_rows.h"
+#include "compute/model/expert_load.h"
 #include "compute/model/mla.h"
 #include "compute/model/residual.h"
 #include "compute/model/sequence_state.h"
@@ -28,9 +29,10 @@ class Transformer {
   // Computes the segments' tokens (ids already checked), each behind what its sequence has, and
   // returns their final, normed hidden states [T, D] in the same order; the states' lengths grow.
   // `rows` holds run i for segment i. Where rows did not come the gate is closed: the caller looks
-  // at its rows' status and decides whether that result may be used.
-  std::vector<float> Forward(std::span<const Segment> segments, LayerRows& rows,
-                             PagePool& pages) const;
+  // at its rows' status and decides whether that result may be used. `load`, where there is one,
+  // counts who was given the tokens.
+  std::vector<float> Forward(std::span<const Segment> segments, LayerRows& rows, PagePool& pages,
+                             ExpertLoad* load = nullptr) const;
 
   // hidden [T, D] -> logits [T, V], which may hold NaN when the weights or rows do.
   void Logits(std::span<const float> hidden, std::span<float> logits) const;

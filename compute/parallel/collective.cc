@@ -9,12 +9,30 @@ class SoloCollective : public Collective {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  void AllGather(std::span<float>, std::span<const int64_t>) override {}
-  void Broadcast(std::vector<std::byte>&, Patience) override {}
   Status status() const override { return OkStatus(); }
+
+ private:
+  void Gather(std::span<float>, std::span<const int64_t>) override {}
+  void Spread(std::vector<std::byte>&, Patience) override {}
 };
 
 }  // namespace
+
+void Collective::AllGather(std::span<float> all, std::span<const int64_t> blocks) {
+  if (size() == 1) return;
+  const TimePoint start = Clock::Real().Now();
+  Gather(all, blocks);
+  exchange_.time += Clock::Real().Now() - start;
+  exchange_.bytes += static_cast<int64_t>(all.size_bytes());
+}
+
+void Collective::Broadcast(std::vector<std::byte>& bytes, Patience patience) {
+  if (size() == 1) return;
+  const TimePoint start = Clock::Real().Now();
+  Spread(bytes, patience);
+  if (patience == Patience::kBusy) exchange_.time += Clock::Real().Now() - start;
+  exchange_.bytes += static_cast<int64_t>(bytes.size());
+}
 
 Collective& Solo() {
   static SoloCollective solo;

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/status.h"
 
 namespace engram::parallel {
@@ -24,6 +25,12 @@ enum class Patience : uint8_t {
   kIdle,  // the others have nothing to do perhaps: as long as it takes
 };
 
+// What a rank's operations came to since the start.
+struct Exchange {
+  Nanos time = Nanos::zero();  // in them, waiting for the others included; not with Patience::kIdle
+  int64_t bytes = 0;           // gathered, all ranks' together, or broadcast
+};
+
 class Collective {
  public:
   virtual ~Collective() = default;
@@ -31,10 +38,16 @@ class Collective {
   virtual int size() const = 0;
   // `all` holds a block of blocks[r] floats for each rank r, one behind the other. The caller has
   // filled in its own; afterwards the others' are there, too.
-  virtual void AllGather(std::span<float> all, std::span<const int64_t> blocks) = 0;
+  void AllGather(std::span<float> all, std::span<const int64_t> blocks);
   // Rank 0's bytes become everybody's.
-  virtual void Broadcast(std::vector<std::byte>& bytes, Patience patience) = 0;
+  void Broadcast(std::vector<std::byte>& bytes, Patience patience);
   virtual Status status() const = 0;
+  const Exchange& exchange() const { return exchange_; }  // of the thread that calls the above
+
+ private:
+  virtual void Gather(std::span<float> all, std::span<const int64_t> blocks) = 0;
+  virtual void Spread(std::vector<std::byte>& bytes, Patience patience) = 0;
+  Exchange exchange_;
 };
 
 // A group of one: operations do nothing.

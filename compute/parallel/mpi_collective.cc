@@ -54,8 +54,9 @@ class MpiCollective : public Collective {
   int size() const override { return size_; }
   Status status() const override { return status_; }
 
+ private:
   // Through memory of this object's own: an operation that is given up may still write there.
-  void AllGather(std::span<float> all, std::span<const int64_t> blocks) override {
+  void Gather(std::span<float> all, std::span<const int64_t> blocks) override {
     if (!status_.ok()) return;
     CHECK_LE(all.size(), static_cast<size_t>(std::numeric_limits<int>::max()));
     counts_.clear();
@@ -78,7 +79,7 @@ class MpiCollective : public Collective {
     }
   }
 
-  void Broadcast(std::vector<std::byte>& bytes, Patience patience) override {
+  void Spread(std::vector<std::byte>& bytes, Patience patience) override {
     if (!status_.ok()) return;
     uint64_t total = bytes.size();
     if (rank_ == 0) {
@@ -99,7 +100,6 @@ class MpiCollective : public Collective {
     bytes.assign(from, from + total);
   }
 
- private:
   bool BroadcastRaw(std::span<std::byte> bytes, Patience patience) {
     MPI_Request request = MPI_REQUEST_NULL;
     const int begun = ::MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0,

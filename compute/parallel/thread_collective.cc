@@ -14,7 +14,13 @@ class ThreadGroup::Rank : public Collective {
   int rank() const override { return rank_; }
   int size() const override { return group_.size_; }
 
-  void AllGather(std::span<float> all, std::span<const int64_t> blocks) override {
+  Status status() const override {
+    const std::lock_guard lock(group_.mutex_);
+    return group_.status_;
+  }
+
+ private:
+  void Gather(std::span<float> all, std::span<const int64_t> blocks) override {
     CHECK_EQ(blocks.size(), static_cast<size_t>(size()));
     group_.Meet(rank_, {all.data(), all.size_bytes()}, Patience::kBusy, [&](const auto& parts) {
       int64_t first = 0;
@@ -32,7 +38,7 @@ class ThreadGroup::Rank : public Collective {
     });
   }
 
-  void Broadcast(std::vector<std::byte>& bytes, Patience patience) override {
+  void Spread(std::vector<std::byte>& bytes, Patience patience) override {
     group_.Meet(rank_, {bytes.data(), bytes.size()}, patience, [&](const auto& parts) {
       if (rank_ == 0) return;
       const auto* const from = static_cast<const std::byte*>(parts[0].data);
@@ -40,12 +46,6 @@ class ThreadGroup::Rank : public Collective {
     });
   }
 
-  Status status() const override {
-    const std::lock_guard lock(group_.mutex_);
-    return group_.status_;
-  }
-
- private:
   ThreadGroup& group_;
   const int rank_;
 };

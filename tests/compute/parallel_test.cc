@@ -157,6 +157,26 @@ TEST(Slices, ColumnsComeTogetherInOrder) {
   }
 }
 
+TEST(RankFigures, SayWhatTheRanksExchangedAndTheLoadOfOne) {
+  const auto snapshot = [](TinyEngine& tiny) {
+    EXPECT_TRUE(tiny.Run(RequestOf({1, 2, 3}, 4)).ok());
+    return tiny.engine->Snapshot();
+  };
+  TinyEngine alone({}, ServingOf(3, 7, 1));
+  RankedEngine ranked({}, ServingOf(3, 7, 1), 2);
+  const EngineSnapshot of_one = snapshot(alone);
+  const EngineSnapshot of_two = snapshot(ranked.leader());
+  EXPECT_EQ(of_one.rank_exchange_ns, 0);
+  EXPECT_EQ(of_one.rank_exchange_bytes, 0);
+  EXPECT_GT(of_two.rank_exchange_ns, 0);
+  // At least the logits of each of the four tokens.
+  EXPECT_GT(of_two.rank_exchange_bytes, 4 * 97 * static_cast<int64_t>(sizeof(float)));
+  ASSERT_EQ(of_two.expert_load.layers().size(), of_one.expert_load.layers().size());
+  for (size_t i = 0; i < of_one.expert_load.layers().size(); ++i) {
+    EXPECT_EQ(of_two.expert_load.layers()[i].tokens, of_one.expert_load.layers()[i].tokens);
+  }
+}
+
 // Weights of the sizes that are cut, all of the same zeros.
 struct LargeWeights {
   static constexpr int64_t kWidth = 512;
