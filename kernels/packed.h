@@ -52,10 +52,13 @@ class RoundedActivations {
   // Room for `count` rows, to be filled by RoundPart.
   void Resize(int64_t count, int64_t columns);
   void RoundPart(int64_t row, int64_t first_column, std::span<const float> values);
+  // Rows rows[i] of `from`.
+  void Gather(const RoundedActivations& from, std::span<const int32_t> rows);
 
   const void* row(int64_t i) const { return values_.data() + i * stride_ * version_.value_bytes; }
   int64_t stride() const { return stride_; }  // values
   int64_t count() const { return count_; }
+  int64_t columns() const { return columns_; }
 
  private:
   void* at(int64_t row, int64_t column) {
@@ -65,22 +68,26 @@ class RoundedActivations {
   std::vector<std::byte> values_;
   int64_t stride_ = 0;
   int64_t count_ = 0;
+  int64_t columns_ = 0;
 };
 
 // y [tokens, w.rows] = x [tokens, w.columns] w^T. |error| <= (columns + 1) eps * sum |x w| for x
 // rounded to bf16, which itself moves each x by at most 2^-9 of it.
+void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w,
+                  std::span<float> y);
+// The same of x that is rounded first.
 void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y);
 
-// Consecutive rows of the gathered tokens that go through one expert (or a dense layer: one group).
+// Consecutive entries of a list of rows that go through one expert (or a dense layer: one group).
 struct ExpertGroup {
   const PackedMatrix* gate_up = nullptr;  // a pair [I, D]
   const PackedMatrix* down = nullptr;     // [D, I]
   int64_t count = 0;
 };
-// out [sum of counts, D] = down(silu(gate x) * up x) of each group, x [sum of counts, D]; the
-// middle is rounded to bf16 once. Parallel over (expert, tile); which thread takes what changes
-// nothing.
-void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<const float> x,
-                  std::span<float> out);
+// out [sum of counts, D] = down(silu(gate x) * up x) of each group, where x is row rows[i] of the
+// activations for the i-th entry of all groups (empty: row i); the middle is rounded to bf16 once.
+// Parallel over (expert, tile); which thread takes what changes nothing.
+void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
+                  std::span<const int32_t> rows, std::span<float> out);
 
 }  // namespace engram::kernels

@@ -5,6 +5,12 @@
 namespace engram::compute {
 namespace {
 
+std::vector<float> Project(kernels::Pool& pool, const kernels::Activations& x, const Matrix& w) {
+  std::vector<float> y(static_cast<size_t>(x.count() * w.rows));
+  kernels::Linear(pool, x, w, y);
+  return y;
+}
+
 std::vector<float> Project(kernels::Pool& pool, std::span<const float> x, const Matrix& w) {
   std::vector<float> y(x.size() / static_cast<size_t>(w.columns) * static_cast<size_t>(w.rows));
   kernels::Linear(pool, x, w, y);
@@ -37,13 +43,15 @@ std::vector<float> MlaBlock::Rotations(std::span<const Segment> segments) const 
   return rotations;
 }
 
-std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<const float> x,
+std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, const kernels::Activations& x,
                                      std::span<const float> rotations) const {
   std::vector<float> q;
   if (weights.q_a) {
-    std::vector<float> low = Project(pool_, x, *weights.q_a);
-    kernels::RmsNorm(low, weights.q_a_norm, config_.norm_eps, low);
-    q = Project(pool_, low, weights.q);
+    const std::vector<float> low = Project(pool_, x, *weights.q_a);
+    kernels::Activations normed;
+    kernels::RmsNormRows(pool_, low.data(), config_.q_lora_rank, x.count(), weights.q_a_norm,
+                         config_.norm_eps, normed);
+    q = Project(pool_, normed, weights.q);
   } else {
     q = Project(pool_, x, weights.q);
   }
@@ -57,9 +65,9 @@ std::vector<float> MlaBlock::Queries(const AttentionWeights& weights, std::span<
   return q;
 }
 
-void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
-                         std::span<const Segment> segments, std::span<const float> rotations,
-                         PagePool& pages) const {
+void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer,
+                         const kernels::Activations& x, std::span<const Segment> segments,
+                         std::span<const float> rotations, PagePool& pages) const {
   std::vector<float> entries = Project(pool_, x, weights.kv_a);
   const auto latent = static_cast<size_t>(config_.attention.latent);
   const auto rope = static_cast<size_t>(config_.attention.rope);
@@ -83,8 +91,8 @@ void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer, std::sp
 
 std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t layer,
                                      std::span<const Segment> segments,
-                                     std::span<const float> rotations, std::span<const float> x,
-                                     PagePool& pages) const {
+                                     std::span<const float> rotations,
+                                     const kernels::Activations& x, PagePool& pages) const {
   std::vector<const float*> entries;  // of all segments' pages
   for (const Segment& segment : segments) {
     for (const int32_t page : segment.state->pages) {

@@ -8,6 +8,7 @@
 #include "compute/model/sequence_state.h"
 #include "compute/model/weights.h"
 #include "compute/parallel/collective.h"
+#include "kernels/activations.h"
 #include "kernels/pool.h"
 
 namespace engram::compute {
@@ -21,12 +22,12 @@ class MlaBlock {
   // x [T, D] of all segments' tokens -> [T, D]; fills the layer's cache entries of their positions.
   std::vector<float> Forward(const AttentionWeights& weights, int64_t layer,
                              std::span<const Segment> segments, std::span<const float> rotations,
-                             std::span<const float> x, PagePool& pages) const;
+                             const kernels::Activations& x, PagePool& pages) const;
 
  private:
-  std::vector<float> Queries(const AttentionWeights& weights, std::span<const float> x,
+  std::vector<float> Queries(const AttentionWeights& weights, const kernels::Activations& x,
                              std::span<const float> rotations) const;
-  void FillCache(const AttentionWeights& weights, int64_t layer, std::span<const float> x,
+  void FillCache(const AttentionWeights& weights, int64_t layer, const kernels::Activations& x,
                  std::span<const Segment> segments, std::span<const float> rotations,
                  PagePool& pages) const;
 

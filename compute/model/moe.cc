@@ -13,11 +13,12 @@ struct Assignment {
 
 // Per expert the tokens that chose it, in token order.
 std::vector<std::vector<Assignment>> Route(kernels::Pool& pool, const ModelConfig& config,
-                                           const MoeWeights& weights, std::span<const float> x) {
-  const size_t tokens = x.size() / static_cast<size_t>(config.hidden_size);
+                                           const MoeWeights& weights,
+                                           const kernels::Activations& x) {
+  const auto tokens = static_cast<size_t>(x.count());
   const size_t experts = weights.experts.size();
   std::vector<float> logits(tokens * experts);
-  kernels::Linear(pool, x, weights.gate, logits);
+  kernels::Linear(pool, x.values(), weights.gate, logits);
   std::vector<std::vector<Assignment>> assigned(experts);
   std::vector<int32_t> chosen(static_cast<size_t>(config.route.experts_per_token));
   std::vector<float> scales(chosen.size());
@@ -34,13 +35,12 @@ std::vector<std::vector<Assignment>> Route(kernels::Pool& pool, const ModelConfi
 }  // namespace
 
 std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks,
-                                const MlpWeights& weights, std::span<const float> x) {
-  const size_t tokens = x.size() / static_cast<size_t>(weights.gate.columns);
+                                const MlpWeights& weights, const kernels::Activations& x) {
+  const auto tokens = static_cast<size_t>(x.count());
   std::vector<float> out(tokens * static_cast<size_t>(weights.down.rows));
   if (weights.gate_up != nullptr) {
-    const kernels::ExpertGroup group{weights.gate_up, weights.down.packed,
-                                     static_cast<int64_t>(tokens)};
-    kernels::GatedExperts(pool, {&group, 1}, x, out);
+    const kernels::ExpertGroup group{weights.gate_up, weights.down.packed, x.count()};
+    kernels::GatedExperts(pool, {&group, 1}, x.rounded(), {}, out);
     return out;
   }
   std::vector<float> gate(tokens * static_cast<size_t>(weights.gate.rows));
@@ -49,20 +49,22 @@ std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks
   kernels::Linear(pool, x, weights.up, up);
   kernels::SwiGlu(gate, up);
   // In fp32: where the middle is rounded to bf16, `down` does it, once, as in GatedExperts.
-  const auto rows = static_cast<int64_t>(tokens);
-  gate = parallel::GatherColumns(ranks, std::move(gate), rows, weights.down.columns, kShardRows);
+  gate =
+      parallel::GatherColumns(ranks, std::move(gate), x.count(), weights.down.columns, kShardRows);
   kernels::Linear(pool, gate, weights.down, out);
-  return parallel::GatherColumns(ranks, std::move(out), rows, weights.gate.columns, kShardRows);
+  return parallel::GatherColumns(ranks, std::move(out), x.count(), weights.gate.columns,
+                                 kShardRows);
 }
 
 namespace {
 
 // The outputs of experts [first_expert, first_expert + assigned.size()), one row for each
-// assignment, expert after expert.
+// assignment, expert after expert; rows[i] is the i-th one's token.
 std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights, size_t first_expert,
                               std::span<const std::vector<Assignment>> assigned,
-                              std::span<const float> gathered, size_t width) {
-  std::vector<float> out(gathered.size());
+                              const kernels::Activations& x, std::span<const int32_t> rows) {
+  const auto width = static_cast<size_t>(x.columns());
+  std::vector<float> out(rows.size() * width);
   std::vector<kernels::ExpertGroup> groups;
   bool packed = true;
   for (size_t e = 0; e < assigned.size(); ++e) {
@@ -73,18 +75,24 @@ std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights, si
         {expert.gate_up, expert.down.packed, static_cast<int64_t>(assigned[e].size())});
   }
   if (packed) {
-    kernels::GatedExperts(pool, groups, gathered, out);
+    kernels::GatedExperts(pool, groups, x.rounded(), rows, out);
     return out;
   }
   // fp32 experts, or some of each: one after the other, a packed one with the same bits as above.
-  size_t first = 0;
+  float* to = out.data();
+  kernels::Activations gathered;
   for (size_t e = 0; e < assigned.size(); ++e) {
-    if (assigned[e].empty()) continue;
-    const size_t values = assigned[e].size() * width;
-    const std::vector<float> y = DenseForward(
-        pool, parallel::Solo(), weights.experts[first_expert + e], gathered.subspan(first, values));
-    std::copy(y.begin(), y.end(), out.begin() + static_cast<ptrdiff_t>(first));
-    first += values;
+    const auto count = static_cast<int64_t>(assigned[e].size());
+    if (count == 0) continue;
+    gathered.Resize(count, x.columns());
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t token = assigned[e][static_cast<size_t>(i)].token;
+      std::copy_n(x.values().data() + token * width, width, gathered.row(i).data());
+      gathered.RowIsComplete(i);
+    }
+    const std::vector<float> y =
+        DenseForward(pool, parallel::Solo(), weights.experts[first_expert + e], gathered);
+    to = std::copy(y.begin(), y.end(), to);
   }
   return out;
 }
@@ -93,17 +101,18 @@ std::vector<float> RunExperts(kernels::Pool& pool, const MoeWeights& weights, si
 std::vector<float> RunOwnExperts(kernels::Pool& pool, parallel::Collective& ranks,
                                  const MoeWeights& weights,
                                  const std::vector<std::vector<Assignment>>& assigned,
-                                 std::span<const float> gathered, size_t width) {
-  if (ranks.size() == 1) return RunExperts(pool, weights, 0, assigned, gathered, width);
+                                 const kernels::Activations& x, std::span<const int32_t> rows) {
+  if (ranks.size() == 1) return RunExperts(pool, weights, 0, assigned, x, rows);
+  const auto width = static_cast<size_t>(x.columns());
   const auto experts = static_cast<int64_t>(assigned.size());
   std::vector<int64_t> blocks;  // floats of each rank's assignments
   for (int r = 0; r < ranks.size(); ++r) {
     const parallel::Slice slice = parallel::SliceOf(experts, r, ranks.size());
-    size_t rows = 0;
+    size_t entries = 0;
     for (int64_t e = slice.first; e < slice.end(); ++e) {
-      rows += assigned[static_cast<size_t>(e)].size();
+      entries += assigned[static_cast<size_t>(e)].size();
     }
-    blocks.push_back(static_cast<int64_t>(rows * width));
+    blocks.push_back(static_cast<int64_t>(entries * width));
   }
   const auto rank = static_cast<size_t>(ranks.rank());
   const auto before = static_cast<size_t>(
@@ -111,9 +120,9 @@ std::vector<float> RunOwnExperts(kernels::Pool& pool, parallel::Collective& rank
   const parallel::Slice own = parallel::SliceOf(experts, ranks);
   const auto first = static_cast<size_t>(own.first);
   const std::vector<float> mine = RunExperts(
-      pool, weights, first, std::span(assigned).subspan(first, static_cast<size_t>(own.count)),
-      gathered.subspan(before, static_cast<size_t>(blocks[rank])), width);
-  std::vector<float> all(gathered.size());
+      pool, weights, first, std::span(assigned).subspan(first, static_cast<size_t>(own.count)), x,
+      rows.subspan(before / width, static_cast<size_t>(blocks[rank]) / width));
+  std::vector<float> all(rows.size() * width);
   std::copy(mine.begin(), mine.end(), all.begin() + static_cast<ptrdiff_t>(before));
   ranks.AllGather(all, blocks);
   return all;
@@ -123,21 +132,18 @@ std::vector<float> RunOwnExperts(kernels::Pool& pool, parallel::Collective& rank
 
 std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
                               const ModelConfig& config, const MoeWeights& weights,
-                              std::span<const float> x, std::span<int64_t> expert_tokens) {
+                              const kernels::Activations& x, std::span<int64_t> expert_tokens) {
   const auto width = static_cast<size_t>(config.hidden_size);
   const std::vector<std::vector<Assignment>> assigned = Route(pool, config, weights, x);
   for (size_t e = 0; e < expert_tokens.size(); ++e) {
     expert_tokens[e] += static_cast<int64_t>(assigned[e].size());
   }
-  std::vector<float> gathered;
+  std::vector<int32_t> rows;  // the token of each assignment
   for (const std::vector<Assignment>& expert : assigned) {
-    for (const Assignment& assignment : expert) {
-      const auto row = x.subspan(assignment.token * width, width);
-      gathered.insert(gathered.end(), row.begin(), row.end());
-    }
+    for (const Assignment& one : expert) rows.push_back(static_cast<int32_t>(one.token));
   }
-  const std::vector<float> y = RunOwnExperts(pool, ranks, weights, assigned, gathered, width);
-  std::vector<float> out(x.size(), 0.0f);
+  const std::vector<float> y = RunOwnExperts(pool, ranks, weights, assigned, x, rows);
+  std::vector<float> out(x.values().size(), 0.0f);
   size_t row = 0;
   for (const std::vector<Assignment>& expert : assigned) {
     for (const Assignment& assignment : expert) {

@@ -6,18 +6,19 @@
 
 #include "compute/model/model_config.h"
 #include "compute/model/weights.h"
+#include "kernels/activations.h"
 #include "kernels/pool.h"
 
 namespace engram::compute {
 
 // x [T, D] -> [T, D]. Of weights that are cut the ranks gather the middle and the outputs.
 std::vector<float> DenseForward(kernels::Pool& pool, parallel::Collective& ranks,
-                                const MlpWeights& weights, std::span<const float> x);
+                                const MlpWeights& weights, const kernels::Activations& x);
 
 // Tokens are grouped by expert; each token sums its experts in ascending order, then the shared
 // expert. expert_tokens [experts], or empty, grows by the tokens of each.
 std::vector<float> MoeForward(kernels::Pool& pool, parallel::Collective& ranks,
                               const ModelConfig& config, const MoeWeights& weights,
-                              std::span<const float> x, std::span<int64_t> expert_tokens);
+                              const kernels::Activations& x, std::span<int64_t> expert_tokens);
 
 }  // namespace engram::compute

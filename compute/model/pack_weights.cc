@@ -35,9 +35,6 @@ class Packer {
       status_ = moved.status().WithContext("copying the weights");
     }
   }
-  void Move(HyperWeights& hyper) {
-    for (Matrix* w : {&hyper.pre, &hyper.post, &hyper.residual}) Move(*w);
-  }
   const Status& status() const { return status_; }
 
  private:
@@ -63,9 +60,7 @@ int64_t DecodeBytes(const Weights& weights, const ModelConfig& config) {
   };
   int64_t sum = BytesOf(weights.lm_head);
   for (const LayerWeights& layer : weights.layers) {
-    for (const HyperWeights* hyper : {&layer.attention_hyper, &layer.mlp_hyper}) {
-      sum += BytesOf(hyper->pre) + BytesOf(hyper->post) + BytesOf(hyper->residual);
-    }
+    sum += BytesOf(layer.attention_hyper.phi) + BytesOf(layer.mlp_hyper.phi);
     const AttentionWeights& attention = layer.attention;
     if (attention.q_a) sum += BytesOf(*attention.q_a);
     sum += BytesOf(attention.q) + BytesOf(attention.kv_a) + BytesOf(attention.kv_b) +
@@ -91,14 +86,12 @@ Status PackWeights(kernels::Pool& pool, Weights& weights) {
       for (Matrix& key : layer.engram->keys) packer.Pack(key);
       packer.Pack(layer.engram->key_value);
     }
-    packer.Move(layer.attention_hyper);
     AttentionWeights& attention = layer.attention;
     if (attention.q_a) packer.Pack(*attention.q_a);
     packer.Pack(attention.q);
     packer.Pack(attention.kv_a);
     packer.Move(attention.kv_b);
     packer.Pack(attention.out);
-    packer.Move(layer.mlp_hyper);
     if (layer.dense) packer.Pack(*layer.dense);
     if (!layer.moe) continue;
     packer.Move(layer.moe->gate);

@@ -7,15 +7,8 @@
 namespace engram::compute {
 namespace {
 
-// [T, rows of phi]: alpha * phi z + bias.
-std::vector<float> Affine(kernels::Pool& pool, std::span<const float> z, const Matrix& phi,
-                          float alpha, std::span<const float> bias) {
-  std::vector<float> y(z.size() / static_cast<size_t>(phi.columns) * static_cast<size_t>(phi.rows));
-  kernels::Linear(pool, z, phi, y);
-  for (float& value : y) value *= alpha;
-  kernels::AddBias(y, bias);
-  return y;
-}
+// Tokens below which sharing the streams' work costs more than it saves: 3 us each.
+constexpr int64_t kTokenGrain = 4;
 
 }  // namespace
 
@@ -27,48 +20,74 @@ std::vector<float> Residual::Spread(std::span<const float> x) const {
   return all;
 }
 
-Residual::Mix Residual::MixOf(const HyperWeights& weights, std::span<const float> streams) const {
-  if (config_.streams == 1) return {};
-  for (const Matrix* phi : {&weights.pre, &weights.post, &weights.residual}) {
-    kernels::Prefetch(*phi);
-  }
-  std::vector<float> z(streams.size());
-  kernels::RmsNorm(streams, weights.norm, config_.norm_eps, z);
-  Mix mix{Affine(pool_, z, weights.pre, weights.alpha_pre, weights.bias_pre),
-          Affine(pool_, z, weights.post, weights.alpha_post, weights.bias_post),
-          Affine(pool_, z, weights.residual, weights.alpha_residual, weights.bias_residual)};
-  for (float& value : mix.pre) value = kernels::Sigmoid(value);
-  for (float& value : mix.post) value = 2.0f * kernels::Sigmoid(value);
-  for (size_t t = 0; t < TokenCount(streams); ++t) {
-    kernels::SinkhornExp(TokenMix(mix, t).residual, config_.streams, config_.sinkhorn_rounds);
-  }
-  return mix;
-}
-
-kernels::HyperMix Residual::TokenMix(Mix& mix, size_t token) const {
+kernels::HyperMix Residual::MixOf(Sublayer& sublayer, size_t token) const {
   const size_t g = streams();
-  return {{mix.pre.data() + token * g, g},
-          {mix.post.data() + token * g, g},
-          {mix.residual.data() + token * g * g, g * g}};
+  return {{sublayer.pre.data() + token * g, g},
+          {sublayer.post.data() + token * g, g},
+          {sublayer.residual.data() + token * g * g, g * g}};
 }
 
-std::vector<float> Residual::Collapse(Mix& mix, std::span<const float> x) const {
-  if (config_.streams == 1) return {x.begin(), x.end()};
-  std::vector<float> u(x.size() / streams());
-  for (size_t t = 0; t < TokenCount(x); ++t) {
-    kernels::HyperCollapse(TokenMix(mix, t),
-                           x.subspan(t * streams() * hidden(), streams() * hidden()),
-                           {u.data() + t * hidden(), hidden()});
+// Of tokens [first, first + count): sigmoid(alpha phi z + bias), and so on, z the normed streams.
+void Residual::FindMixes(const HyperWeights& weights, std::span<const float> x, size_t first,
+                         size_t count, Sublayer& sublayer) const {
+  const size_t g = streams();
+  const size_t outputs = g * (g + 2);
+  static thread_local std::vector<float> projected;
+  projected.resize(count * outputs);
+  const auto width = static_cast<int64_t>(g * hidden());
+  kernels::NormedLinearRows({x.data() + first * g * hidden(), static_cast<int64_t>(count), width},
+                            weights.norm, config_.norm_eps, weights.phi, projected.data(),
+                            static_cast<int64_t>(outputs));
+  for (size_t t = 0; t < count; ++t) {
+    const float* const of_token = projected.data() + t * outputs;
+    const kernels::HyperMix mix = MixOf(sublayer, first + t);
+    for (size_t i = 0; i < g; ++i) {
+      mix.pre[i] = kernels::Sigmoid(weights.alpha_pre * of_token[i] + weights.bias_pre[i]);
+      mix.post[i] =
+          2.0f * kernels::Sigmoid(weights.alpha_post * of_token[g + i] + weights.bias_post[i]);
+    }
+    for (size_t i = 0; i < g * g; ++i) {
+      mix.residual[i] = weights.alpha_residual * of_token[2 * g + i] + weights.bias_residual[i];
+    }
+    kernels::SinkhornExp(mix.residual, config_.streams, config_.sinkhorn_rounds);
   }
-  return u;
 }
 
-void Residual::Expand(Mix& mix, std::span<const float> y, std::span<float> x) const {
+void Residual::Enter(const HyperWeights& weights, std::span<const float> norm,
+                     std::span<const float> x, Sublayer& sublayer) const {
+  const size_t tokens = TokenCount(x), g = streams();
+  const auto count = static_cast<int64_t>(tokens);
+  if (config_.streams == 1) {
+    return kernels::RmsNormRows(pool_, x.data(), config_.hidden_size, count, norm, config_.norm_eps,
+                                sublayer.input);
+  }
+  kernels::Prefetch(weights.phi);
+  sublayer.pre.resize(tokens * g);
+  sublayer.post.resize(tokens * g);
+  sublayer.residual.resize(tokens * g * g);
+  sublayer.input.Resize(count, config_.hidden_size);
+  pool_.Run(count, kTokenGrain, [&](int64_t begin, int64_t end) {
+    FindMixes(weights, x, static_cast<size_t>(begin), static_cast<size_t>(end - begin), sublayer);
+    for (int64_t t = begin; t < end; ++t) {
+      const auto token = static_cast<size_t>(t);
+      const std::span<float> u = sublayer.input.row(t);
+      kernels::HyperCollapse(MixOf(sublayer, token), x.subspan(token * g * hidden(), g * hidden()),
+                             u);
+      kernels::RmsNorm(u, norm, config_.norm_eps, u);
+      sublayer.input.RowIsComplete(t);
+    }
+  });
+}
+
+void Residual::Leave(Sublayer& sublayer, std::span<const float> y, std::span<float> x) const {
   if (config_.streams == 1) return kernels::Add(x, y);
-  for (size_t t = 0; t < TokenCount(x); ++t) {
-    kernels::HyperExpand(TokenMix(mix, t), y.subspan(t * hidden(), hidden()),
-                         x.subspan(t * streams() * hidden(), streams() * hidden()));
-  }
+  const size_t g = streams();
+  pool_.Run(static_cast<int64_t>(TokenCount(x)), kTokenGrain, [&](int64_t begin, int64_t end) {
+    for (auto t = static_cast<size_t>(begin); t < static_cast<size_t>(end); ++t) {
+      kernels::HyperExpand(MixOf(sublayer, t), y.subspan(t * hidden(), hidden()),
+                           x.subspan(t * g * hidden(), g * hidden()));
+    }
+  });
 }
 
 std::vector<float> Residual::Sum(std::span<const float> x) const {

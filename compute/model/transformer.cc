@@ -35,6 +35,7 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
                                         PagePool& pages, ExpertLoad* load) const {
   std::vector<float> x = residual_.Spread(Embed(segments));  // [T, G, D]
   const std::vector<float> rotations = attention_.Rotations(segments);
+  Residual::Sublayer sublayer;
   for (int64_t i = 0; i < config_.layer_count; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
     if (const auto engram = config_.EngramIndex(i)) {
@@ -43,19 +44,18 @@ std::vector<float> Transformer::Forward(std::span<const Segment> segments, Layer
                     pages, x);
     }
 
-    Residual::Mix mix = residual_.MixOf(layer.attention_hyper, x);
-    std::vector<float> u = residual_.Collapse(mix, x);
-    kernels::RmsNorm(u, layer.input_norm, config_.norm_eps, u);
-    residual_.Expand(mix, attention_.Forward(layer.attention, i, segments, rotations, u, pages), x);
+    residual_.Enter(layer.attention_hyper, layer.input_norm, x, sublayer);
+    residual_.Leave(
+        sublayer,
+        attention_.Forward(layer.attention, i, segments, rotations, sublayer.input, pages), x);
 
-    mix = residual_.MixOf(layer.mlp_hyper, x);
-    u = residual_.Collapse(mix, x);
-    kernels::RmsNorm(u, layer.post_attention_norm, config_.norm_eps, u);
+    residual_.Enter(layer.mlp_hyper, layer.post_attention_norm, x, sublayer);
     const std::span<int64_t> expert_tokens = load ? load->Of(i) : std::span<int64_t>();
-    residual_.Expand(mix,
-                     layer.dense ? DenseForward(pool_, ranks_, *layer.dense, u)
-                                 : MoeForward(pool_, ranks_, config_, *layer.moe, u, expert_tokens),
-                     x);
+    residual_.Leave(
+        sublayer,
+        layer.dense ? DenseForward(pool_, ranks_, *layer.dense, sublayer.input)
+                    : MoeForward(pool_, ranks_, config_, *layer.moe, sublayer.input, expert_tokens),
+        x);
   }
   for (const Segment& segment : segments) {
     segment.state->length += segment.count();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <set>
 
 #include "common/obs/log.h"
@@ -88,15 +89,47 @@ class Loader {
   uint64_t mapped_bytes_ = 0;
 };
 
-HyperWeights LoadHyper(Loader& load, const std::string& prefix, const ModelConfig& config) {
+// One matrix of the rows of several, in memory of the weights' own: fp32 unless all are bf16.
+Matrix Stack(Loader& load, std::initializer_list<Matrix> parts, Weights& weights) {
+  Matrix all{nullptr, DType::kBf16, 0, 0, 0, nullptr};
+  for (const Matrix& part : parts) {
+    if (part.data == nullptr) return {};  // the loader knows why
+    if (part.dtype != DType::kBf16) all.dtype = DType::kF32;
+    all.rows += part.rows;
+    all.columns = all.stride = part.columns;
+  }
+  const size_t row_bytes = static_cast<size_t>(all.columns) * SizeOf(all.dtype);
+  Result<std::span<std::byte>> memory =
+      weights.memory.Take(static_cast<size_t>(all.rows) * row_bytes);
+  if (!memory.ok()) {
+    load.Fail(memory.status());
+    return {};
+  }
+  all.data = memory->data();
+  std::vector<float> row(static_cast<size_t>(all.columns));
+  std::byte* to = memory->data();
+  for (const Matrix& part : parts) {
+    for (int64_t r = 0; r < part.rows; ++r, to += row_bytes) {
+      if (all.dtype == DType::kF32) kernels::DecodeWeights(part, r, row);
+      std::memcpy(to, all.dtype == DType::kF32 ? static_cast<const void*>(row.data()) : part.row(r),
+                  row_bytes);
+    }
+  }
+  return all;
+}
+
+HyperWeights LoadHyper(Loader& load, const std::string& prefix, const ModelConfig& config,
+                       Weights& weights) {
   HyperWeights hyper;
   if (config.streams == 1) return hyper;
   const int64_t g = config.streams;
   const int64_t width = g * config.hidden_size;
   hyper.norm = load.Vector(prefix + "norm.weight", width);
-  hyper.pre = load.Weight(prefix + "phi_pre.weight", g, width);
-  hyper.post = load.Weight(prefix + "phi_post.weight", g, width);
-  hyper.residual = load.Weight(prefix + "phi_res.weight", g * g, width);
+  hyper.phi = Stack(load,
+                    {load.Weight(prefix + "phi_pre.weight", g, width),
+                     load.Weight(prefix + "phi_post.weight", g, width),
+                     load.Weight(prefix + "phi_res.weight", g * g, width)},
+                    weights);
   hyper.alpha_pre = load.Scalar(prefix + "alpha_pre");
   hyper.alpha_post = load.Scalar(prefix + "alpha_post");
   hyper.alpha_residual = load.Scalar(prefix + "alpha_res");
@@ -221,8 +254,8 @@ LayerWeights LoadLayer(Loader& load, int64_t index, const ModelConfig& config, W
   layer.input_norm = load.Vector(prefix + "input_layernorm.weight", config.hidden_size);
   layer.post_attention_norm =
       load.Vector(prefix + "post_attention_layernorm.weight", config.hidden_size);
-  layer.attention_hyper = LoadHyper(load, prefix + "attn_hc.", config);
-  layer.mlp_hyper = LoadHyper(load, prefix + "mlp_hc.", config);
+  layer.attention_hyper = LoadHyper(load, prefix + "attn_hc.", config, weights);
+  layer.mlp_hyper = LoadHyper(load, prefix + "mlp_hc.", config, weights);
   layer.attention = LoadAttention(load, prefix + "self_attn.", config);
   if (config.IsDense(index)) {
     layer.dense = LoadMlp(load, prefix + "mlp.", config.hidden_size, config.intermediate_size);

@@ -23,9 +23,9 @@ inline int64_t BytesOf(const Matrix& w) {
   return w.data == nullptr ? 0 : w.rows * w.columns * static_cast<int64_t>(SizeOf(w.dtype));
 }
 
-struct HyperWeights {          // hc_mult > 1; otherwise empty
-  std::vector<float> norm;     // [G * D]
-  Matrix pre, post, residual;  // [G, G * D], [G, G * D], [G * G, G * D]
+struct HyperWeights {       // hc_mult > 1; otherwise empty
+  std::vector<float> norm;  // [G * D]
+  Matrix phi;  // phi_pre, phi_post and phi_res, one below the other [G * (G + 2), G * D]
   float alpha_pre = 0, alpha_post = 0, alpha_residual = 0;
   std::vector<float> bias_pre, bias_post, bias_residual;
 };
@@ -110,9 +110,8 @@ Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks
 int64_t DecodeBytes(const Weights& weights, const ModelConfig& config);
 
 // Packs the bf16 matrices that tokens are multiplied with, in memory of its own and in the order of
-// the forward pass. What routes and mixes (the experts' gate, the hyper-connections) and what
-// attention takes apart (kv_b) moves there, too, but stays as it is. RESOURCE_EXHAUSTED when there
-// is no memory for it.
+// the forward pass. What routes (the experts' gate) and what attention takes apart (kv_b) moves
+// there, too, but stays as it is. RESOURCE_EXHAUSTED when there is no memory for it.
 Status PackWeights(kernels::Pool& pool, Weights& weights);
 
 }  // namespace engram::compute

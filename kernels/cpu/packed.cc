@@ -92,6 +92,7 @@ Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, WeightMemory& memory, co
 void RoundedActivations::Resize(int64_t count, int64_t columns) {
   version_ = VersionOf(ActiveIsa());
   count_ = count;
+  columns_ = columns;
   stride_ = (columns + 1) / 2 * 2 + kStridePad;
   values_.resize(static_cast<size_t>(count * stride_ * version_.value_bytes));
   if (columns % 2 == 0) return;
@@ -103,6 +104,15 @@ void RoundedActivations::Resize(int64_t count, int64_t columns) {
 void RoundedActivations::RoundPart(int64_t row, int64_t first_column,
                                    std::span<const float> values) {
   version_.round(values.data(), static_cast<int64_t>(values.size()), at(row, first_column));
+}
+
+void RoundedActivations::Gather(const RoundedActivations& from, std::span<const int32_t> rows) {
+  Resize(static_cast<int64_t>(rows.size()), from.columns_);
+  CHECK_EQ(version_.value_bytes, from.version_.value_bytes);
+  const auto row_bytes = static_cast<size_t>(columns_ * version_.value_bytes);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(at(static_cast<int64_t>(i), 0), from.row(rows[i]), row_bytes);
+  }
 }
 
 void RoundedActivations::Round(Pool& pool, std::span<const float> x, int64_t columns) {
@@ -117,21 +127,26 @@ void RoundedActivations::Round(Pool& pool, std::span<const float> x, int64_t col
   });
 }
 
-void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
-  static thread_local RoundedActivations rounded;
-  RoundedActivations& activations = rounded;  // one name for all threads of the pool
-  activations.Round(pool, x, w.columns());
-  const int64_t tokens = activations.count();
+void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w,
+                  std::span<float> y) {
+  const int64_t tokens = x.count();
   CHECK(!w.is_pair());
+  CHECK_EQ(x.columns(), w.columns());
   CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows());
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   // Below about 10 us of work a second thread costs more than it saves.
   const int64_t grain =
       std::max<int64_t>(1, 262144 / std::max<int64_t>(1, w.columns() * cpu::kTileRows * tokens));
   pool.Run(w.tiles(), grain, [&](int64_t begin, int64_t end) {
-    product(activations.row(0), activations.stride(), tokens, w.view(), begin, end,
-            y.data() + begin * cpu::kTileRows, w.rows());
+    product(x.row(0), x.stride(), tokens, w.view(), begin, end, y.data() + begin * cpu::kTileRows,
+            w.rows());
   });
+}
+
+void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
+  static thread_local RoundedActivations rounded;
+  rounded.Round(pool, x, w.columns());
+  LinearPacked(pool, rounded, w, y);
 }
 
 namespace {
@@ -160,29 +175,30 @@ struct Task {
 
 }  // namespace
 
-void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, std::span<const float> x,
-                  std::span<float> out) {
+void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
+                  std::span<const int32_t> rows, std::span<float> out) {
   if (groups.empty()) return;
-  static thread_local RoundedActivations rounded;
+  static thread_local RoundedActivations gathered;
   static thread_local std::vector<RoundedActivations> middles;
   static thread_local std::vector<Task> tasks;
   const int64_t width = groups[0].gate_up->columns();
-  RoundedActivations& activations = rounded;
-  activations.Round(pool, x, width);
+  if (!rows.empty()) gathered.Gather(x, rows);
+  const RoundedActivations& activations = rows.empty() ? x : gathered;
   if (middles.size() < groups.size()) middles.resize(groups.size());
   std::vector<RoundedActivations>& middle = middles;
   std::vector<Task>& work = tasks;
   std::vector<int64_t> first(groups.size());
-  int64_t rows = 0;
+  int64_t entries = 0;
   work.clear();
   for (size_t g = 0; g < groups.size(); ++g) {
-    first[g] = rows;
-    rows += groups[g].count;
+    first[g] = entries;
+    entries += groups[g].count;
     middle[g].Resize(groups[g].count, groups[g].gate_up->rows());
     for (int64_t tile = 0; tile < groups[g].gate_up->tiles(); ++tile) work.push_back({g, tile});
   }
-  CHECK_EQ(static_cast<int64_t>(x.size()), rows * width);
-  CHECK_EQ(out.size(), x.size());
+  CHECK(activations.columns() == width && activations.count() == entries)
+      << activations.count() << " x " << activations.columns();
+  CHECK_EQ(static_cast<int64_t>(out.size()), entries * width);
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
     const Task& task = work[static_cast<size_t>(i)];

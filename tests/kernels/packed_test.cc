@@ -139,7 +139,9 @@ TEST_P(PackedByIsa, GroupedExpertsAgreeWithFloat64AndWithThemselvesAlone) {
   }
   const std::vector<float> x = RandomFloats(rng, total * width);
   std::vector<float> out(x.size());
-  GatedExperts(pool, groups, x, out);
+  RoundedActivations rounded;
+  rounded.Round(pool, x, width);
+  GatedExperts(pool, groups, rounded, {}, out);
   int64_t row = 0;
   Pool one(1);
   for (size_t e = 0; e < 4; ++e) {
@@ -150,7 +152,8 @@ TEST_P(PackedByIsa, GroupedExpertsAgreeWithFloat64AndWithThemselvesAlone) {
                   std::span(out).subspan(at, static_cast<size_t>(width)));
       std::vector<float> alone(static_cast<size_t>(width));
       const ExpertGroup group{&experts[e].gate_up, &experts[e].packed_down, 1};
-      GatedExperts(one, {&group, 1}, token, alone);
+      const auto of_token = static_cast<int32_t>(row);
+      GatedExperts(one, {&group, 1}, rounded, {&of_token, 1}, alone);
       EXPECT_TRUE(std::equal(alone.begin(), alone.end(), out.begin() + row * width)) << row;
     }
   }

@@ -117,7 +117,8 @@ Result<Leg> ExpertsLeg(Pool& pool) {
     kernels::WeightMemory memory;
     std::vector<PackedMatrix> gate_up, down;
     std::vector<kernels::ExpertGroup> groups;
-    std::vector<float> x, out;
+    kernels::RoundedActivations x;
+    std::vector<float> out;
   };
   auto state = std::make_shared<State>();
   const std::vector<Bf16> values(static_cast<size_t>(kWidth * kInner), ToBf16(0.01f));
@@ -133,10 +134,10 @@ Result<Leg> ExpertsLeg(Pool& pool) {
   for (size_t e = 0; e < kExperts; ++e) {
     state->groups.push_back({&state->gate_up[e], &state->down[e], 1});
   }
-  state->x.assign(static_cast<size_t>(kExperts * kWidth), 0.1f);
-  state->out.resize(state->x.size());
+  state->out.assign(static_cast<size_t>(kExperts * kWidth), 0.1f);
+  state->x.Round(pool, state->out, kWidth);
   return Repeat("experts", [&pool, state] {
-    kernels::GatedExperts(pool, state->groups, state->x, state->out);
+    kernels::GatedExperts(pool, state->groups, state->x, {}, state->out);
     return 3.0 * 2 * kWidth * kInner * kExperts;
   });
 }
