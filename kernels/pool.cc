@@ -1,15 +1,17 @@
 #include "kernels/pool.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "common/base/check.h"
 
 namespace engram::kernels {
 namespace {
 
-// About 20 us of pauses: longer than the gaps between the loops of a decode step, far below a
-// scheduler tick.
-constexpr int kSpinsMax = 1000;
+// Longer than what one thread does alone between two loops of a decode step (10 to 50 us), far
+// below a scheduler tick: a waiting thread is woken in 50 us or more on a virtual machine. With 20
+// us a token of the small preset on two threads had 35 context switches.
+constexpr auto kSpinTime = std::chrono::microseconds(200);
 
 void Pause() {
 #if defined(__x86_64__)
@@ -19,9 +21,21 @@ void Pause() {
 #endif
 }
 
+// Pauses that take kSpinTime: from a few cycles each to 140, by processor.
+int SpinsOf() {
+  constexpr int kTried = 2000;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kTried; ++i) Pause();
+  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
+  const auto spins =
+      kTried * std::chrono::nanoseconds(kSpinTime).count() / std::max<int64_t>(1, took.count());
+  return static_cast<int>(std::clamp<int64_t>(spins, 1000, 200'000));
+}
+
 template <typename Done>
 bool SpinUntil(const Done& done) {
-  for (int i = 0; i < kSpinsMax; ++i) {
+  static const int spins_max = SpinsOf();
+  for (int i = 0; i < spins_max; ++i) {
     if (done()) return true;
     Pause();
   }
@@ -53,17 +67,28 @@ void Pool::RunShare(const Job& job, int share) const {
   if (begin < end) job.call(job.body, begin, end);
 }
 
+void Pool::TryShare(uint64_t epoch, int share) {
+  uint64_t before = epoch - 1;
+  if (!begun_[static_cast<size_t>(share)].compare_exchange_strong(before, epoch)) return;
+  RunShare(job_, share);  // stays as it is until this share is finished
+  if (unfinished_.fetch_sub(1) == 1) {
+    const std::lock_guard lock(mutex_);
+    finished_.notify_one();
+  }
+}
+
 void Pool::RunErased(const Job& job) {
   if (job.count <= 0) return;
   if (workers_.empty() || job.count <= job.grain) return job.call(job.body, 0, job.count);
+  uint64_t epoch = 0;
   {
     const std::lock_guard lock(mutex_);
     job_ = job;
-    unfinished_.store(static_cast<int>(workers_.size()));
-    epoch_.fetch_add(1);
+    unfinished_.store(threads());
+    epoch = epoch_.fetch_add(1) + 1;
   }
   started_.notify_all();
-  RunShare(job, 0);
+  for (int share = 0; share < threads(); ++share) TryShare(epoch, share);
   const auto done = [this] { return unfinished_.load() == 0; };
   if (SpinUntil(done)) return;
   std::unique_lock lock(mutex_);
@@ -79,12 +104,8 @@ void Pool::Work(int share) {
       started_.wait(lock, due);
     }
     if (stop_.load()) return;
-    ++seen;  // the caller waits for every worker, so no job is ever skipped
-    RunShare(job_, share);
-    if (unfinished_.fetch_sub(1) == 1) {
-      const std::lock_guard lock(mutex_);
-      finished_.notify_one();
-    }
+    seen = epoch_.load();
+    TryShare(seen, share);
   }
 }
 

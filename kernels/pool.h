@@ -1,8 +1,10 @@
-// Pool: a few threads that share one loop at a time. The partition is static, so which thread
-// computes what never changes a result; waiting spins a bounded time, then sleeps, so a busy
-// neighbour is not starved.
+// Pool: a few threads that share one loop at a time. The partition is static, and who computes a
+// share never changes a result: a share whose thread has not begun with it (it sleeps, or a busy
+// neighbour has its core) is computed by the caller, who waits for those only that are being
+// computed. Waiting spins a bounded time, then sleeps, so a neighbour is not starved either.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -59,12 +61,17 @@ class Pool {
   };
 
   void RunErased(const Job& job);
+  // Computes the share if nobody has begun with it in this epoch.
+  void TryShare(uint64_t epoch, int share);
   void RunShare(const Job& job, int share) const;
   void Work(int share);
 
   std::vector<std::thread> workers_;
   Job job_;
   std::atomic<uint64_t> epoch_{0};  // counts jobs; job_ is published by its increment
+  // The last epoch in which somebody began with each share. A share is begun exactly once in each
+  // epoch, so that it can only go from e - 1 to e: who comes late for an epoch fails to.
+  std::array<std::atomic<uint64_t>, kThreadsMax> begun_{};
   std::atomic<int> unfinished_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;

@@ -14,6 +14,9 @@
 namespace engram::kernels {
 namespace {
 
+// Multiply-adds below which a second thread that is not asleep costs more than it saves: 3 us of
+// reading weights.
+constexpr int64_t kProductGrain = 32768;
 // Rounding below this many values is not worth a second thread.
 constexpr int64_t kRoundGrain = 16384;
 
@@ -134,9 +137,8 @@ void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w
   CHECK_EQ(x.columns(), w.columns());
   CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows());
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
-  // Below about 10 us of work a second thread costs more than it saves.
   const int64_t grain =
-      std::max<int64_t>(1, 262144 / std::max<int64_t>(1, w.columns() * cpu::kTileRows * tokens));
+      std::max<int64_t>(1, kProductGrain / (w.columns() * cpu::kTileRows * tokens));
   pool.Run(w.tiles(), grain, [&](int64_t begin, int64_t end) {
     product(x.row(0), x.stride(), tokens, w.view(), begin, end, y.data() + begin * cpu::kTileRows,
             w.rows());

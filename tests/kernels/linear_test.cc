@@ -141,18 +141,5 @@ TEST(Transposed, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
   }
 }
 
-TEST(Pool, CoversEveryIndexOnceForAnyCountAndGrain) {
-  Pool pool(3);
-  for (int64_t count = 0; count < 40; ++count) {
-    for (const int64_t grain : {1, 4, 16}) {
-      std::vector<int> visits(static_cast<size_t>(count), 0);
-      pool.Run(count, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
-      });
-      EXPECT_EQ(visits, std::vector<int>(static_cast<size_t>(count), 1));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace engram::kernels
