@@ -156,7 +156,10 @@ Result<json::array> RunComparison(const ComputeConfig& config, const BenchOption
       compared.exposed_percent.push_back(100 * b.exposed_share);
     }
     const auto show = [&](const char* what, const std::vector<double>& values, int decimals) {
-      fmt::print("  {:34}{}\n", what, SpreadText(SpreadOf(values), 1, decimals));
+      const Interval median = MedianInterval(values);
+      fmt::print("  {:34}{}, the median within {:.{}f}..{:.{}f} (95 %)\n", what,
+                 SpreadText(SpreadOf(values), 1, decimals), median.low, decimals, median.high,
+                 decimals);
     };
     fmt::print("closed loop, {} at once, {} rounds of {} requests, all answers equal\n",
                concurrency, options.rounds, options.requests);

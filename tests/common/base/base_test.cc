@@ -12,6 +12,7 @@
 #include "common/base/crc32c.h"
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
+#include "common/base/spread.h"
 #include "common/base/status.h"
 #include "common/base/types.h"
 
@@ -149,6 +150,22 @@ TEST(Clock, FakeMovesOnlyWhenTold) {
   EXPECT_EQ(clock.Now(), start);
   clock.Advance(std::chrono::milliseconds(5));
   EXPECT_EQ(clock.Now() - start, std::chrono::milliseconds(5));
+}
+
+TEST(MedianInterval, LeavesOutWhatTheBinomialAllows) {
+  std::vector<double> values;
+  for (int i = 1; i <= 12; ++i) values.push_back(i);
+  // Tables of order statistics: n = 12 gives the 3rd and the 10th, n = 6 the ends, n = 5 nothing
+  // better.
+  EXPECT_EQ(MedianInterval(values).low, 3);
+  EXPECT_EQ(MedianInterval(values).high, 10);
+  values.resize(6);
+  EXPECT_EQ(MedianInterval(values).low, 1);
+  EXPECT_EQ(MedianInterval(values).high, 6);
+  values.resize(5);
+  EXPECT_EQ(MedianInterval(values).low, 1);
+  EXPECT_EQ(MedianInterval(values).high, 5);
+  EXPECT_EQ(MedianInterval({}).low, 0);
 }
 
 }  // namespace
