@@ -6,6 +6,7 @@
 #include "compute/tools/bench_report.h"
 #include "compute/tools/file.h"
 #include "compute/tools/session.h"
+#include "compute/tools/wake_up.h"
 
 namespace engram::compute {
 namespace {
@@ -127,6 +128,9 @@ Result<json::array> RunComparison(const ComputeConfig& config, const BenchOption
   fmt::print(
       "remote beside in-process tables; what the memory nodes on this machine use of its cores is\n"
       "in the remote figures, nothing is taken off\n");
+  const std::vector<double> wake_ups = WakeUpRoundTrips(200, 2000);
+  fmt::print("a thread that sleeps answers this machine in p50 {:.0f}, p90 {:.0f}, p99 {:.0f} us\n",
+             Percentile(wake_ups, 0.5), Percentile(wake_ups, 0.9), Percentile(wake_ups, 0.99));
   json::array reports;
   for (const int64_t concurrency : Concurrencies(options)) {
     load.concurrency = concurrency;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "compute/tools/bench_report.h"
+#include "compute/tools/wake_up.h"
 #include "tests/compute/tiny_model.h"
 
 namespace engram::compute {
@@ -71,6 +72,12 @@ TEST(Bench, ALoadRunsToItsEndAndGivesTheSameAnswersTwice) {
   EXPECT_EQ(FiguresOf(first).completed, 9);
   load.seed = 2;
   EXPECT_FALSE(SameTokens(first, RunLoad(*tiny.engine, load, 97)));
+}
+
+TEST(Bench, ASleepingThreadAnswersEveryRound) {
+  const std::vector<double> wake_ups = WakeUpRoundTrips(5, 100);
+  ASSERT_EQ(wake_ups.size(), 5u);
+  for (const double microseconds : wake_ups) EXPECT_GT(microseconds, 0);
 }
 
 }  // namespace
