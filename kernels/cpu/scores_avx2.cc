@@ -2,7 +2,7 @@
 // loads and no shuffle for 12 multiply-adds, whatever the keys' alignment, and the lanes are folded
 // by plain additions. LinearRows, with both halves of an output's lanes in registers and a fold of
 // each output, reaches 0.65 of the register peak on the same page (0.45 where the keys are not
-// aligned to 32 bytes), this 0.85.
+// aligned to 32 bytes), this 0.79.
 #include "kernels/cpu/scores.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -22,7 +22,8 @@ int64_t Steps(int64_t columns, int64_t lane) { return (columns - lane + kLanes -
 int64_t PassOf(int64_t lane) { return lane % 8 * 2 + lane / 8; }
 
 // One lane of kRows keys x 16 queries: sums[row][query] = or (the upper eight lanes) +=. Not
-// inlined: gcc would keep the callers' values in the registers the sums need (0.81 -> 0.86).
+// inlined: gcc would keep the callers' values in the registers the sums need (0.80 -> 0.83 of the
+// peak).
 template <int kRows>
 [[gnu::noinline]] void MultiplyLane(const float* queries, const float* keys, int64_t stride,
                                     int64_t steps, bool add, float* sums) {

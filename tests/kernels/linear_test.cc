@@ -2,6 +2,7 @@
 // ops.h.
 #include <gtest/gtest.h>
 
+#include "kernels/cpu/scores.h"
 #include "kernels/isa.h"
 #include "kernels/ops.h"
 #include "tests/kernels/random.h"
@@ -140,6 +141,30 @@ TEST(Transposed, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
     }
   }
 }
+
+#if defined(__AVX2__) && defined(__FMA__)
+TEST(Scores, OfQueriesLaidOutEqualTheReferenceBitForBit) {
+  Rng rng(5);
+  for (int i = 0; i < 200; ++i) {
+    // Several blocks of 16 queries and of 64 keys, and parts of them.
+    const Shape s{RandomBetween(rng, 1, 50), RandomBetween(rng, 1, 140),
+                  RandomBetween(rng, 1, 150)};
+    const std::vector<float> x = RandomFloats(rng, s.tokens * s.columns);
+    const std::vector<float> keys = RandomFloats(rng, s.rows * s.columns);
+    std::vector<float> plain(static_cast<size_t>(s.tokens * s.rows)), fast(plain.size());
+    ref::LinearRows({x.data(), s.tokens, s.columns}, MatrixOf(keys, s.rows, s.columns),
+                    plain.data(), s.rows);
+    const int64_t blocks = (s.tokens + cpu::kScoreQueries - 1) / cpu::kScoreQueries;
+    std::vector<float> memory(static_cast<size_t>(blocks * cpu::kScoreQueries * s.columns + 8));
+    auto* queries = memory.data();
+    while (reinterpret_cast<uintptr_t>(queries) % 32 != 0) ++queries;
+    cpu::LayOutQueriesAvx2(x.data(), s.columns, s.tokens, s.columns, queries);
+    cpu::ScoresAvx2(queries, s.tokens, {keys.data(), s.rows, s.columns, s.columns, nullptr},
+                    fast.data(), s.rows);
+    ASSERT_EQ(plain, fast) << s.tokens << " x " << s.rows << " x " << s.columns;
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace engram::kernels

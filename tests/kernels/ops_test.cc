@@ -190,6 +190,33 @@ TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
   }
 }
 
+TEST(MlaAttention, TokensThatVisitPagesTogetherChangeNoBit) {
+  Rng rng(18);
+  for (const int64_t heads : {1, 4, 11, 20}) {
+    const MlaShape s{heads, 8, 4, 8, 21, 0.2f};
+    const int64_t entry = s.latent + s.rope, page = 7, first = 30, tokens = 19;
+    const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
+    const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
+    const std::vector<float> cache = RandomFloats(rng, (first + tokens) * entry);
+    const std::vector<const float*> pages = PagesOf(cache, entry, page);
+    const auto q_width = static_cast<size_t>(s.heads * (s.nope + s.rope));
+    const auto width = static_cast<size_t>(s.heads * s.value);
+    const std::vector<float> q = RandomFloats(rng, tokens * static_cast<int64_t>(q_width));
+    std::vector<float> together(tokens * width), alone(width);
+    Pool pool(2);
+    const MlaSegment all{tokens, first, pages};
+    MlaAttention(pool, s, page, {&all, 1}, q, matrix, together);
+    for (size_t t = 0; t < tokens; ++t) {
+      const MlaSegment one{1, first + static_cast<int64_t>(t), pages};
+      MlaAttention(pool, s, page, {&one, 1}, std::span(q).subspan(t * q_width, q_width), matrix,
+                   alone);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
+                             together.begin() + static_cast<ptrdiff_t>(t * width)))
+          << heads << " heads, token " << t;
+    }
+  }
+}
+
 TEST(MlaAttention, PerHeadFormEqualsFloat64) {
   Rng rng(15);
   const MlaShape s{2, 6, 4, 5, 7, 0.3f};

@@ -70,12 +70,23 @@ Result<Weights> MakeWeights(Pool& pool, const Shape& shape, size_t bytes) {
   return weights;
 }
 
-// Attention of one token over `positions` of a cache far larger than what the processor keeps.
+// Attention of `tokens` tokens of each of `segments` sequences, the last of `positions`;
+// `sequences` caches in turn, together far larger than what the processor keeps.
 struct CacheShape {
+  std::string name;
+  int64_t tokens = 1, segments = 1, positions = 4096, sequences = 16;
+  int64_t page = 64;
   kernels::MlaShape mla{16, 128, 64, 128, 512, 0.07f};
-  int64_t positions = 4096, page = 64, sequences = 16;
+
   int64_t entry() const { return mla.latent + mla.rope; }
-  int64_t bytes() const { return positions * entry() * 4; }
+  double bytes() const { return static_cast<double>(segments * positions * entry() * 4); }
+  // Of the products with the cache and with kv_b.
+  double flops() const {
+    const int64_t seen = tokens * positions - tokens * (tokens - 1) / 2;
+    return 2.0 * static_cast<double>(segments * mla.heads *
+                                     (seen * (entry() + mla.latent) +
+                                      tokens * mla.latent * (mla.nope + mla.value)));
+  }
 };
 
 Leg AttentionLeg(Pool& pool, const CacheShape& shape) {
@@ -87,10 +98,11 @@ Leg AttentionLeg(Pool& pool, const CacheShape& shape) {
   };
   auto state = std::make_shared<State>();
   const kernels::MlaShape& mla = shape.mla;
+  const int64_t tokens = shape.tokens * shape.segments;
   state->cache.assign(static_cast<size_t>(shape.sequences * shape.positions * shape.entry()),
                       0.01f);
-  state->q.assign(static_cast<size_t>(mla.heads * (mla.nope + mla.rope)), 0.1f);
-  state->out.resize(static_cast<size_t>(mla.heads * mla.value));
+  state->q.assign(static_cast<size_t>(tokens * mla.heads * (mla.nope + mla.rope)), 0.1f);
+  state->out.resize(static_cast<size_t>(tokens * mla.heads * mla.value));
   state->kv_b.assign(static_cast<size_t>(mla.heads * (mla.nope + mla.value) * mla.latent),
                      ToBf16(0.01f));
   for (int64_t s = 0; s < shape.sequences; ++s) {
@@ -99,15 +111,32 @@ Leg AttentionLeg(Pool& pool, const CacheShape& shape) {
       pages.push_back(state->cache.data() + (s * shape.positions + p) * shape.entry());
     }
   }
-  return Repeat("attention", [&pool, shape, state] {
+  return Repeat(shape.name, [&pool, shape, state] {
     const kernels::MlaShape& m = shape.mla;
-    const kernels::MlaSegment segment{1, shape.positions - 1,
-                                      state->pages[state->next++ % state->pages.size()]};
-    kernels::MlaAttention(pool, m, shape.page, {&segment, 1}, state->q,
+    std::vector<kernels::MlaSegment> segments;
+    for (int64_t i = 0; i < shape.segments; ++i) {
+      segments.push_back({shape.tokens, shape.positions - shape.tokens,
+                          state->pages[state->next++ % state->pages.size()]});
+    }
+    kernels::MlaAttention(pool, m, shape.page, segments, state->q,
                           kernels::MatrixOf(state->kv_b, m.heads * (m.nope + m.value), m.latent),
                           state->out);
-    return static_cast<double>(shape.bytes());
+    return shape.flops();
   });
+}
+
+// Of RegisterPeak: with AVX-512 it counts pairs of bf16, two multiply-adds where fp32 has one.
+double Fp32Share() { return kernels::ActiveIsa() == kernels::Isa::kAvx512Bf16 ? 0.5 : 1.0; }
+
+// What registers (fp32) and memory allow together, round by round.
+std::vector<double> AttentionCeiling(const CacheShape& shape, const Series& peak,
+                                     const Series& stream) {
+  std::vector<double> ceiling;
+  for (size_t i = 0; i < peak.rows_per_s.size(); ++i) {
+    ceiling.push_back(std::min(peak.rows_per_s[i] * Fp32Share(),
+                               stream.rows_per_s[i] * shape.flops() / shape.bytes()));
+  }
+  return ceiling;
 }
 
 // 8 tokens, 8 of 64 experts each: 64 groups of one token.
@@ -207,7 +236,11 @@ Status Run(const Options& options) {
   for (const Shape& shape : streamed) RETURN_IF_ERROR(add(shape, kDramBytes, true));
   for (const Shape& shape : computed) RETURN_IF_ERROR(add(shape, 1, false));
 
-  legs.push_back(AttentionLeg(pool, CacheShape()));
+  const CacheShape attended[] = {
+      {.name = "one token over 4096 cached (16 heads)"},
+      {.name = "8 tokens of 8 sequences over 4096", .segments = 8},
+      {.name = "256 tokens over 1024 cached", .tokens = 256, .positions = 1280, .sequences = 8}};
+  for (const CacheShape& shape : attended) legs.push_back(AttentionLeg(pool, shape));
   ASSIGN_OR_RETURN(Leg experts, ExpertsLeg(pool));
   legs.push_back(std::move(experts));
   legs.push_back(RowsLeg());
@@ -244,6 +277,8 @@ Status Run(const Options& options) {
       {"tokens x outputs x inputs", "figure", "of ceiling"}};
   lines.push_back({"register-only multiply-adds",
                    SpreadText(SpreadOf(peak.rows_per_s), 1e-9, 0) + " GFLOP/s", ""});
+  lines.push_back({Fp32Share() < 1 ? "the same in fp32, taken as half" : "the same in fp32",
+                   SpreadText(SpreadOf(peak.rows_per_s), 1e-9 * Fp32Share(), 0) + " GFLOP/s", ""});
   lines.push_back(
       {"memory only read", SpreadText(SpreadOf(stream.rows_per_s), 1e-9, 1) + " GB/s", ""});
   const auto line = [&](const Shape& shape, const Series& ceiling, const char* unit) {
@@ -258,7 +293,13 @@ Status Run(const Options& options) {
     lines.push_back({text, SpreadText(SpreadOf(own.rows_per_s), 1e-9, 1) + " GB/s",
                      SpreadText(SpreadOf(Ratios(own.rows_per_s, ceiling.rows_per_s)), 1, 2)});
   };
-  other("attention", "one token over 4096 cached (16 heads)", stream);
+  for (const CacheShape& shape : attended) {
+    const Series& own = *FindSeries(*series, shape.name);
+    lines.push_back(
+        {shape.name, SpreadText(SpreadOf(own.rows_per_s), 1e-9, 1) + " GFLOP/s",
+         SpreadText(SpreadOf(Ratios(own.rows_per_s, AttentionCeiling(shape, peak, stream))), 1,
+                    2)});
+  }
   other("experts", "64 experts, one token each", stream);
   other("rows", "V4.1 rows to floats, beside a copy", *FindSeries(*series, "copy"));
   for (const std::string& name : small_names) {
