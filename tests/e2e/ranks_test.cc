@@ -20,7 +20,8 @@ using testing_support::RunToEnd;
 class Ranks : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (RunToEnd({"/usr/bin/env", "mpirun", "--version"}, ".").exit_code != 0) {
+    work_dir_ = testing_support::MakeTempDir("ranks");
+    if (RunToEnd({"/usr/bin/env", "mpirun", "--version"}, work_dir_).exit_code != 0) {
       GTEST_SKIP() << "mpirun is not installed";
     }
     // As root, and more ranks than cores: a test machine.
@@ -29,7 +30,6 @@ class Ranks : public testing::TestWithParam<std::string> {
       ::setenv(name, "1", 1);
     }
     ::setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // Open MPI leaves some behind
-    work_dir_ = testing_support::MakeTempDir("ranks");
     model_ = testing_support::MakeModel(work_dir_, "tiny", GetParam(), 7);
   }
   void TearDown() override {
