@@ -209,8 +209,9 @@ void MultiplyTiles(const float* x, int64_t x_stride, int64_t tokens, const char*
   }
 }
 
-// The same of many tokens, by way of memory of its own: rows of activations and outputs that are
-// many pages apart would miss the first-level TLB for each (128 tokens x 4096: 0.76 of the peak).
+// The same of many tokens, by way of memory of its own, so that rows of activations and outputs lie
+// together and not pages apart. With blocks of tokens and groups of tiles, kernels_bench: 256
+// tokens 0.78 -> 0.87 of the peak, 512 tokens 0.76 -> 0.85.
 void MultiplyCopies(const float* x, int64_t x_stride, int64_t tokens, const char* weights,
                     int64_t pairs, int64_t outputs, float* y, int64_t y_stride) {
   constexpr int64_t kXStride = 2 * kBlockPairs + 16;  // not a power of two: few cache sets
