@@ -116,8 +116,9 @@ Status LookupLoop::GatherHere(const PlanContext& context, std::span<const LayerL
     const TimePoint now = clock_.Now();
     if (now >= next_control_check_) CheckControls(now);
   }
-  if (any_gone_.load()) {
-    for (uint32_t node = 0; node < nodes_.size(); ++node) RETURN_IF_ERROR(WhyGone(node));
+  for (uint32_t node = 0; node < nodes_.size(); ++node) {
+    const Status gone = Gone(node);
+    if (!gone.ok()) return gone.WithContext("memory node " + nodes_[node].label);
   }
   for (const LayerLookup& layer : layers) {
     RETURN_IF_ERROR(GatherLocally(context, local_nodes_, layer));
@@ -126,11 +127,10 @@ Status LookupLoop::GatherHere(const PlanContext& context, std::span<const LayerL
 }
 
 // Ok while the node is there.
-Status LookupLoop::WhyGone(uint32_t node) {
+Status LookupLoop::Gone(uint32_t node) {
+  if (!any_gone_.load()) return OkStatus();
   const std::lock_guard lock(mutex_);
-  if (gone_[node].ok()) return OkStatus();
-  return Status(gone_[node].code(),
-                fmt::format("memory node {}: {}", nodes_[node].label, gone_[node].message()));
+  return gone_[node];
 }
 
 void LookupLoop::ResetCounters() {
@@ -221,6 +221,8 @@ void LookupLoop::Queue(const StepRef& step, uint32_t index) {
   request.section = 0;
   request.first = 0;
   next_deadline_ = std::min(next_deadline_, step->deadline());
+  // Posted just before its node was found gone.
+  if (const Status gone = Gone(request.plan().node); !gone.ok()) return End(request, gone);
   if (request.plan().path == Path::kLocal) {
     Uncount(request);
     End(request, ServeLocal(*step, request.plan()));

@@ -124,7 +124,7 @@ class LookupLoop : private net::TransportHandler {
   void Expire(TimePoint now);
   void CheckControls(TimePoint now);
   void LoseNode(uint32_t node, const Status& why);
-  Status WhyGone(uint32_t node);
+  Status Gone(uint32_t node);
   Request* FindRequest(uint64_t id);
   void Uncount(Request& request);
   void End(Request& request, const Status& why);  // ok: answered in full

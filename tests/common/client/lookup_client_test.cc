@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "tests/common/client/fake_cluster.h"
@@ -321,6 +323,88 @@ TEST(LookupClient, AClosedControlConnectionMeansTheNodeIsGone) {
   const Status status = ticket->Wait(1);
   EXPECT_EQ(status.code(), Code::kUnavailable);
   EXPECT_THAT(status.message(), HasSubstr("control connection"));
+}
+
+// A loopback transport whose owner can be held up inside Progress, where it then loses its peer.
+class HeldTransport : public net::Transport {
+ public:
+  explicit HeldTransport(std::unique_ptr<net::Transport> inner) : inner_(std::move(inner)) {}
+
+  // Returns once the owner is in Progress; it stays there until LosePeer.
+  void Hold() {
+    std::unique_lock lock(mutex_);
+    hold_ = true;
+    inner_->WakeUp();
+    changed_.wait(lock, [this] { return held_; });
+  }
+  void LosePeer() {
+    const std::lock_guard lock(mutex_);
+    hold_ = false;
+    changed_.notify_all();
+  }
+
+  std::string name() const override { return inner_->name(); }
+  std::string address() const override { return inner_->address(); }
+  std::string settings() const override { return inner_->settings(); }
+  void SetHandler(net::TransportHandler* handler) override {
+    handler_ = handler;
+    inner_->SetHandler(handler);
+  }
+  Result<net::PeerId> Connect(const std::string& address) override {
+    const Result<net::PeerId> peer = inner_->Connect(address);
+    if (peer.ok()) peer_ = *peer;
+    return peer;
+  }
+  Result<std::unique_ptr<net::SendBuffer>> AllocateSendBuffer(size_t size_bytes) override {
+    return inner_->AllocateSendBuffer(size_bytes);
+  }
+  Status Send(net::PeerId to, std::span<const std::byte> header, net::SendBuffer* body,
+              size_t body_bytes, std::function<void(Status)> done) override {
+    return inner_->Send(to, header, body, body_bytes, std::move(done));
+  }
+  int Progress() override {
+    std::unique_lock lock(mutex_);
+    if (!hold_) return inner_->Progress();
+    held_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !hold_; });
+    inner_->Disconnect(peer_);
+    handler_->OnPeerLost(peer_, Unavailable("the cable was cut"));
+    return 1;
+  }
+  void Wait(Nanos timeout) override { inner_->Wait(timeout); }
+  void WakeUp() override { inner_->WakeUp(); }
+  void Disconnect(net::PeerId peer) override { inner_->Disconnect(peer); }
+
+ private:
+  const std::unique_ptr<net::Transport> inner_;
+  net::TransportHandler* handler_ = nullptr;
+  net::PeerId peer_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool hold_ = false;
+  bool held_ = false;
+};
+
+// It said "peer 1 is not connected": posted after the node was there, sent after it was lost.
+TEST(LookupClient, ARequestPostedWhileItsNodeIsLostSaysWhyItWasLost) {
+  FakeCluster cluster(1);
+  HeldTransport* held = nullptr;
+  cluster.options.make_transport = [&]() -> Result<std::unique_ptr<net::Transport>> {
+    auto transport = std::make_unique<HeldTransport>(cluster.hub.MakeTransport());
+    held = transport.get();
+    return std::unique_ptr<net::Transport>(std::move(transport));
+  };
+  cluster.StartAll();
+  const auto client = cluster.MustConnect();
+  held->Hold();
+  Lookup lookup(21, 10);
+  auto ticket = client->Submit(lookup.Layers(), Soon());
+  held->LosePeer();
+  ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
+  const Status status = (*ticket)->Wait(1);
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("m0 ("), HasSubstr("the cable was cut")));
 }
 
 TEST(LookupClient, AStoppedNodeIsNoticedAtTheDeadlineAndMayComeBack) {
