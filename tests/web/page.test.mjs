@@ -11,7 +11,7 @@ const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
 test('the page chats and plots', { timeout: 90_000 }, async () => {
-  const server = await startServer([], 2);
+  const server = await startServer(['engine.deadline_ms=60000'], 2);
   const profile = mkdtempSync(join(tmpdir(), 'engram-chromium-'));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags,
@@ -34,11 +34,16 @@ test('the page chats and plots', { timeout: 90_000 }, async () => {
     const answers = await page.locator('.assistant').allTextContents();
     assert.equal(answers.length, 2);
     assert.ok(answers.every((answer) => answer.trim().length > 0));
-    // A second answer is stopped by hand: what it had is kept and the engine is free again.
+    // A third one is stopped by hand while its rows cannot come, so that it is never done before.
+    server.pauseNodes();
     await page.getByLabel('Message').fill('Go on for long.');
     await page.getByRole('button', { name: 'Send' }).click();
+    await eventually(async () => (await server.state()).running === 1);
     await page.getByRole('button', { name: 'Stop' }).click();
+    await eventually(async () => await page.getByRole('button', { name: 'Send' }).isEnabled());
+    server.resumeNodes();
     await eventually(async () => (await server.state()).running === 0);
+    assert.equal(await page.locator('.error').count(), 0);
     await eventually(async () => (await page.locator('#tokens-value').textContent()).match(/[1-9]/));
     // Some load, until the plots are lines.
     const points = async () => (await page.locator('#tokens polyline').getAttribute('points') ?? '').split(' ').length;

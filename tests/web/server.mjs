@@ -50,7 +50,10 @@ export async function startServer(sets = [], nodes = 0) {
     url,
     model,
     state: async () => (await fetch(`${url}/debug/state`)).json(),
+    pauseNodes: () => children.slice(1).forEach((node) => node.kill('SIGSTOP')),
+    resumeNodes: () => children.slice(1).forEach((node) => node.kill('SIGCONT')),
     async close() {
+      this.resumeNodes();
       for (const each of children) {
         const exited = new Promise((resolve) => each.once('exit', resolve));
         each.kill('SIGTERM');
