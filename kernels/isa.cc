@@ -1,6 +1,5 @@
 #include "kernels/isa.h"
 
-#include <algorithm>
 #include <cstdlib>
 
 namespace engram::kernels {
@@ -8,8 +7,8 @@ namespace {
 
 Isa FirstIsa() {
   const char* const wanted = std::getenv("ENGRAM_ISA");
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2}) {
-    if (wanted != nullptr && wanted == IsaName(isa)) return std::min(isa, BestIsa());
+  for (const Isa isa : kAllIsas) {
+    if (wanted != nullptr && wanted == IsaName(isa) && IsSupported(isa)) return isa;
   }
   return BestIsa();
 }
@@ -27,26 +26,41 @@ std::string_view IsaName(Isa isa) {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512_bf16";
   }
   return "?";
 }
 
+bool IsSupported(Isa isa) {
+  if (isa == Isa::kScalar) return true;
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return false;
+  if (isa == Isa::kAvx2) return true;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
+    return false;
+  }
+  return isa == Isa::kAvx512 || __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 Isa BestIsa() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq")) {
-    return Isa::kAvx512Bf16;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
+  if (IsSupported(Isa::kAvx512Bf16) && __builtin_cpu_is("amd")) return Isa::kAvx512Bf16;
 #endif
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
+    if (IsSupported(isa)) return isa;
+  }
   return Isa::kScalar;
 }
 
 Isa ActiveIsa() { return Current(); }
 
-void UseIsa(Isa isa) { Current() = std::min(isa, BestIsa()); }
+void UseIsa(Isa isa) { Current() = IsSupported(isa) ? isa : BestIsa(); }
 
 }  // namespace engram::kernels

@@ -26,7 +26,7 @@ constexpr int64_t kGroupRows = 48;
 // LinearRows is as fast on it, and faster on 4 (33 instead of 26 GFLOP/s).
 int64_t LaidOutRows([[maybe_unused]] int64_t rows) {
 #if defined(__AVX2__) && defined(__FMA__)
-  if (ActiveIsa() == Isa::kAvx512Bf16) return 0;
+  if (ActiveIsa() >= Isa::kAvx512) return 0;
   const int64_t whole = rows / cpu::kScoreQueries * cpu::kScoreQueries;
   return rows - whole > cpu::kScoreQueries / 2 ? rows : whole;
 #else

@@ -198,7 +198,7 @@ void TransposedTyped(Rows x, const Matrix& w, float* y, int64_t y_stride) {
   ref::TransposedRows(x, rest, y + whole, y_stride);
 }
 
-bool HasAvx512() { return ActiveIsa() == Isa::kAvx512Bf16; }
+bool HasAvx512() { return ActiveIsa() >= Isa::kAvx512; }
 
 cpu::StoredWeights Stored(const Matrix& w) {
   return {w.data, w.dtype == DType::kBf16, w.rows, w.columns, w.stride};

@@ -24,8 +24,9 @@ cpu::PackedVersion VersionOf([[maybe_unused]] Isa isa) {
   constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512Bf16) {
-    return {cpu::PackedProductAvx512, cpu::RoundRowAvx512, sizeof(uint16_t)};
+    return {cpu::PackedProductAvx512Bf16, cpu::RoundRowBf16, sizeof(uint16_t)};
   }
+  if (isa == Isa::kAvx512) return {cpu::PackedProductAvx512, cpu::RoundRowFloats, kFloat};
   if (isa == Isa::kAvx2) return {cpu::PackedProductAvx2, cpu::RoundRowFloats, kFloat};
 #endif
   return {cpu::PackedProductScalar, cpu::RoundRowFloats, kFloat};

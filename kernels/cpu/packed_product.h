@@ -19,8 +19,8 @@ struct PackedView {
 // y[t * y_stride + o - 64 * tile] = sum over pairs, ascending, of x[t] w[o], for t in [0, tokens)
 // and the outputs o of tiles [tile, tile_end); fp32 accumulation from 0. Within one Isa an output's
 // bits depend on its own x and w alone. x rows are `x_stride` values apart and 2 * pairs long:
-// activations rounded to bf16, as bf16 where the processor multiplies those (AVX-512), else as the
-// floats they are, so that nobody widens them again for every tile.
+// activations rounded to bf16, as bf16 where the processor multiplies those (AVX-512-BF16), else as
+// the floats they are, so that nobody widens them again for every tile.
 using PackedProduct = void (*)(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
                                int64_t tile, int64_t tile_end, float* y, int64_t y_stride);
 void PackedProductScalar(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
@@ -29,12 +29,14 @@ void PackedProductAvx2(const void* x, int64_t x_stride, int64_t tokens, const Pa
                        int64_t tile, int64_t tile_end, float* y, int64_t y_stride);
 void PackedProductAvx512(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
                          int64_t tile, int64_t tile_end, float* y, int64_t y_stride);
+void PackedProductAvx512Bf16(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
+                             int64_t tile, int64_t tile_end, float* y, int64_t y_stride);
 
 // `count` floats rounded to bf16, to nearest even, as the product reads them: floats, or bf16 by
-// AVX-512, which makes denormals zero.
+// AVX-512-BF16, which makes denormals zero.
 using RoundRow = void (*)(const float* x, int64_t count, void* y);
 void RoundRowFloats(const float* x, int64_t count, void* y);
-void RoundRowAvx512(const float* x, int64_t count, void* y);
+void RoundRowBf16(const float* x, int64_t count, void* y);
 
 // What one Isa multiplies with.
 struct PackedVersion {

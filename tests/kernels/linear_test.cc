@@ -64,7 +64,7 @@ TEST(Linear, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
     const Matrix matrix = random.matrix(s);
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.rows)), fast(plain.size());
     ref::LinearRows({x.data(), s.tokens, s.columns}, matrix, plain.data(), s.rows);
-    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
       UseIsa(isa);
       LinearRows({x.data(), s.tokens, s.columns}, matrix, fast.data(), s.rows);
       ASSERT_EQ(plain, fast) << IsaName(ActiveIsa()) << " " << s.tokens << " x " << s.rows << " x "
@@ -120,7 +120,7 @@ TEST(Transposed, EqualsFloat64WithinItsBoundAndTheReferenceBitForBit) {
     const Matrix matrix = random.matrix(s);
     std::vector<float> plain(static_cast<size_t>(s.tokens * s.columns)), fast(plain.size());
     ref::TransposedRows({x.data(), s.tokens, s.rows}, matrix, plain.data(), s.columns);
-    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Bf16}) {
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
       UseIsa(isa);
       TransposedRows({x.data(), s.tokens, s.rows}, matrix, fast.data(), s.columns);
       ASSERT_EQ(plain, fast) << IsaName(ActiveIsa()) << " " << s.tokens << " x " << s.rows << " x "
