@@ -9,8 +9,13 @@ volatile float sink;
 
 }  // namespace
 
-double RegisterPeak(kernels::Isa isa, int64_t rounds) {
-  if (isa == kernels::Isa::kAvx512Bf16) return RegisterPeakAvx512(rounds);
+double RegisterPeakBf16(kernels::Isa isa, int64_t rounds) {
+  if (isa == kernels::Isa::kAvx512Bf16) return RegisterPeakBf16Avx512(rounds);
+  return RegisterPeakFp32(isa, rounds);  // bf16 is widened
+}
+
+double RegisterPeakFp32(kernels::Isa isa, int64_t rounds) {
+  if (isa >= kernels::Isa::kAvx512) return RegisterPeakFp32Avx512(rounds);
   __m256 sum[12];
   for (auto& s : sum) s = _mm256_set1_ps(1.0f);
   __m256 a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.25f);

@@ -69,7 +69,13 @@ std::vector<Leg> SmallOpLegs() {
     legs.push_back(BytesLeg(name, bytes, std::move(work)));
   };
   add("RmsNorm", 2 * kOne, [v] { RmsNorm(v->x, v->weight, 1e-6f, v->y); });
-  add("SwiGlu", 3 * kOne, [v] { SwiGlu(v->y, v->x); });
+  add("SwiGlu", 3 * kOne, [v] {  // of fresh gates: its own results shrink to denormals
+    for (int64_t t = 0; t < kTokens; ++t) {
+      const std::span<float> gate = v->token(v->y, 0, kWidth);
+      std::ranges::copy(v->token(v->x, t, kWidth), gate.begin());
+      SwiGlu(gate, v->token(v->x, t, kWidth));
+    }
+  });
   add("Add", 3 * kOne, [v] { Add(v->y, v->x); });
   add("Softmax", 2 * kOne, [v] {
     for (int64_t t = 0; t < kTokens; ++t) Softmax(v->token(v->y, t, kWidth), 1e-3f);
