@@ -165,14 +165,15 @@ INSTANTIATE_TEST_SUITE_P(Isas, PackedByIsa, testing::ValuesIn(kAllIsas),
                          });
 
 TEST(Packed, ScalarAvx2AndAvx512GiveTheSameBits) {
-  struct {
+  struct Shape {
     int64_t tokens, rows, columns;
-  } const shapes[] = {{1, 130, 205}, {2, 77, 300},   {3, 64, 129},   {6, 77, 131},
-                      {7, 50, 400},  {9, 77, 205},   {12, 129, 257}, {13, 300, 90},
-                      {40, 16, 600}, {96, 257, 515}, {131, 350, 270}};
+  };
+  std::vector<Shape> shapes = {{1, 130, 205},  {7, 50, 400},   {13, 300, 90},  {40, 16, 600},
+                               {20, 1100, 70}, {96, 257, 515}, {131, 350, 270}};
+  for (int64_t tokens = 1; tokens <= 26; ++tokens) shapes.push_back({tokens, 77, 267});
   Rng rng(4);
   Pool pool(1);
-  for (const auto& shape : shapes) {
+  for (const Shape& shape : shapes) {
     const std::vector<Bf16> weights = RandomBf16(rng, shape.rows * shape.columns);
     const std::vector<float> x = RandomFloats(rng, shape.tokens * shape.columns);
     const PackedMatrix packed = Packed(MatrixOf(weights, shape.rows, shape.columns));
