@@ -51,7 +51,7 @@ const std::string& ModelDir() {
   static const std::string dir = [] {
     MakeModelOptions options;
     options.variant = table::Variant::kV41;
-    options.out = testing::TempDir() + "hotset_model";
+    options.out = MakeTempDir("hotset_model");  // tests may run side by side
     options.force = true;
     const Status made = MakeModel(options);
     CHECK(made.ok()) << made.ToString();
