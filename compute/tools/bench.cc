@@ -89,8 +89,11 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
       report["decode_gb_per_s"] = gigabytes;
       report["stream_gb_per_s"] = stream;
     } else if (load.rate == 0 && alone > 0) {
-      fmt::print("  decode at {} together is {:.2f} times that of one\n", load.concurrency,
-                 figures.decode_tokens_per_s / alone);
+      fmt::print(
+          "  decode at {} together is {:.2f} times that of one; prompts, bound by multiplying, "
+          "{:.2f}\n",
+          load.concurrency, figures.decode_tokens_per_s / alone,
+          figures.prefill_tokens_per_s / alone);
     }
     reports.push_back(std::move(report));
   };
