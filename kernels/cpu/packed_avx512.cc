@@ -246,8 +246,10 @@ void PackedProductAvx512(const void* activations, int64_t x_stride, int64_t toke
     }
     return;
   }
-  for (int64_t t = 0; t < tokens; t += kBlockTokens) {
-    const int64_t count = tokens - t < kBlockTokens ? tokens - t : kBlockTokens;
+  const int64_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
+  for (int64_t block = 0; block < blocks; ++block) {  // of sizes that differ by one at most
+    const int64_t t = tokens * block / blocks;
+    const int64_t count = tokens * (block + 1) / blocks - t;
     for (int64_t i = tile; i < tile_end; i += kGroupTiles) {
       const int64_t tiles = tile_end - i < kGroupTiles ? tile_end - i : kGroupTiles;
       ManyTokens(x + t * x_stride, x_stride, count, w, i, tiles,
