@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "common/base/check.h"
 #include "kernels/exp.h"
@@ -57,27 +58,35 @@ void Balance(std::span<float> m, size_t n, int rounds) {
   }
 }
 
-// Sixteen values of every stream at a time, so that all are read before one is written.
+// Sixteen values of every stream at a time, so that all are read before one is written; a constant
+// number of them, and coefficients that no stream can alias, so that the compiler keeps them in
+// registers (8 -> 28 GB/s, as a copy).
 template <size_t kStreams>
 void ExpandStreams(const HyperMix& mix, std::span<const float> y, std::span<float> streams) {
   constexpr size_t kBlock = 16;
-  for (size_t i = 0; i < y.size(); i += kBlock) {
-    const size_t count = std::min(kBlock, y.size() - i);
-    float before[kStreams][kBlock];
+  float post[kStreams], residual[kStreams * kStreams];
+  std::copy_n(mix.post.data(), kStreams, post);
+  std::copy_n(mix.residual.data(), kStreams * kStreams, residual);
+  const auto expand = [&](size_t i, auto count) {
+    float own[kBlock], before[kStreams][kBlock];
+    std::copy_n(y.data() + i, count, own);
     for (size_t j = 0; j < kStreams; ++j) {
       std::copy_n(streams.data() + j * y.size() + i, count, before[j]);
     }
     for (size_t g = 0; g < kStreams; ++g) {
       float* const stream = streams.data() + g * y.size() + i;
       for (size_t l = 0; l < count; ++l) {
-        float sum = mix.post[g] * y[i + l];
+        float sum = post[g] * own[l];
         for (size_t j = 0; j < kStreams; ++j) {
-          sum = std::fma(mix.residual[g * kStreams + j], before[j][l], sum);
+          sum = std::fma(residual[g * kStreams + j], before[j][l], sum);
         }
         stream[l] = sum;
       }
     }
-  }
+  };
+  const size_t whole = y.size() / kBlock * kBlock;
+  for (size_t i = 0; i < whole; i += kBlock) expand(i, std::integral_constant<size_t, kBlock>());
+  if (whole < y.size()) expand(whole, y.size() - whole);
 }
 
 }  // namespace
