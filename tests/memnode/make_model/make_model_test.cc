@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -141,7 +142,7 @@ class MakeModelVariants : public MakeModelTest, public testing::WithParamInterfa
  protected:
   void SetUp() override {
     directory_ = fs::path(testing::TempDir()) /
-                 fmt::format("make_model_variant_{}", table::VariantName(GetParam()));
+                 fmt::format("make_model_variant_{}_{}", table::VariantName(GetParam()), getpid());
     fs::remove_all(directory_);
   }
 };
