@@ -1,5 +1,6 @@
 #include "kernels/isa.h"
 
+#include <cstdio>
 #include <cstdlib>
 
 namespace engram::kernels {
@@ -7,9 +8,12 @@ namespace {
 
 Isa FirstIsa() {
   const char* const wanted = std::getenv("ENGRAM_ISA");
+  if (wanted == nullptr) return BestIsa();
   for (const Isa isa : kAllIsas) {
-    if (wanted != nullptr && wanted == IsaName(isa) && IsSupported(isa)) return isa;
+    if (wanted == IsaName(isa) && IsSupported(isa)) return isa;
   }
+  std::fprintf(stderr, "ENGRAM_ISA=%s: no instructions of that name on this processor; using %s\n",
+               wanted, IsaName(BestIsa()).data());
   return BestIsa();
 }
 

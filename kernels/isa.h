@@ -19,7 +19,7 @@ bool IsSupported(Isa isa);
 // The fastest of those.
 Isa BestIsa();
 // What the kernels use: the supported one that the environment variable ENGRAM_ISA names, else
-// BestIsa.
+// BestIsa. Any other name is said on stderr.
 Isa ActiveIsa();
 // For tests and benchmarks: uses `isa`, or BestIsa where it is not supported, from now on. Not
 // while kernels run.

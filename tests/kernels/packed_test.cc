@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/isa.h"
@@ -218,6 +219,22 @@ TEST(Packed, NamesAreThoseOfTheEnvironmentVariable) {
   EXPECT_EQ(IsaName(Isa::kAvx512), "avx512");
   EXPECT_EQ(IsaName(Isa::kAvx512Bf16), "avx512_bf16");
   EXPECT_TRUE(IsSupported(BestIsa()));
+}
+
+TEST(IsaDeathTest, AnEnvironmentVariableThatNamesNoneIsSaid) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a process that has not chosen yet
+  EXPECT_EXIT(
+      {
+        setenv("ENGRAM_ISA", "sse", 1);
+        std::exit(ActiveIsa() == BestIsa() ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "ENGRAM_ISA=sse: no instructions of that name");
+  EXPECT_EXIT(
+      {
+        setenv("ENGRAM_ISA", "scalar", 1);
+        std::exit(ActiveIsa() == Isa::kScalar ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "^$");
 }
 
 }  // namespace
