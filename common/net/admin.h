@@ -1,5 +1,9 @@
 // A tool's calls to a memory node, over its control port: the same challenge and TLS as a client's
 // connection, then one request and one reply. Commands: memnode/admin_service.h.
+//
+// A node answers tools only when their peer has proven the cluster's secret or shown a certificate
+// of the cluster, or when both the address listened on and the peer's are loopback addresses. A
+// request whose tool has hung up before the node came to it is not carried out.
 #pragma once
 
 #include <cstdint>

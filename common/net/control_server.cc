@@ -1,6 +1,7 @@
 // The node's side of the control connection: one thread, one Asio loop, one small state machine per
 // connection that has passed the challenge.
 #include <fmt/format.h>
+#include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -14,6 +15,7 @@
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_acceptor.h"
+#include "common/obs/log.h"
 
 namespace engram::net {
 namespace {
@@ -37,8 +39,12 @@ struct ServerContext {
 // under way.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(asio::io_context& loop, TcpStream stream, ServerContext* context)
-      : stream_(std::move(stream)), ready_(loop), timer_(loop), context_(context) {}
+  Connection(asio::io_context& loop, TcpStream stream, bool may_administer, ServerContext* context)
+      : stream_(std::move(stream)),
+        ready_(loop),
+        timer_(loop),
+        may_administer_(may_administer),
+        context_(context) {}
 
   void Start() {
     stream_.SetOptions(kPeerTimeout);
@@ -112,23 +118,31 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Answer() {
     const std::string text = std::exchange(text_, {});
     step_ = Step::kAnswer;
-    if (const std::optional<json::object> request = ParseAdmin(text)) {
-      const Result<json::object> reply =
-          context_->callbacks.on_admin
-              ? context_->callbacks.on_admin(*request)
-              : Result<json::object>(InvalidArgument("nothing can be administered here"));
-      answer_ = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
-      if (answer_.size() - kFramePrefixBytes <= kControlFrameBytesMax) return;
-      answer_ = RefusedFrame(
-          ResourceExhausted(fmt::format("the reply is of {} bytes, more than fits in a frame ({})",
-                                        answer_.size(), kControlFrameBytesMax)));
-      return;
-    }
+    if (const std::optional<json::object> request = ParseAdmin(text)) return Administer(*request);
     const Result<Hello> hello = ParseHello(text);
     const Result<Welcome> welcome =
         hello.ok() ? context_->callbacks.on_hello(*hello) : Result<Welcome>(hello.status());
     if (welcome.ok()) session_ = welcome->session;
     answer_ = welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status());
+  }
+
+  // A tool that has hung up gave the request up, perhaps long ago: it is not carried out.
+  void Administer(const json::object& request) {
+    if (stream_.peer_has_closed()) return Close();
+    Result<json::object> reply = InvalidArgument("nothing can be administered here");
+    if (!may_administer_) {
+      reply = FailedPrecondition(
+          "requests of tools need a secret here, because this control port is not one of the "
+          "loopback address: set security.secret_file on the nodes and give the tool "
+          "--secret-file (SECURITY.md)");
+    } else if (context_->callbacks.on_admin) {
+      reply = context_->callbacks.on_admin(request);
+    }
+    answer_ = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
+    if (answer_.size() - kFramePrefixBytes <= kControlFrameBytesMax) return;
+    answer_ = RefusedFrame(
+        ResourceExhausted(fmt::format("the reply is of {} bytes, more than fits in a frame ({})",
+                                      answer_.size(), kControlFrameBytesMax)));
   }
 
   bool Write() {
@@ -154,6 +168,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   TcpStream stream_;
   stream_descriptor ready_;   // waits on the stream's descriptor
   asio::steady_timer timer_;  // for everything up to the answer's last byte
+  const bool may_administer_;
   ServerContext* const context_;
   Step step_ = Step::kPrefix;
   size_t wanted_ = kFramePrefixBytes;
@@ -192,6 +207,12 @@ class AsioControlServer : public ControlServer {
       ArrivedOnLoop(std::move(stream));
     };
     ASSIGN_OR_RETURN(acceptor_, TcpAcceptor::Open(std::move(options), std::move(callbacks)));
+    if (!acceptor_->proves_peers() && !acceptor_->loopback()) {
+      obs::LogWarn(fmt::format(
+          "the control port {}:{} is open to other hosts and has no secret: any of them may read "
+          "rows, and requests of tools are refused (security.secret_file, SECURITY.md)",
+          host, acceptor_->port()));
+    }
     error_code unwatched;
     arrivals_.assign(acceptor_->fd(), unwatched);
     if (unwatched) return Unavailable("control server: epoll: " + unwatched.message());
@@ -227,9 +248,20 @@ class AsioControlServer : public ControlServer {
 
   void ArrivedOnLoop(TcpStream stream) {
     if (context_.connections.size() >= kControlConnectionsMax) return;
-    auto connection = std::make_shared<Connection>(loop_, std::move(stream), &context_);
+    const bool may_administer = acceptor_->proves_peers() || IsOfThisHost(stream.fd());
+    auto connection =
+        std::make_shared<Connection>(loop_, std::move(stream), may_administer, &context_);
     context_.connections.insert(connection);
     connection->Start();
+  }
+
+  // Both addresses count: behind a proxy or a port mapping every peer looks local to a port that is
+  // open to other hosts.
+  bool IsOfThisHost(int fd) const {
+    sockaddr_storage peer = {};
+    socklen_t bytes = sizeof(peer);
+    return acceptor_->loopback() &&
+           ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &bytes) == 0 && IsLoopback(peer);
   }
 
   // Leaves the loop without work, so that run() returns.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -36,6 +37,17 @@ bool IsWildcard(const sockaddr* address) {
 }
 
 }  // namespace
+
+bool IsLoopback(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    return ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+  }
+  if (address.ss_family != AF_INET6) return false;
+  const in6_addr& v6 = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  return IN6_IS_ADDR_LOOPBACK(&v6) ||
+         (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
+}
 
 Result<std::unique_ptr<TcpAcceptor>> TcpAcceptor::Open(Options options, Callbacks callbacks) {
   std::unique_ptr<TcpAcceptor> acceptor(new TcpAcceptor(std::move(options), std::move(callbacks)));
@@ -78,11 +90,19 @@ Status TcpAcceptor::Listen() {
   ::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&bound), &length);
   port_ = ntohs(bound.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&bound)->sin_port
                                            : reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port);
+  loopback_ = IsLoopback(bound);
   host_ = IsWildcard(reinterpret_cast<sockaddr*>(&bound)) ? kAnyHost : options_.host;
   epoll_event event = {};
   event.events = EPOLLIN;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) == 0) return OkStatus();
   return failed("epoll_ctl");
+}
+
+bool TcpAcceptor::proves_peers() const {
+  const Security& security = *options_.security;
+  if (!security.secret().empty()) return true;
+  return security.tls() &&
+         (SSL_CTX_get_verify_mode(security.context()) & SSL_VERIFY_FAIL_IF_NO_PEER_CERT) != 0;
 }
 
 bool TcpAcceptor::Await(Guest& guest, uint32_t events) {

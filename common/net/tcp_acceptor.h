@@ -16,7 +16,12 @@
 #include "common/net/security.h"
 #include "common/net/tcp_stream.h"
 
+struct sockaddr_storage;
+
 namespace engram::net {
+
+// 127.0.0.0/8, ::1, and the former written as IPv6.
+bool IsLoopback(const sockaddr_storage& address);
 
 class TcpAcceptor {
  public:
@@ -38,6 +43,11 @@ class TcpAcceptor {
   int fd() const { return epoll_.get(); }  // readable when Progress has something to do
   const std::string& host() const { return host_; }
   uint16_t port() const { return port_; }
+  // Only processes of this host reach the address listened on.
+  bool loopback() const { return loopback_; }
+  // What arrives has shown that it is one of the cluster: by the secret, or by a certificate that
+  // was checked.
+  bool proves_peers() const;
   // Moves everything on that can move; the number of sockets that have arrived.
   int Progress();
   // Time alone gives Progress something to do: to end those who take too long, or to accept again
@@ -77,6 +87,7 @@ class TcpAcceptor {
   OwnedFd listener_, epoll_;
   std::string host_;
   uint16_t port_ = 0;
+  bool loopback_ = false;
   bool paused_ = false;  // no descriptors were left: epoll does not watch the listener
   TimePoint paused_until_;
   Guests guests_;  // the oldest first

@@ -50,6 +50,13 @@ Status TcpStream::StartTls(const Security& security, bool dials) {
   return OkStatus();
 }
 
+bool TcpStream::peer_has_closed() const {
+  tcp_info info = {};
+  socklen_t bytes = sizeof(info);
+  return ::getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 &&
+         info.tcpi_state != TCP_ESTABLISHED;
+}
+
 TlsSession::Step TcpStream::HandshakeTls() {
   if (tls_ == nullptr) return TlsSession::Step::kDone;
   const TlsSession::Step step = tls_->Handshake();

@@ -42,6 +42,8 @@ class TcpStream {
   ssize_t Receive(std::span<std::byte> into);
   ssize_t Send(std::span<const iovec> pieces);
   const Status& why() const { return why_; }
+  // The peer has closed or reset its side, though bytes it sent before may not be read yet.
+  bool peer_has_closed() const;
   // There may be decrypted bytes to Receive that no event will announce.
   bool may_have_more() const { return tls_ != nullptr && tls_->may_have_more(); }
 

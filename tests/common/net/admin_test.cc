@@ -7,6 +7,8 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <future>
+#include <thread>
 
 #include "common/base/check.h"
 #include "common/base/rng.h"
@@ -25,13 +27,15 @@ constexpr Nanos kTimeout = std::chrono::seconds(10);
 
 // Answers with what it was asked, and how often it was.
 struct Node {
-  explicit Node(std::shared_ptr<const Security> security = nullptr, bool answers = true) {
+  explicit Node(std::shared_ptr<const Security> security = nullptr, bool answers = true,
+                const std::string& host = "127.0.0.1") {
     ControlServer::Callbacks callbacks;
     callbacks.on_hello = [](const Hello&) -> Result<Welcome> { return Unavailable("no clients"); };
     callbacks.on_gone = [](uint64_t) {};
     if (answers) {
       callbacks.on_admin = [this](const json::object& request) -> Result<json::object> {
         ++asked;
+        if (request.contains("wait")) go.get_future().wait();
         if (request.contains("refuse")) return NotFound("no such thing");
         if (request.contains("flood")) {
           return json::object{{"rows", std::string(kControlFrameBytesMax, 'x')}};
@@ -39,7 +43,7 @@ struct Node {
         return json::object{{"heard", request}};
       };
     }
-    server = *ControlServer::Start("127.0.0.1", 0, std::move(callbacks), std::move(security));
+    server = *ControlServer::Start(host, 0, std::move(callbacks), std::move(security));
   }
   Result<json::object> Call(const json::object& request, const Security* security = nullptr) const {
     return CallNode("127.0.0.1", server->port(), request, kTimeout, security);
@@ -63,6 +67,7 @@ struct Node {
   }
 
   std::atomic<int> asked = 0;
+  std::promise<void> go;  // ends a request that waits
   std::unique_ptr<ControlServer> server;
 };
 
@@ -117,6 +122,50 @@ TEST(Admin, OnlyWhoKnowsTheSecretMayAsk) {
   }
   EXPECT_EQ(node.asked, 0);
   EXPECT_TRUE(node.Call({{"command", "versions"}}, secret.get()).ok());
+}
+
+// Import, prepare and commit by raw requests replaced the rows of a node without a secret.
+TEST(Admin, WithoutASecretAPortThatIsOpenToOtherHostsTakesNoRequests) {
+  for (const char* host : {"0.0.0.0", "::", "::ffff:0.0.0.0"}) {
+    Node node(nullptr, true, host);
+    const Status refused = node.Call({{"command", "versions"}}).status();
+    EXPECT_EQ(refused.code(), Code::kFailedPrecondition);
+    EXPECT_THAT(refused.message(), HasSubstr("security.secret_file")) << host;
+    EXPECT_EQ(node.asked, 0);
+  }
+  const auto secret = std::make_shared<const Security>("a secret of the cluster", nullptr);
+  Node secured(secret, true, "0.0.0.0");
+  EXPECT_TRUE(secured.Call({}, secret.get()).ok());
+  Node local(nullptr, true, "localhost");
+  EXPECT_TRUE(local.Call({}).ok());
+}
+
+TEST(Admin, ACertificateCountsWhereItIsChecked) {
+  const auto checked = TlsSecurity(true);
+  Node node(checked, true, "0.0.0.0");
+  EXPECT_TRUE(node.Call({}, checked.get()).ok());
+  const auto unchecked = TlsSecurity(false);
+  Node open(unchecked, true, "0.0.0.0");
+  EXPECT_THAT(open.Call({}, unchecked.get()).status().message(), HasSubstr("security.secret_file"));
+  EXPECT_EQ(open.asked, 0);
+}
+
+// A node that was stopped goes on: what its tools have given up meanwhile is not done.
+TEST(Admin, ARequestWhoseToolHasHungUpIsNotCarriedOut) {
+  Node node;
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  TcpStream gone = *DialTcp("127.0.0.1", node.server->port(), deadline);
+  ASSERT_TRUE(Introduce(gone, Security(), ChallengePurpose::kControl, RandomEndpointId(),
+                        EndpointId{}, deadline)
+                  .ok());
+  std::thread stopped([&] { EXPECT_TRUE(node.Call({{"wait", true}}).ok()); });
+  while (node.asked == 0 && Clock::Real().Now() < deadline) std::this_thread::yield();
+  ASSERT_TRUE(WriteAll(gone, AdminFrame({{"command", "commit"}}), deadline, "writing").ok());
+  gone = TcpStream();
+  node.go.set_value();
+  stopped.join();
+  EXPECT_TRUE(node.Call({{"command", "versions"}}).ok());
+  EXPECT_EQ(node.asked, 2);
 }
 
 TEST(Admin, RequestsTravelOverTls) {
