@@ -1,6 +1,7 @@
 #include "memnode/admin_service.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -40,6 +41,11 @@ Result<std::string> GetName(const json::object& request, std::string_view key) {
       fmt::format("request: {} must be one line of 1..{} bytes", key, kNameBytesMax));
 }
 
+// Neither part has a line break.
+std::string SubjectOf(const std::string& model, const std::string& version) {
+  return model + "\n" + version;
+}
+
 json::object ToJson(const VersionInfo& info, uint64_t stored_bytes) {
   return {{"model", info.model},
           {"version", info.version},
@@ -49,8 +55,10 @@ json::object ToJson(const VersionInfo& info, uint64_t stored_bytes) {
           {"stored_bytes", std::to_string(stored_bytes)},
           {"generation", std::to_string(info.generation)},
           {"published", info.published},
-          {"prepared", info.prepared},
-          {"prepared_generation", std::to_string(info.prepared_generation)},
+          {"prepared", info.prepared_generation != 0 || info.promised_generation != 0},
+          {"prepared_generation",
+           std::to_string(std::max(info.prepared_generation, info.promised_generation))},
+          {"promised_generation", std::to_string(info.promised_generation)},
           {"pinned", info.pinned},
           {"rolled_back", info.rolled_back},
           {"loaded", info.loaded},
@@ -82,50 +90,91 @@ Result<json::object> AdminService::Call(const json::object& request) {
   if (command == "versions") return Versions();
   if (command == "damage") return DamageNow();
   if (command == "job" || command == "cancel") {
-    ASSIGN_OR_RETURN(const uint64_t job, GetNumber(request, "job"));
+    ASSIGN_OR_RETURN(const std::string job, GetName(request, "job"));
     if (command == "job") return jobs_.Look(job);
     RETURN_IF_ERROR(jobs_.Cancel(job));
     return json::object();
   }
+  if (command == "reserve" || command == "release") return Reserve(command, request);
   Target target;
   ASSIGN_OR_RETURN(target.model, GetName(request, "name"));
   ASSIGN_OR_RETURN(target.version, GetName(request, "version"));
   if (command == "import") return Import(target, request);
   if (command == "pin") return Pin(target);
-  if (command == "drop") return Drop(target);
   if (command == "verify") return Verify(target);
   if (command == "row") return Row(target, request);
   if (command == "unpin") {
     RETURN_IF_ERROR(versions_.Unpin(target.model, target.version));
     return json::object();
   }
-  if (command != "prepare" && command != "commit" && command != "abort") {
+  if (command == "drop" || command == "may_drop") {
+    RETURN_IF_ERROR(CheckReserved(target.model, request));
+    if (command == "drop") return Drop(target);
+    RETURN_IF_ERROR(jobs_.CheckFree("drop", {SubjectOf(target.model, target.version)}));
+    RETURN_IF_ERROR(versions_.CheckDrop(target.model, target.version));
+    return json::object();
+  }
+  return Publish(command, target, request);
+}
+
+Result<json::object> AdminService::Publish(const std::string& command, const Target& target,
+                                           const json::object& request) {
+  if (command != "prepare" && command != "renew" && command != "promise" && command != "commit" &&
+      command != "abort") {
     return InvalidArgument(fmt::format("request: command \"{:.64}\" is not known here", command));
   }
   ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
+  RETURN_IF_ERROR(CheckReserved(target.model, request));
+  const auto& [model, version] = target;
   if (command == "prepare") return Prepare(target, generation);
-  if (command == "abort") {
-    RETURN_IF_ERROR(versions_.Abort(target.model, target.version, generation));
-    return json::object();
-  }
+  if (command == "renew") RETURN_IF_ERROR(versions_.Renew(model, version, generation));
+  if (command == "promise") RETURN_IF_ERROR(versions_.Promise(model, version, generation));
+  if (command == "abort") RETURN_IF_ERROR(versions_.Abort(model, version, generation));
+  if (command != "commit") return json::object();
   bool rollback = false;
   if (request.contains("rollback")) {
     ASSIGN_OR_RETURN(rollback, io::GetBool(request, "rollback", kWhat));
   }
-  RETURN_IF_ERROR(versions_.Commit(target.model, target.version, generation, rollback));
+  RETURN_IF_ERROR(versions_.Commit(model, version, generation, rollback));
   return json::object();
+}
+
+Result<json::object> AdminService::Reserve(const std::string& command,
+                                           const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string model, GetName(request, "name"));
+  ASSIGN_OR_RETURN(const std::string token, GetName(request, "token"));
+  if (command == "release") {
+    reservations_.Release(model, token);
+    return json::object();
+  }
+  ASSIGN_OR_RETURN(const std::string holder, GetName(request, "holder"));
+  RETURN_IF_ERROR(reservations_.Take(model, token, holder));
+  return json::object();
+}
+
+Status AdminService::CheckReserved(const std::string& model, const json::object& request) const {
+  std::string token;
+  if (request.contains("token")) {
+    ASSIGN_OR_RETURN(token, GetName(request, "token"));
+  }
+  return reservations_.Check(model, token);
 }
 
 void AdminService::Changed() const {
   if (hooks_.changed) hooks_.changed();
 }
 
-Result<json::object> AdminService::StartJob(const std::string& title,
+// The key is of parts that no name can run together.
+Result<json::object> AdminService::StartJob(const std::vector<std::string>& key,
+                                            const std::string& title,
                                             const std::vector<Target>& changed, Jobs::Work work) {
   std::vector<std::string> subjects;
-  for (const Target& target : changed) subjects.push_back(target.model + "\n" + target.version);
-  ASSIGN_OR_RETURN(const uint64_t job, jobs_.Start(title, subjects, std::move(work)));
-  return json::object{{"job", std::to_string(job)}};
+  for (const Target& target : changed) {
+    subjects.push_back(SubjectOf(target.model, target.version));
+  }
+  ASSIGN_OR_RETURN(const std::string job, jobs_.Start(fmt::format("{}", fmt::join(key, "\n")),
+                                                      title, subjects, std::move(work)));
+  return json::object{{"job", job}};
 }
 
 Result<json::object> AdminService::Versions() const {
@@ -136,6 +185,7 @@ Result<json::object> AdminService::Versions() const {
     versions.push_back(ToJson(info, bytes));
   }
   return json::object{{"member", member_},
+                      {"instance", jobs_.instance()},
                       {"epoch", map_.epoch},
                       {"members", json::value_from(map_.members)},
                       {"versions", std::move(versions)}};
@@ -160,7 +210,8 @@ Result<json::object> AdminService::Import(const Target& target, const json::obje
   }
   std::string title = fmt::format("import {} version {}", target.model, target.version);
   if (!options.base_version.empty()) title += " on " + options.base_version;
-  return StartJob(title + " from " + path, changed,
+  return StartJob({"import", target.model, target.version, options.base_version, path},
+                  title + " from " + path, changed,
                   [this, target, path, options](JobContext& context) {
                     return RunImport(target, path, options, context);
                   });
@@ -192,6 +243,7 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
 
 Result<json::object> AdminService::Prepare(const Target& target, uint64_t generation) {
   return StartJob(
+      {"prepare", target.model, target.version, std::to_string(generation)},
       fmt::format("prepare {} version {} generation {}", target.model, target.version, generation),
       {target}, [this, target, generation](JobContext& context) -> Result<json::object> {
         RETURN_IF_ERROR(
@@ -202,6 +254,7 @@ Result<json::object> AdminService::Prepare(const Target& target, uint64_t genera
 
 Result<json::object> AdminService::Pin(const Target& target) {
   return StartJob(
+      {"pin", target.model, target.version},
       fmt::format("pin {} version {}", target.model, target.version), {target},
       [this, target](JobContext& context) -> Result<json::object> {
         RETURN_IF_ERROR(versions_.Pin(target.model, target.version, &context.cancelled()));
@@ -210,7 +263,8 @@ Result<json::object> AdminService::Pin(const Target& target) {
 }
 
 Result<json::object> AdminService::Drop(const Target& target) {
-  return StartJob(fmt::format("drop {} version {}", target.model, target.version), {target},
+  return StartJob({"drop", target.model, target.version},
+                  fmt::format("drop {} version {}", target.model, target.version), {target},
                   [this, target](JobContext&) -> Result<json::object> {
                     const Status dropped = versions_.Drop(target.model, target.version);
                     Changed();
@@ -220,7 +274,8 @@ Result<json::object> AdminService::Drop(const Target& target) {
 }
 
 Result<json::object> AdminService::Verify(const Target& target) {
-  return StartJob(fmt::format("verify {} version {}", target.model, target.version), {},
+  return StartJob({"verify", target.model, target.version},
+                  fmt::format("verify {} version {}", target.model, target.version), {},
                   [this, target](JobContext& context) -> Result<json::object> {
                     VerifyOptions options;
                     options.cancel = &context.cancelled();

@@ -1,20 +1,24 @@
 // What a tool can ask of a node (common/net/admin.h): looks at and changes versions. Long work is a
-// job, asked about by its number.
+// job, asked about by its name.
 //
-//   {"command": "versions"}                                  -> member, epoch, members, versions
+//   {"command": "versions"}                 -> member, instance, epoch, members, versions
 //   {"command": "import", "model_path", "name", "version",
 //    "base", "threads", "memory_mib"}                        -> job
+//   {"command": "reserve", "name", "token", "holder"}        -> {}  (reservations.h)
+//   {"command": "release", "name", "token"}                  -> {}
 //   {"command": "prepare", "name", "version", "generation"}  -> job
-//   {"command": "commit" | "abort", the same}                -> {}
+//   {"command": "renew" | "promise" | "commit" | "abort", the same} -> {}
 //   {"command": "pin" | "drop" | "verify", "name", "version"} -> job
 //                                 (the result of drop: {"dropped": false} where there was none)
+//   {"command": "may_drop", "name", "version"}               -> {}, or what keeps it
 //   {"command": "unpin", "name", "version"}                  -> {}
 //   {"command": "row", "name", "version", "layer", "row"}    -> row_description.h
 //   {"command": "damage"}                                    -> what is damaged now
 //   {"command": "job" | "cancel", "job"}                     -> jobs.h
 //
-// 64-bit numbers travel as decimal strings. A job that changes a version is refused while another
-// one does. Any thread; no call waits for a job.
+// Where a tool has reserved the model, prepare, renew, promise, commit, abort and drop are
+// refused unless their "token" is that tool's. 64-bit numbers travel as decimal strings. A job that
+// changes a version is refused while another one does. Any thread; no call waits for a job.
 #pragma once
 
 #include <functional>
@@ -26,6 +30,7 @@
 #include "common/table/placement.h"
 #include "memnode/importer.h"
 #include "memnode/jobs.h"
+#include "memnode/reservations.h"
 #include "memnode/row_store.h"
 #include "memnode/verify.h"
 #include "memnode/version_manager.h"
@@ -54,14 +59,18 @@ class AdminService {
   };
   Result<json::object> Versions() const;
   Result<json::object> Import(const Target& target, const json::object& request);
+  Result<json::object> Reserve(const std::string& command, const json::object& request);
+  Result<json::object> Publish(const std::string& command, const Target& target,
+                               const json::object& request);
   Result<json::object> Prepare(const Target& target, uint64_t generation);
+  Status CheckReserved(const std::string& model, const json::object& request) const;
   Result<json::object> Pin(const Target& target);
   Result<json::object> Drop(const Target& target);
   Result<json::object> Verify(const Target& target);
   Result<json::object> Row(const Target& target, const json::object& request) const;
   Result<json::object> DamageNow() const;
-  Result<json::object> StartJob(const std::string& title, const std::vector<Target>& changed,
-                                Jobs::Work work);
+  Result<json::object> StartJob(const std::vector<std::string>& key, const std::string& title,
+                                const std::vector<Target>& changed, Jobs::Work work);
   Result<json::object> RunImport(const Target& target, const std::string& path,
                                  ImportOptions options, JobContext& context);
   void Changed() const;
@@ -71,6 +80,7 @@ class AdminService {
   const table::ClusterMap map_;
   const std::string member_;
   const Hooks hooks_;
+  Reservations reservations_;
   Jobs jobs_;  // last: its threads use the rest
 };
 

@@ -81,6 +81,9 @@ void NodeConfig::Describe(config::Fields& f) {
         "lookups one client may have under way here; it holds the others back");
   f.Add("limits.drain_timeout_ms", &limits_drain_timeout_ms, 0, 3'600'000,
         "how long SIGTERM waits for clients to leave");
+  f.Add("limits.prepared_timeout_ms", &limits_prepared_timeout_ms, 1'000, 86'400'000,
+        "how long a version that was prepared for publication stays in memory once its tool no "
+        "longer renews that");
   f.Add("limits.send_buffers", &limits_send_buffers, 2, 4096,
         "replies under way at once in a data thread, about 126 KiB each");
   f.Add("log.level", &log_level, "trace, debug, info, warn, error or off");

@@ -49,6 +49,7 @@ struct NodeConfig {
   int64_t limits_sessions_max = 256;
   int64_t limits_window = 16;
   int64_t limits_drain_timeout_ms = 5000;
+  int64_t limits_prepared_timeout_ms = 60'000;
   int64_t limits_send_buffers = 64;
   std::string log_level = "info";
 

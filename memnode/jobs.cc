@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/obs/log.h"
+#include "memnode/random_name.h"
 
 namespace engram::memnode {
 
@@ -14,46 +15,63 @@ void JobContext::Tell(uint64_t done, uint64_t total, uint64_t bytes) {
   bytes_ = bytes;
 }
 
+Jobs::Jobs() : instance_(RandomName()) {}
+
 Jobs::~Jobs() {
-  std::map<uint64_t, std::unique_ptr<Job>> jobs;
+  std::list<std::unique_ptr<Job>> jobs;
   {
     const std::lock_guard lock(mutex_);
     jobs.swap(jobs_);
-    for (const auto& [id, job] : jobs) job->context.cancelled_ = true;
+    for (const auto& job : jobs) job->context.cancelled_ = true;
   }
-  for (const auto& [id, job] : jobs) job->thread.join();
+  for (const auto& job : jobs) job->thread.join();
 }
 
-Result<uint64_t> Jobs::Start(const std::string& title, const std::vector<std::string>& subjects,
-                             Work work) {
+Status Jobs::CheckFree(const std::string& title, const std::vector<std::string>& subjects) const {
   const std::lock_guard lock(mutex_);
-  size_t running = 0;
-  for (const auto& [id, job] : jobs_) {
+  return CheckFreeLocked(title, subjects);
+}
+
+Status Jobs::CheckFreeLocked(const std::string& title,
+                             const std::vector<std::string>& subjects) const {
+  for (const auto& job : jobs_) {
     if (job->ended) continue;
-    ++running;
-    if (job->title == title) return id;
     if (std::ranges::find_first_of(job->subjects, subjects) == job->subjects.end()) continue;
     return FailedPrecondition(
         fmt::format("cannot {} now: the job \"{}\" is under way", title, job->title));
   }
+  return OkStatus();
+}
+
+Result<std::string> Jobs::Start(const std::string& key, const std::string& title,
+                                const std::vector<std::string>& subjects, Work work) {
+  const std::lock_guard lock(mutex_);
+  size_t running = 0;
+  for (const auto& job : jobs_) {
+    if (job->ended) continue;
+    ++running;
+    if (job->key == key) return job->name;
+  }
+  RETURN_IF_ERROR(CheckFreeLocked(title, subjects));
   if (running >= kRunningMax) {
     return ResourceExhausted(fmt::format("{} jobs are running here, at most {} may: wait for one",
                                          running, kRunningMax));
   }
   for (auto it = jobs_.begin(); jobs_.size() - running >= kKeptMax && it != jobs_.end();) {
-    if (!it->second->ended) {
+    if (!(*it)->ended) {
       ++it;
       continue;
     }
-    it->second->thread.join();
+    (*it)->thread.join();
     it = jobs_.erase(it);
   }
-  const uint64_t id = next_id_++;
-  Job& job = *(jobs_[id] = std::make_unique<Job>());
+  Job& job = *jobs_.emplace_back(std::make_unique<Job>());
+  job.name = instance_ + "-" + RandomName();
+  job.key = key;
   job.title = title;
   job.subjects = subjects;
   job.thread = std::thread([this, &job, work = std::move(work)] { Run(job, work); });
-  return id;
+  return job.name;
 }
 
 void Jobs::Run(Job& job, const Work& work) {
@@ -67,11 +85,27 @@ void Jobs::Run(Job& job, const Work& work) {
   if (result.ok()) job.result = std::move(*result);
 }
 
-Result<json::object> Jobs::Look(uint64_t id) const {
+// mutex_ is held.
+Result<Jobs::Job*> Jobs::Find(const std::string& name) const {
+  const auto found =
+      std::ranges::find_if(jobs_, [&](const auto& job) { return job->name == name; });
+  if (found != jobs_.end()) return found->get();
+  const std::string_view instance = std::string_view(name).substr(0, instance_.size() + 1);
+  if (instance.size() <= instance_.size() || !instance.ends_with('-') ||
+      instance.starts_with(instance_)) {
+    return NotFound(
+        fmt::format("no job {:.80} here, or it ended before the last {}", name, kKeptMax));
+  }
+  return NotFound(fmt::format(
+      "no job {:.80} here: it began before this node was started again, and ended with it; run the "
+      "same command again, an import goes on where it was",
+      name));
+}
+
+Result<json::object> Jobs::Look(const std::string& name) const {
   const std::lock_guard lock(mutex_);
-  const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return NotFound(fmt::format("no job {} here", id));
-  const Job& job = *found->second;
+  ASSIGN_OR_RETURN(const Job* found, Find(name));
+  const Job& job = *found;
   json::object seen = {{"title", job.title},
                        {"state", !job.ended        ? "running"
                                  : job.status.ok() ? "done"
@@ -87,11 +121,10 @@ Result<json::object> Jobs::Look(uint64_t id) const {
   return seen;
 }
 
-Status Jobs::Cancel(uint64_t id) {
+Status Jobs::Cancel(const std::string& name) {
   const std::lock_guard lock(mutex_);
-  const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return NotFound(fmt::format("no job {} here", id));
-  found->second->context.cancelled_ = true;
+  ASSIGN_OR_RETURN(Job* const job, Find(name));
+  job->context.cancelled_ = true;
   return OkStatus();
 }
 

@@ -1,11 +1,14 @@
 // Work that takes longer than an answer may: started by a tool, done on a thread of its own, asked
 // about until it has ended, and stoppable. Any thread.
+//
+// A job's name is "<instance>-<random>": the instance is this run of the node's, so that a tool
+// which asks after a restart is told so, and never gets another job's success for its own.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -39,22 +42,28 @@ class Jobs {
 
   using Work = std::function<Result<json::object>(JobContext& context)>;
 
-  Jobs() = default;
+  Jobs();
   ~Jobs();  // stops and joins all
 
-  // A job of this title that is running already is the one. RESOURCE_EXHAUSTED over kRunningMax;
-  // FAILED_PRECONDITION names another job that is running on one of the `subjects`.
-  Result<uint64_t> Start(const std::string& title, const std::vector<std::string>& subjects,
-                         Work work);
+  // Of this run of the node.
+  const std::string& instance() const { return instance_; }
+
+  // A job of the same `key` that is running already is the one; `title` is what a person is told.
+  // RESOURCE_EXHAUSTED over kRunningMax; FAILED_PRECONDITION names another job that is running on
+  // one of the `subjects`.
+  Result<std::string> Start(const std::string& key, const std::string& title,
+                            const std::vector<std::string>& subjects, Work work);
+  // FAILED_PRECONDITION names a job that is running on one of the subjects.
+  Status CheckFree(const std::string& title, const std::vector<std::string>& subjects) const;
   // {"title", "state": "running" | "done" | "failed", "done", "total", "bytes", and "result" or
   // "error"}.
-  // NOT_FOUND: no such job, or too long ago.
-  Result<json::object> Look(uint64_t id) const;
-  Status Cancel(uint64_t id);
+  // NOT_FOUND: no such job, or too long ago, or one of an earlier run of this node.
+  Result<json::object> Look(const std::string& name) const;
+  Status Cancel(const std::string& name);
 
  private:
   struct Job {
-    std::string title;
+    std::string name, key, title;
     std::vector<std::string> subjects;
     JobContext context;
     bool ended = false;
@@ -63,10 +72,12 @@ class Jobs {
     std::thread thread;
   };
   void Run(Job& job, const Work& work);
+  Status CheckFreeLocked(const std::string& title, const std::vector<std::string>& subjects) const;
+  Result<Job*> Find(const std::string& name) const;
 
+  const std::string instance_;
   mutable std::mutex mutex_;
-  uint64_t next_id_ = 1;
-  std::map<uint64_t, std::unique_ptr<Job>> jobs_;
+  std::list<std::unique_ptr<Job>> jobs_;  // the oldest first
 };
 
 }  // namespace engram::memnode

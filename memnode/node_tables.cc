@@ -96,9 +96,11 @@ Status NodeTables::OpenStore() {
   StartScrubber();
   ASSIGN_OR_RETURN(versions_,
                    VersionManager::Open(
-                       *store_, [this](const Manifest& manifest, const std::atomic<bool>* cancel) {
+                       *store_,
+                       [this](const Manifest& manifest, const std::atomic<bool>* cancel) {
                          return Load(manifest, cancel);
-                       }));
+                       },
+                       std::chrono::milliseconds(config_.limits_prepared_timeout_ms)));
   versions_->PauseRepairsBy([this] { return repairer_->Pause(); });
   AdminService::Hooks hooks;
   hooks.report = [this](TableSetId table_set, uint32_t layer_index, uint64_t page) {

@@ -35,8 +35,10 @@ Result<VersionInfo> ParseCatalogRecord(const std::string& text) {
   ASSIGN_OR_RETURN(info.version, io::GetString(object, "version", "catalog"));
   ASSIGN_OR_RETURN(info.generation, ReadNumber(object, "generation"));
   ASSIGN_OR_RETURN(info.published, io::GetBool(object, "published", "catalog"));
-  ASSIGN_OR_RETURN(info.prepared, io::GetBool(object, "prepared", "catalog"));
-  ASSIGN_OR_RETURN(info.prepared_generation, ReadNumber(object, "prepared_generation"));
+  ASSIGN_OR_RETURN(const bool promised, io::GetBool(object, "prepared", "catalog"));
+  if (promised) {
+    ASSIGN_OR_RETURN(info.promised_generation, ReadNumber(object, "prepared_generation"));
+  }
   ASSIGN_OR_RETURN(info.pinned, io::GetBool(object, "pinned", "catalog"));
   if (object.contains("rolled_back")) {  // not in records of older nodes
     ASSIGN_OR_RETURN(info.rolled_back, io::GetBool(object, "rolled_back", "catalog"));
@@ -53,8 +55,8 @@ RecordChange CatalogRecord(const VersionInfo& info) {
                            {"version", info.version},
                            {"generation", std::to_string(info.generation)},
                            {"published", info.published},
-                           {"prepared", info.prepared},
-                           {"prepared_generation", std::to_string(info.prepared_generation)},
+                           {"prepared", info.promised_generation != 0},
+                           {"prepared_generation", std::to_string(info.promised_generation)},
                            {"pinned", info.pinned},
                            {"rolled_back", info.rolled_back}})};
 }

@@ -1,8 +1,9 @@
 // What a store says of its versions: the manifests of complete ones, and one record `catalog/<id>`
-// for each that was ever published, prepared or pinned. Read by the node (version_manager) and, of
-// a node that is down, by engramctl.
+// for each that was ever published, promised to a publication or pinned. Read by the node
+// (version_manager) and, of a node that is down, by engramctl.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,16 +22,22 @@ struct VersionInfo {
   uint64_t rows_held = 0;
   uint64_t generation = 0;  // of its last publication here; 0: never
   bool published = false;
-  bool prepared = false;
-  uint64_t prepared_generation = 0;
+  uint64_t promised_generation = 0;  // kept ready for that publication until it ends; 0: none
   bool pinned = false;
   bool rolled_back = false;  // from this one, since its last publication
   // Of a node that runs.
+  uint64_t prepared_generation = 0;  // kept ready for that publication for a while; 0: none
   bool loaded = false;
   uint64_t readers = 0;  // sessions, and jobs under way
   std::string problem;   // why it should be loaded and is not
 
-  bool Wanted() const { return published || prepared || pinned; }
+  bool Wanted() const {
+    return published || promised_generation != 0 || prepared_generation != 0 || pinned;
+  }
+  // No publication that is known here has a higher one.
+  uint64_t HighestGeneration() const {
+    return std::max({generation, promised_generation, prepared_generation});
+  }
 };
 
 // In the order of model and version. DATA_LOSS: a damaged record.

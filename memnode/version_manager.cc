@@ -9,12 +9,23 @@
 
 namespace engram::memnode {
 
-Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, Load load) {
-  std::unique_ptr<VersionManager> manager(new VersionManager(store, std::move(load)));
+Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, Load load,
+                                                             Nanos prepared_for) {
+  std::unique_ptr<VersionManager> manager(new VersionManager(store, std::move(load), prepared_for));
   RETURN_IF_ERROR(EndAllDrops(store));
   RETURN_IF_ERROR(manager->ReadStore());
   manager->LoadWanted();
+  RETURN_IF_ERROR(manager->StartLapsing());
   return manager;
+}
+
+VersionManager::~VersionManager() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  prepared_changed_.notify_all();
+  if (lapsing_.joinable()) lapsing_.join();
 }
 
 Status VersionManager::ReadStore() {
@@ -31,7 +42,7 @@ void VersionManager::Imported(const Manifest& manifest) {
   DescribeManifest(manifest, entries_[{manifest.identity.model, manifest.identity.version}].info);
 }
 
-// Nobody else is there yet. What is published comes first, should memory be short.
+// No other thread is there yet. What is published comes first, should memory be short.
 void VersionManager::LoadWanted() {
   std::vector<Key> wanted;
   for (const bool published : {true, false}) {
@@ -137,20 +148,18 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   const std::lock_guard load(load_mutex_);
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, nullptr));
   const std::lock_guard lock(mutex_);
-  uint64_t generation = 0;
-  bool has_published = false;
-  for (const auto& [key, entry] : entries_) {
-    if (key.first != model) continue;
-    generation = std::max({generation, entry.info.generation, entry.info.prepared_generation});
-    has_published |= entry.info.published;
-  }
+  const bool has_published = std::ranges::any_of(entries_, [&](const auto& other) {
+    return other.first.first == model && other.second.info.published;
+  });
   Entry& entry = entries_.at({model, version});
   // What the config names is served, whatever is published.
   entry.kept = tables;
   if (has_published && !imported) return tables;
-  entry.info.prepared = true;
-  entry.info.prepared_generation = generation + 1;
-  RETURN_IF_ERROR(CommitPrepared(model, version, generation + 1, /*rollback=*/false));
+  const uint64_t generation = HighestGeneration(model) + 1;
+  RETURN_IF_ERROR(CheckNewest(model, version, generation));
+  entry.info.prepared_generation = generation;
+  entry.prepared_until = Clock::Real().Now() + prepared_for_;
+  RETURN_IF_ERROR(CommitPrepared(model, version, generation, /*rollback=*/false));
   return tables;
 }
 
@@ -166,19 +175,6 @@ std::vector<VersionInfo> VersionManager::List() const {
   return all;
 }
 
-// Nothing of this generation or a later one was published here, but for this very version.
-Status VersionManager::CheckNewest(const std::string& model, const std::string& version,
-                                   uint64_t generation) const {
-  for (const auto& [key, entry] : entries_) {
-    if (key.first != model || entry.info.generation < generation) continue;
-    if (key.second == version && entry.info.published) continue;
-    return FailedPrecondition(
-        fmt::format("generation {} of {} was version {} here: publish with a higher one",
-                    entry.info.generation, model, key.second));
-  }
-  return OkStatus();
-}
-
 // Written first: what is told is what a restart would find.
 Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
   const RecordChange record = CatalogRecord(info);
@@ -186,91 +182,6 @@ Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
   if (written.ok()) entry.info = info;
   Let(entry);
   return written;
-}
-
-Status VersionManager::Prepare(const std::string& model, const std::string& version,
-                               uint64_t generation, const std::atomic<bool>* cancel) {
-  if (generation == 0) return InvalidArgument("generation 0 is none: they begin at 1");
-  const std::lock_guard load(load_mutex_);
-  {
-    const std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(CheckNewest(model, version, generation));
-  }
-  ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, cancel));
-  const std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(CheckNewest(model, version, generation));  // a commit may have come meanwhile
-  Entry& entry = entries_.at({model, version});
-  entry.kept = std::move(tables);
-  if (entry.info.published && entry.info.generation >= generation) return OkStatus();
-  VersionInfo info = entry.info;
-  info.prepared = true;
-  info.prepared_generation = std::max(info.prepared_generation, generation);
-  return Change(entry, info);
-}
-
-Status VersionManager::Commit(const std::string& model, const std::string& version,
-                              uint64_t generation, bool rollback) {
-  const std::lock_guard lock(mutex_);
-  return CommitPrepared(model, version, generation, rollback);
-}
-
-// mutex_ is held. The old version steps back and the new one takes its place in one write.
-Status VersionManager::CommitPrepared(const std::string& model, const std::string& version,
-                                      uint64_t generation, bool rollback) {
-  const auto found = entries_.find({model, version});
-  const std::string name = fmt::format("version {} of {}", version, model);
-  if (found == entries_.end()) {
-    return FailedPrecondition(name + " was not prepared here: publish it again");
-  }
-  VersionInfo info = found->second.info;
-  if (info.published && info.generation == generation) return OkStatus();
-  if (!info.prepared || info.prepared_generation != generation) {
-    return FailedPrecondition(
-        info.prepared ? fmt::format("{} was prepared here for generation {}, not {}: publish it "
-                                    "again",
-                                    name, info.prepared_generation, generation)
-                      : name + " was not prepared here: publish it again");
-  }
-  if (found->second.kept == nullptr) {
-    return FailedPrecondition(fmt::format("{} cannot be served here: {}", name, info.problem));
-  }
-  RETURN_IF_ERROR(CheckNewest(model, version, generation));
-  info.published = true;
-  info.prepared = false;
-  info.generation = generation;
-  info.rolled_back = false;
-  std::vector<std::pair<Entry*, VersionInfo>> changes = {{&found->second, info}};
-  for (auto& [key, entry] : entries_) {
-    if (key.first != model || key.second == version) continue;
-    VersionInfo before = entry.info;
-    if (rollback && before.published) before.rolled_back = true;
-    before.published = false;
-    before.prepared = before.prepared && before.prepared_generation > generation;
-    if (before.Wanted() != entry.info.Wanted() || before.published != entry.info.published) {
-      changes.emplace_back(&entry, before);
-    }
-  }
-  std::vector<RecordChange> records;
-  for (const auto& [entry, changed] : changes) records.push_back(CatalogRecord(changed));
-  RETURN_IF_ERROR(store_.WriteRecords(records));
-  for (const auto& [entry, changed] : changes) {
-    entry->info = changed;
-    Let(*entry);
-  }
-  obs::LogInfo(
-      fmt::format("published model={} version={} generation={}", model, version, generation));
-  return OkStatus();
-}
-
-Status VersionManager::Abort(const std::string& model, const std::string& version,
-                             uint64_t generation) {
-  const std::lock_guard lock(mutex_);
-  const auto found = entries_.find({model, version});
-  if (found == entries_.end()) return OkStatus();
-  VersionInfo info = found->second.info;
-  if (!info.prepared || info.prepared_generation != generation) return OkStatus();
-  info.prepared = false;
-  return Change(found->second, info);
 }
 
 Status VersionManager::Pin(const std::string& model, const std::string& version,
@@ -308,26 +219,43 @@ Status VersionManager::Drop(const std::string& model, const std::string& version
   return NotFound(fmt::format("there is no version {} of {} here", version, model));
 }
 
-// The first write of a drop, unless somebody needs the version. OK when it is not listed.
+// mutex_ is held.
+Status VersionManager::CheckDropLocked(const Entry& entry) const {
+  const VersionInfo& info = entry.info;
+  const auto keeps = [&](std::string_view why) {
+    return FailedPrecondition(
+        fmt::format("version {} of {} is not dropped: {}", info.version, info.model, why));
+  };
+  if (info.published) return keeps("it is published; publish another version first");
+  if (info.prepared_generation != 0 || info.promised_generation != 0) {
+    return keeps("it is being published; publish it again, or engramctl abort");
+  }
+  if (info.pinned) return keeps("it is pinned; unpin it first");
+  for (const auto& [key, other] : entries_) {
+    if (key.first == info.model && other.info.base_version == info.version) {
+      return keeps(fmt::format("version {} is a delta on it; drop that first", key.second));
+    }
+  }
+  const auto uses = static_cast<size_t>(entry.seen.use_count());
+  if (uses > (entry.kept == nullptr ? 0u : 1u)) {
+    return keeps("sessions read it; try again when they have ended");
+  }
+  return OkStatus();
+}
+
+Status VersionManager::CheckDrop(const std::string& model, const std::string& version) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find({model, version});
+  return found == entries_.end() ? OkStatus() : CheckDropLocked(found->second);
+}
+
+// The first write of a drop, unless the version is needed. OK when it is not listed.
 Status VersionManager::Release(const std::string& model, const std::string& version) {
   const std::lock_guard lock(mutex_);
   const auto found = entries_.find({model, version});
   if (found == entries_.end()) return OkStatus();
-  Entry& entry = found->second;
-  const auto keeps = [&](std::string_view why) {
-    return FailedPrecondition(
-        fmt::format("version {} of {} is not dropped: {}", version, model, why));
-  };
-  if (entry.info.published) return keeps("it is published; publish another version first");
-  if (entry.info.prepared) return keeps("it is being published; publish it again, or abort");
-  if (entry.info.pinned) return keeps("it is pinned; unpin it first");
-  for (const auto& [key, other] : entries_) {
-    if (key.first == model && other.info.base_version == version) {
-      return keeps(fmt::format("version {} is a delta on it; drop that first", key.second));
-    }
-  }
-  entry.kept.reset();
-  if (!entry.seen.expired()) return keeps("sessions read it; try again when they have ended");
+  RETURN_IF_ERROR(CheckDropLocked(found->second));
+  found->second.kept.reset();
   RETURN_IF_ERROR(BeginDrop(store_, model, version));
   entries_.erase(found);
   return OkStatus();

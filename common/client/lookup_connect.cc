@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <tuple>
 
 #include "common/base/sha256.h"
 #include "common/net/tcp_transport.h"
@@ -71,15 +72,21 @@ Result<std::unique_ptr<net::ControlClient>> ReachAgain(const LookupClientOptions
   }
 }
 
+// Publications are in one order, by generation and then by the version's name, which every node
+// keeps to as well.
+auto Publication(const net::Welcome& welcome) {
+  return std::tie(welcome.generation, welcome.identity.version);
+}
+
 // A client that wants the current version gets one version from all nodes, also while another is
-// being published: the one of the highest generation that any node tells. Whoever answered with
-// another one is asked for it by name; it is prepared there, for nothing is committed before.
+// being published: that of the latest publication any node tells. A node that answered with another
+// one is asked for it by name; it is promised there, for nothing is committed before.
 Status AgreeOnVersion(const LookupClientOptions& options, net::Hello hello,
                       std::vector<Reached>& reached) {
   const Reached* newest = nullptr;
   for (const Reached& node : reached) {
     if (node.control == nullptr) continue;
-    if (newest == nullptr || node.welcome().generation > newest->welcome().generation) {
+    if (newest == nullptr || Publication(newest->welcome()) < Publication(node.welcome())) {
       newest = &node;
     }
   }

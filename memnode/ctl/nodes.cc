@@ -17,6 +17,7 @@ namespace {
 
 constexpr Nanos kCallTimeout = std::chrono::seconds(20);
 constexpr Nanos kLookEvery = std::chrono::milliseconds(50);
+constexpr Nanos kKeepAliveEvery = std::chrono::milliseconds(500);
 constexpr size_t kNodesMax = 1024;
 // A node under load may miss a look; one that has gone refuses the connection at once, many times.
 constexpr int kUnansweredMax = 3;
@@ -87,31 +88,69 @@ Result<json::object> Nodes::Call(size_t node, const json::object& request) const
                        security_.get());
 }
 
-Result<std::vector<json::object>> Nodes::CallAll(const json::object& request) const {
-  std::vector<json::object> replies;
-  for (size_t node = 0; node < size(); ++node) {
-    ASSIGN_OR_RETURN(json::object reply, Call(node, request));
-    replies.push_back(std::move(reply));
-  }
+std::vector<Result<json::object>> Nodes::CallEach(const json::object& request) const {
+  std::vector<Result<json::object>> replies;
+  for (size_t node = 0; node < size(); ++node) replies.push_back(Call(node, request));
   return replies;
+}
+
+namespace {
+
+Result<std::vector<json::object>> AllOrNone(std::vector<Result<json::object>> results) {
+  std::vector<Status> errors;
+  for (const auto& result : results) errors.push_back(result.status());
+  RETURN_IF_ERROR(JoinErrors(errors));
+  std::vector<json::object> all;
+  for (auto& result : results) all.push_back(*std::move(result));
+  return all;
+}
+
+}  // namespace
+
+Result<std::vector<json::object>> Nodes::CallAll(const json::object& request) const {
+  return AllOrNone(CallEach(request));
+}
+
+Status JoinErrors(const std::vector<Status>& errors) {
+  Status all;
+  for (const Status& error : errors) {
+    if (error.ok()) continue;
+    all = all.ok() ? error : Status(all.code(), all.message() + "; " + error.message());
+  }
+  return all;
 }
 
 // One node's job as it was last seen.
 struct Nodes::Job {
   size_t node = 0;
-  std::string id;
-  bool running = true;
+  std::string name;
+  bool running = false;
   uint64_t done = 0, total = 0, bytes = 0;
   int unanswered = 0;  // looks, one after the other
+  Status status;       // its error, or that of a node which does not answer any more
   json::object result;
 };
 
-// The job's error, or that of a node which does not answer any more.
-Status Nodes::Look(Job& job) const {
-  const Result<json::object> seen = Call(job.node, {{"command", "job"}, {"job", job.id}});
+std::vector<Nodes::Job> Nodes::Start(const json::object& request, bool all_or_none) const {
+  std::vector<Job> jobs;
+  for (size_t node = 0; node < size(); ++node) {
+    const Result<json::object> started = Call(node, request);
+    Job& job = jobs.emplace_back();
+    job.node = node;
+    job.status = started.status();
+    job.running = started.ok();
+    if (started.ok()) job.name = TextOf(*started, "job");
+    if (!started.ok() && all_or_none) break;
+  }
+  return jobs;
+}
+
+void Nodes::Look(Job& job) const {
+  const Result<json::object> seen = Call(job.node, {{"command", "job"}, {"job", job.name}});
   if (!seen.ok()) {
     job.running = IsUnreachable(seen.status()) && ++job.unanswered < kUnansweredMax;
-    return job.running ? OkStatus() : seen.status();
+    if (!job.running) job.status = seen.status();
+    return;
   }
   job.unanswered = 0;
   job.done = CountOf(*seen, "done");
@@ -122,36 +161,35 @@ Status Nodes::Look(Job& job) const {
       result != nullptr && result->is_object()) {
     job.result = result->get_object();
   }
-  return ErrorOf(*seen).WithContext(fmt::format("memory node {}", addresses_[job.node]));
+  job.status = ErrorOf(*seen).WithContext(fmt::format("memory node {}", addresses_[job.node]));
 }
 
-Result<std::vector<json::object>> Nodes::RunJobs(const json::object& request,
-                                                 const std::string& what) const {
-  std::vector<Job> jobs;
-  Status failed;
-  for (size_t node = 0; node < size() && failed.ok(); ++node) {
-    const Result<json::object> started = Call(node, request);
-    failed = started.status();
-    if (!started.ok()) break;
-    jobs.emplace_back();
-    jobs.back().node = node;
-    jobs.back().id = TextOf(*started, "job");
-  }
+// Looks at the jobs until all have ended.
+void Nodes::Finish(std::vector<Job>& jobs, const std::string& what, bool all_or_none,
+                   const KeepAlive& keep_alive) const {
   ProgressLine line(what);
   bool stopped = false;
+  Status broken;  // the keep-alive's error
+  TimePoint keep_at = Clock::Real().Now() + kKeepAliveEvery;
+  const auto failed = [](const Job& job) { return !job.status.ok(); };
   while (std::ranges::any_of(jobs, &Job::running)) {
-    if (!failed.ok() && !stopped) {
+    if (!stopped && (!broken.ok() || (all_or_none && std::ranges::any_of(jobs, failed)))) {
       for (const Job& job : jobs) {
-        if (job.running) (void)Call(job.node, {{"command", "cancel"}, {"job", job.id}});
+        if (job.running) (void)Call(job.node, {{"command", "cancel"}, {"job", job.name}});
       }
       stopped = true;
     }
     uint64_t done = 0, total = 0, bytes = 0;
     for (Job& job : jobs) {
-      if (job.running) {
-        const Status error = Look(job);
-        if (failed.ok()) failed = error;
+      if (keep_alive && broken.ok() && Clock::Real().Now() >= keep_at) {
+        std::vector<size_t> ended;
+        for (const Job& other : jobs) {
+          if (!other.running && other.status.ok()) ended.push_back(other.node);
+        }
+        broken = keep_alive(ended);
+        keep_at = Clock::Real().Now() + kKeepAliveEvery;
       }
+      if (job.running) Look(job);
       done += job.done;
       total += job.total;
       bytes += job.bytes;
@@ -159,9 +197,34 @@ Result<std::vector<json::object>> Nodes::RunJobs(const json::object& request,
     line.Draw(done, total, bytes);
     if (std::ranges::any_of(jobs, &Job::running)) std::this_thread::sleep_for(kLookEvery);
   }
-  if (!failed.ok()) return failed;
+  if (!broken.ok() && std::ranges::none_of(jobs, failed)) jobs.front().status = broken;
+}
+
+Result<std::vector<json::object>> Nodes::RunJobs(const json::object& request,
+                                                 const std::string& what,
+                                                 const KeepAlive& keep_alive) const {
+  std::vector<Job> jobs = Start(request, /*all_or_none=*/true);
+  Finish(jobs, what, /*all_or_none=*/true, keep_alive);
+  // The first cause, not what was stopped because of it.
+  for (const bool stopped : {false, true}) {
+    for (const Job& job : jobs) {
+      if (!job.status.ok() && stopped == (job.status.code() == Code::kCancelled)) return job.status;
+    }
+  }
   std::vector<json::object> results;
   for (Job& job : jobs) results.push_back(std::move(job.result));
+  return results;
+}
+
+std::vector<Result<json::object>> Nodes::RunEach(const json::object& request,
+                                                 const std::string& what) const {
+  std::vector<Job> jobs = Start(request, /*all_or_none=*/false);
+  Finish(jobs, what, /*all_or_none=*/false, nullptr);
+  std::vector<Result<json::object>> results;
+  for (Job& job : jobs) {
+    results.push_back(job.status.ok() ? Result<json::object>(std::move(job.result))
+                                      : Result<json::object>(job.status));
+  }
   return results;
 }
 

@@ -1,8 +1,9 @@
 // The memory nodes a command talks to: their addresses, the cluster's secret, and calls to all of
-// them at once.
+// them.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -33,22 +34,37 @@ class Nodes {
 
   // Errors name the node.
   Result<json::object> Call(size_t node, const json::object& request) const;
-  // In order; the first error ends it.
+  // Of every node, in order: its reply or its error.
+  std::vector<Result<json::object>> CallEach(const json::object& request) const;
+  // The replies in order, or one error that names every node which gave none.
   Result<std::vector<json::object>> CallAll(const json::object& request) const;
+
+  // Called every few hundred milliseconds while jobs run, with the nodes whose jobs have ended well
+  // so far. An error of it is taken as that of a job.
+  using KeepAlive = std::function<Status(const std::vector<size_t>& ended)>;
   // Starts a job on every node and waits for all of them, drawing one progress line on a terminal.
   // Joins jobs that are running already. When one fails the others are stopped.
-  Result<std::vector<json::object>> RunJobs(const json::object& request,
+  Result<std::vector<json::object>> RunJobs(const json::object& request, const std::string& what,
+                                            const KeepAlive& keep_alive = nullptr) const;
+  // The same, but each node's job goes on to its own end, whatever becomes of the others.
+  std::vector<Result<json::object>> RunEach(const json::object& request,
                                             const std::string& what) const;
   // FAILED_PRECONDITION unless these are all members of one cluster, each once.
   Status CheckWhole(const std::vector<json::object>& versions) const;
 
  private:
   struct Job;
-  Status Look(Job& job) const;
+  std::vector<Job> Start(const json::object& request, bool all_or_none) const;
+  void Look(Job& job) const;
+  void Finish(std::vector<Job>& jobs, const std::string& what, bool all_or_none,
+              const KeepAlive& keep_alive) const;
 
   std::vector<std::string> addresses_;
   std::vector<net::HostPort> places_;
   std::shared_ptr<const net::Security> security_;
 };
+
+// One error that says all of these, with the code of the first; OK when all are.
+Status JoinErrors(const std::vector<Status>& errors);
 
 }  // namespace engram::ctl

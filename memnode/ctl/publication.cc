@@ -4,6 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "memnode/ctl/reservation.h"
 
 namespace engram::ctl {
 namespace {
@@ -29,6 +35,7 @@ Result<NodeVersion> ParseVersion(const json::object& object) {
   ASSIGN_OR_RETURN(v.stored_bytes, Number(object, "stored_bytes"));
   ASSIGN_OR_RETURN(v.generation, Number(object, "generation"));
   ASSIGN_OR_RETURN(v.prepared_generation, Number(object, "prepared_generation"));
+  ASSIGN_OR_RETURN(v.promised_generation, Number(object, "promised_generation"));
   ASSIGN_OR_RETURN(v.readers, Number(object, "readers"));
   ASSIGN_OR_RETURN(v.published, io::GetBool(object, "published", kWhat));
   ASSIGN_OR_RETURN(v.prepared, io::GetBool(object, "prepared", kWhat));
@@ -40,6 +47,7 @@ Result<NodeVersion> ParseVersion(const json::object& object) {
 
 struct Survey {
   std::vector<std::vector<NodeVersion>> nodes;
+  std::vector<size_t> order;  // the nodes by their members' names: the same for every tool
 };
 
 Result<Survey> Look(const Nodes& nodes) {
@@ -50,6 +58,11 @@ Result<Survey> Look(const Nodes& nodes) {
     ASSIGN_OR_RETURN(std::vector<NodeVersion> versions, VersionsOf(reply));
     survey.nodes.push_back(std::move(versions));
   }
+  survey.order.resize(nodes.size());
+  std::iota(survey.order.begin(), survey.order.end(), size_t{0});
+  std::ranges::sort(survey.order, {}, [&](size_t node) {
+    return std::string(replies[node].at("member").as_string());
+  });
   return survey;
 }
 
@@ -83,24 +96,115 @@ Status CheckDigests(const Nodes& nodes, const Survey& survey, const std::string&
   return OkStatus();
 }
 
-// One more than any so far; or that of a publication which somebody has committed to already.
+// One more than any so far; or that of the latest publication, when it is this version's and so has
+// only to be completed.
 struct Generation {
   uint64_t number = 0;
   bool decided = false;  // some node has committed to it
 };
-Generation GenerationFor(const Survey& survey, const std::string& model,
-                         const std::string& version) {
-  uint64_t highest = 0, committed = 0;
+Result<Generation> GenerationFor(const Survey& survey, const std::string& model,
+                                 const std::string& version) {
+  uint64_t highest = 0;
+  std::pair<uint64_t, std::string> latest;  // generation and version of what is published
   for (const auto& versions : survey.nodes) {
     for (const NodeVersion& v : versions) {
       if (v.model != model) continue;
       highest = std::max({highest, v.generation, v.prepared_generation});
-      if (v.version == version && v.published) committed = std::max(committed, v.generation);
+      if (v.published) latest = std::max(latest, {v.generation, v.version});
     }
   }
-  if (committed != 0 && committed == highest) return {committed, true};
-  return {highest + 1, false};
+  if (latest.second == version && latest.first == highest) return Generation{highest, true};
+  if (highest < std::numeric_limits<uint64_t>::max() - 1) return Generation{highest + 1, false};
+  return ResourceExhausted(fmt::format(
+      "generation {} of {} is the last number there is: import {} under another name; nothing was "
+      "changed",
+      highest, model, model));
 }
+
+Status With(const Status& status, std::string_view what_follows) {
+  return Status(status.code(), fmt::format("{}; {}", status.message(), what_follows));
+}
+
+constexpr char kRunAgain[] =
+    "the version is published, but not every node knows it yet: run this again";
+
+// One publication under way.
+class Publisher {
+ public:
+  Publisher(const Nodes& nodes, const Survey& survey, const Reservation& reservation,
+            const Generation& generation, std::string model, std::string version)
+      : nodes_(nodes),
+        survey_(survey),
+        reservation_(reservation),
+        generation_(generation),
+        model_(std::move(model)),
+        version_(std::move(version)) {}
+
+  Status Run(bool rollback) {
+    Status ready = Prepare();
+    for (size_t i = 0; i < nodes_.size() && ready.ok(); ++i) {
+      ready = nodes_.Call(survey_.order[i], Request("promise")).status();
+    }
+    if (ready.ok()) return Commit(rollback);
+    // Nodes that are ready must go on serving it to clients of those that have committed.
+    if (generation_.decided) return With(ready, kRunAgain);
+    Abort();
+    return With(ready, "nothing was published");
+  }
+
+ private:
+  json::object Request(const char* command) const {
+    return {{"command", command},
+            {"name", model_},
+            {"version", version_},
+            {"generation", std::to_string(generation_.number)},
+            {"token", reservation_.token()}};
+  }
+
+  Status Prepare() {
+    const auto keep_alive = [this](const std::vector<size_t>& prepared) -> Status {
+      RETURN_IF_ERROR(reservation_.Renew());
+      for (const size_t node : prepared) {
+        RETURN_IF_ERROR(nodes_.Call(node, Request("renew")).status());
+      }
+      return OkStatus();
+    };
+    return nodes_
+        .RunJobs(Request("prepare"),
+                 fmt::format("loading version {} on {} nodes", version_, nodes_.size()), keep_alive)
+        .status();
+  }
+
+  void Abort() {
+    for (size_t node = 0; node < nodes_.size(); ++node) {
+      (void)nodes_.Call(node, Request("abort"));
+    }
+  }
+
+  // The first commit decides. It goes to the node with the reservation, which refuses it when
+  // another tool has that now.
+  Status Commit(bool rollback) {
+    json::object request = Request("commit");
+    request["rollback"] = rollback;
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      const Status committed = nodes_.Call(survey_.order[i], request).status();
+      if (committed.ok()) continue;
+      if (i > 0 || generation_.decided) return With(committed, kRunAgain);
+      if (committed.code() == Code::kUnavailable || committed.code() == Code::kDeadlineExceeded) {
+        return With(committed, "nothing was published for certain: run this again");
+      }
+      Abort();
+      return With(committed, "nothing was published");
+    }
+    return OkStatus();
+  }
+
+  const Nodes& nodes_;
+  const Survey& survey_;
+  const Reservation& reservation_;
+  const Generation generation_;
+  const std::string model_, version_;
+};
 
 }  // namespace
 
@@ -120,42 +224,90 @@ Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply) {
 
 Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version,
                          bool rollback) {
-  ASSIGN_OR_RETURN(const Survey survey, Look(nodes));
+  ASSIGN_OR_RETURN(Survey survey, Look(nodes));
+  ASSIGN_OR_RETURN(const Reservation reservation,
+                   Reservation::Take(nodes, survey.order[0], model,
+                                     fmt::format("the publication of version {}", version)));
+  ASSIGN_OR_RETURN(survey, Look(nodes));  // as it is while no other tool changes it
   RETURN_IF_ERROR(CheckDigests(nodes, survey, model, version));
-  const Generation generation = GenerationFor(survey, model, version);
-  json::object request = {{"command", "prepare"},
+  ASSIGN_OR_RETURN(const Generation generation, GenerationFor(survey, model, version));
+  Publisher publisher(nodes, survey, reservation, generation, model, version);
+  RETURN_IF_ERROR(publisher.Run(rollback));
+  return generation.number;
+}
+
+Status AbortPublication(const Nodes& nodes, const std::string& model, const std::string& version) {
+  ASSIGN_OR_RETURN(Survey survey, Look(nodes));
+  ASSIGN_OR_RETURN(
+      const Reservation reservation,
+      Reservation::Take(nodes, survey.order[0], model,
+                        fmt::format("the end of the publication of version {}", version)));
+  ASSIGN_OR_RETURN(survey, Look(nodes));
+  std::vector<const NodeVersion*> found;
+  uint64_t published = 0;
+  bool any = false;
+  for (const auto& versions : survey.nodes) {
+    found.push_back(Find(versions, model, version));
+    if (found.back() == nullptr) continue;
+    any |= found.back()->prepared;
+    if (found.back()->published) published = std::max(published, found.back()->generation);
+  }
+  if (!any) {
+    return NotFound(fmt::format("no publication of version {} of {} is under way", version, model));
+  }
+  for (size_t node = 0; node < nodes.size(); ++node) {
+    if (found[node] == nullptr || found[node]->prepared_generation == 0 ||
+        found[node]->prepared_generation > published) {
+      continue;
+    }
+    return FailedPrecondition(fmt::format(
+        "version {} of {} is published (generation {}), though not on {} yet: publish it again, or "
+        "another version; nothing was changed",
+        version, model, published, nodes.address(node)));
+  }
+  std::vector<Status> errors;
+  for (size_t node = 0; node < nodes.size(); ++node) {
+    if (found[node] == nullptr) continue;
+    // A node may have promised one generation and be prepared for the next.
+    for (const uint64_t generation :
+         std::set{found[node]->prepared_generation, found[node]->promised_generation}) {
+      if (generation == 0) continue;
+      errors.push_back(nodes
+                           .Call(node, {{"command", "abort"},
+                                        {"name", model},
+                                        {"version", version},
+                                        {"generation", std::to_string(generation)},
+                                        {"token", reservation.token()}})
+                           .status());
+    }
+  }
+  return JoinErrors(errors);
+}
+
+Status DropVersion(const Nodes& nodes, const std::string& model, const std::string& version) {
+  ASSIGN_OR_RETURN(const Survey survey, Look(nodes));
+  ASSIGN_OR_RETURN(const Reservation reservation,
+                   Reservation::Take(nodes, survey.order[0], model,
+                                     fmt::format("the drop of version {}", version)));
+  json::object request = {{"command", "may_drop"},
                           {"name", model},
                           {"version", version},
-                          {"generation", std::to_string(generation.number)}};
-  const auto prepared =
-      nodes.RunJobs(request, fmt::format("loading version {} on {} nodes", version, nodes.size()));
-  if (!prepared.ok() && generation.decided) {
-    // Nodes that have prepared must go on serving it to clients of those that have committed.
-    return Status(
-        prepared.status().code(),
-        prepared.status().message() +
-            "; the version is published, but not every node knows it yet: run this again");
+                          {"token", reservation.token()}};
+  const Status may = nodes.CallAll(request).status();
+  if (!may.ok()) return With(may, "nothing was dropped");
+  request["command"] = "drop";
+  const auto results =
+      nodes.RunJobs(request, fmt::format("dropping version {}", version),
+                    [&](const std::vector<size_t>&) { return reservation.Renew(); });
+  if (!results.ok()) {
+    return With(results.status(), "other nodes may have dropped it already: run this again");
   }
-  if (!prepared.ok()) {
-    request["command"] = "abort";
-    for (size_t node = 0; node < nodes.size(); ++node) (void)nodes.Call(node, request);
-    return Status(prepared.status().code(),
-                  prepared.status().message() + "; nothing was published");
-  }
-  request["command"] = "commit";
-  request["rollback"] = rollback;
-  for (size_t node = 0; node < nodes.size(); ++node) {
-    const Result<json::object> committed = nodes.Call(node, request);
-    if (committed.ok()) continue;
-    return Status(
-        committed.status().code(),
-        fmt::format("{}; {}", committed.status().message(),
-                    node == 0 && !generation.decided
-                        ? "nothing was published for certain: run this again"
-                        : "the version is published, but not every node knows it yet: run this "
-                          "again"));
-  }
-  return generation.number;
+  const auto had_none = [](const json::object& result) {
+    const json::value* dropped = result.if_contains("dropped");
+    return dropped != nullptr && *dropped == json::value(false);
+  };
+  if (!std::ranges::all_of(*results, had_none)) return OkStatus();
+  return NotFound(fmt::format("there is no version {} of {} on any node", version, model));
 }
 
 Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model) {

@@ -21,7 +21,9 @@ struct Flags {
 };
 
 std::string StateOf(const NodeVersion& v) {
-  std::string state = v.published  ? fmt::format("published ({})", v.generation)
+  std::string state = v.published ? fmt::format("published ({})", v.generation)
+                      : v.promised_generation != 0
+                          ? fmt::format("being published ({})", v.promised_generation)
                       : v.prepared ? fmt::format("prepared ({})", v.prepared_generation)
                                    : "stored";
   if (v.pinned) state += ", pinned";
@@ -58,9 +60,8 @@ Status ListStore(const Flags& flags) {
     ASSIGN_OR_RETURN(v.stored_bytes,
                      store->PageBytes(memnode::TableSetIdOf(info.model, info.version)));
     v.generation = info.generation;
-    v.prepared_generation = info.prepared_generation;
+    v.promised_generation = info.promised_generation;
     v.published = info.published;
-    v.prepared = info.prepared;
     v.pinned = info.pinned;
     v.rolled_back = info.rolled_back;
     PrintRow("-", v);
@@ -98,28 +99,32 @@ Status Rollback(const Flags& flags) {
   return PublishVersion(flags, version, /*rollback=*/true);
 }
 
-// One command on every node of the cluster.
-Status OnAll(const Flags& flags, const std::string& command, const char* said) {
+Status Said(const Flags& flags, const Nodes& nodes, const char* what) {
+  fmt::print("version {} of {} is {} on {} nodes\n", flags.version, flags.name, what, nodes.size());
+  return OkStatus();
+}
+
+Status SetPinned(const Flags& flags, bool pinned) {
   ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
   ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
   RETURN_IF_ERROR(nodes.CheckWhole(replies));
   const json::object request = {
-      {"command", command}, {"name", flags.name}, {"version", flags.version}};
-  if (command == "unpin") {
-    RETURN_IF_ERROR(nodes.CallAll(request).status());
-  } else {
-    ASSIGN_OR_RETURN(const auto results, nodes.RunJobs(request, command));
-    const auto had_none = [](const json::object& result) {
-      const json::value* dropped = result.if_contains("dropped");
-      return dropped != nullptr && *dropped == json::value(false);
-    };
-    if (std::ranges::all_of(results, had_none)) {
-      return NotFound(
-          fmt::format("there is no version {} of {} on any node", flags.version, flags.name));
-    }
-  }
-  fmt::print("version {} of {} is {} on {} nodes\n", flags.version, flags.name, said, nodes.size());
-  return OkStatus();
+      {"command", pinned ? "pin" : "unpin"}, {"name", flags.name}, {"version", flags.version}};
+  RETURN_IF_ERROR(pinned ? nodes.RunJobs(request, "pin").status()
+                         : nodes.CallAll(request).status());
+  return Said(flags, nodes, pinned ? "pinned" : "not pinned any more");
+}
+
+Status Abort(const Flags& flags) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  RETURN_IF_ERROR(AbortPublication(nodes, flags.name, flags.version));
+  return Said(flags, nodes, "not being published any more");
+}
+
+Status Drop(const Flags& flags) {
+  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
+  RETURN_IF_ERROR(DropVersion(nodes, flags.name, flags.version));
+  return Said(flags, nodes, "dropped");
 }
 
 using FlagsPtr = std::shared_ptr<Flags>;  // lives as long as the options that fill it
@@ -155,12 +160,13 @@ std::vector<Subcommand> AddVersionCommands(CLI::App& parent) {
       [](const Flags& flags) { return PublishVersion(flags, flags.version, false); });
   add("rollback", "publish again the version that was published before; twice: the one before that",
       false, [](const Flags& flags) { return Rollback(flags); });
+  add("abort", "end a publication that was begun and not decided, because its tool has died", true,
+      [](const Flags& flags) { return Abort(flags); });
   add("pin", "keep a version in memory, and from being dropped", true,
-      [](const Flags& flags) { return OnAll(flags, "pin", "pinned"); });
-  add("unpin", "end that", true,
-      [](const Flags& flags) { return OnAll(flags, "unpin", "not pinned any more"); });
+      [](const Flags& flags) { return SetPinned(flags, true); });
+  add("unpin", "end that", true, [](const Flags& flags) { return SetPinned(flags, false); });
   add("drop", "delete a version that nobody reads", true,
-      [](const Flags& flags) { return OnAll(flags, "drop", "dropped"); });
+      [](const Flags& flags) { return Drop(flags); });
   return commands;
 }
 

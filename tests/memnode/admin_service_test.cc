@@ -15,6 +15,7 @@ namespace engram::memnode {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class AdminServiceTest : public testing::Test {
  protected:
@@ -121,7 +122,7 @@ TEST_F(AdminServiceTest, WhatIsWrongWithARequestIsNamed) {
   EXPECT_THAT(ErrorOf(Of("pin", "1\n2")), HasSubstr("version must be one line"));
   EXPECT_THAT(ErrorOf(Of("import", "1")), HasSubstr("model_path"));
   EXPECT_THAT(ErrorOf({{"command", "job"}, {"job", "99"}}), HasSubstr("no job 99"));
-  EXPECT_THAT(ErrorOf({{"command", "job"}, {"job", "-1"}}), HasSubstr("\"-1\""));
+  EXPECT_THAT(ErrorOf({{"command", "job"}, {"job", 1}}), HasSubstr("job"));
   for (const char* generation : {"", "x", "1x", "99999999999999999999"}) {
     json::object commit = Of("commit", "1");
     commit["generation"] = generation;
@@ -133,10 +134,47 @@ TEST_F(AdminServiceTest, WhatIsWrongWithARequestIsNamed) {
   EXPECT_THAT(ErrorOf(row), HasSubstr("no layer 4294967297"));
 }
 
+// The names of one import run together to those of another.
+TEST_F(AdminServiceTest, AnImportIsNotTakenForOneWhoseNamesRunTogetherToTheSame) {
+  json::object first = Of("import", "1 on 0");
+  first["model_path"] = "/nowhere/model";
+  json::object second = Of("import", "1");
+  second["base"] = "0";
+  second["model_path"] = "/nowhere/model";
+  const auto a = admin_->Call(first), b = admin_->Call(second);
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_NE(a->at("job"), b->at("job"));
+}
+
+TEST_F(AdminServiceTest, ASecondToolIsRefusedByTheFirstOnesName) {
+  json::object first = Of("reserve", "1");
+  first["token"] = "first";
+  first["holder"] = "the publication of version 1 by engramctl on host a, process 7";
+  EXPECT_EQ(ErrorOf(first), "none");
+  json::object second = first;
+  second["token"] = "second";
+  EXPECT_THAT(ErrorOf(second), HasSubstr("by engramctl on host a, process 7 is under way"));
+  for (const char* command :
+       {"prepare", "renew", "promise", "commit", "abort", "drop", "may_drop"}) {
+    json::object request = Of(command, "1");
+    request["generation"] = "1";
+    EXPECT_THAT(ErrorOf(request), HasSubstr("process 7 is under way")) << command;
+    request["token"] = "first";
+    EXPECT_THAT(ErrorOf(request), Not(HasSubstr("process 7"))) << command;
+  }
+  second["name"] = "another model";
+  EXPECT_EQ(ErrorOf(second), "none");
+  first["command"] = "release";
+  EXPECT_EQ(ErrorOf(first), "none");
+  second["name"] = "tiny";
+  EXPECT_EQ(ErrorOf(second), "none");
+}
+
 // Any JSON value in any place is answered, and nothing of the store changes by it.
 TEST_F(AdminServiceTest, RequestsOfAnyShapeAreAnswered) {
-  const std::vector<std::string> commands = {"versions", "damage", "job",    "cancel", "commit",
-                                             "abort",    "unpin",  "verify", "row",    "pin"};
+  const std::vector<std::string> commands = {
+      "versions", "damage", "job",     "cancel", "commit",  "abort",   "unpin",   "verify",
+      "row",      "pin",    "promise", "renew",  "reserve", "release", "may_drop"};
   const std::vector<std::string> keys = {"name", "version", "generation", "job",
                                          "row",  "layer",   "base",       "threads"};
   const std::vector<json::value> values = {

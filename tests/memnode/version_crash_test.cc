@@ -91,6 +91,7 @@ class VersionCrashTest : public testing::Test {
   }
   static Status Publish(VersionManager& versions, const std::string& version, uint64_t generation) {
     RETURN_IF_ERROR(versions.Prepare(kModel, version, generation));
+    RETURN_IF_ERROR(versions.Promise(kModel, version, generation));
     return versions.Commit(kModel, version, generation);
   }
   static bool IsListed(const VersionManager& versions, const std::string& version) {
@@ -118,7 +119,7 @@ TEST_F(VersionCrashTest, AnyWriteOfAPublicationMayBeTheLast) {
     EXPECT_THAT(Published(*Open(disk)), testing::ElementsAre("2"));
     if (published) break;
   }
-  EXPECT_EQ(died, 2) << "one write for each phase";
+  EXPECT_EQ(died, 2) << "one write for the promise, one for the commit";
 }
 
 TEST_F(VersionCrashTest, AnyWriteOfADropMayBeTheLast) {
@@ -234,7 +235,11 @@ TEST_F(VersionCrashTest, WhatCannotBeLoadedIsNotCommittedUntilItIsPreparedAgain)
   MemoryStore disk;
   for (const uint64_t seed : {1, 2}) Import(disk, seed);
   ASSERT_TRUE(Publish(*Open(disk), "1", 1).ok());
-  ASSERT_TRUE(Open(disk)->Prepare(kModel, "2", 2).ok());
+  {
+    const auto before = Open(disk);
+    ASSERT_TRUE(before->Prepare(kModel, "2", 2).ok());
+    ASSERT_TRUE(before->Promise(kModel, "2", 2).ok());
+  }
   bool damaged = true;
   auto opened = VersionManager::Open(disk, [&](const Manifest& manifest, const std::atomic<bool>*) {
     if (damaged && manifest.identity.version == "2") {

@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <thread>
+
 #include "memnode/memory_store.h"
 #include "memnode/served_tables.h"
 #include "tests/memnode/procedural_source.h"
@@ -29,13 +32,15 @@ class VersionManagerTest : public testing::Test {
                                            {.epoch = 1, .members = {"m0"}}, "m0", store_);
     ASSERT_TRUE(manifest.ok()) << manifest.status().message();
   }
-  void Open() {
+  void Open(Nanos prepared_for = VersionManager::kPreparedFor) {
     versions_.reset();
-    auto opened =
-        VersionManager::Open(store_, [this](const Manifest& manifest, const std::atomic<bool>*) {
+    auto opened = VersionManager::Open(
+        store_,
+        [this](const Manifest& manifest, const std::atomic<bool>*) {
           ++loads_;
           return Load(manifest);
-        });
+        },
+        prepared_for);
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     versions_ = std::move(*opened);
   }
@@ -49,6 +54,7 @@ class VersionManagerTest : public testing::Test {
   }
   Status Publish(const std::string& version, uint64_t generation) {
     RETURN_IF_ERROR(versions_->Prepare(kModel, version, generation));
+    RETURN_IF_ERROR(versions_->Promise(kModel, version, generation));
     return versions_->Commit(kModel, version, generation);
   }
   std::string Published() const {
@@ -98,11 +104,12 @@ TEST_F(VersionManagerTest, ReadersOfTheOldVersionFinishOnItAndItsMemoryGoesWithT
   EXPECT_EQ(versions_->Find(kModel, "1").status().code(), Code::kFailedPrecondition);
 }
 
-TEST_F(VersionManagerTest, PreparedIsServedByNameOnlyAndAbortEndsIt) {
+TEST_F(VersionManagerTest, PromisedIsServedByNameOnlyAndAbortEndsIt) {
   ASSERT_TRUE(Publish("1", 1).ok());
   ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
   EXPECT_EQ(Published(), "1");
   EXPECT_EQ(versions_->Find(kModel, "2")->generation, 0u);
+  ASSERT_TRUE(versions_->Promise(kModel, "2", 2).ok());
   Open();
   EXPECT_TRUE(versions_->Find(kModel, "2").ok()) << "a restart between the phases changes nothing";
   ASSERT_TRUE(versions_->Abort(kModel, "2", 2).ok());
@@ -117,7 +124,114 @@ TEST_F(VersionManagerTest, CommitNeedsItsOwnPreparation) {
   ASSERT_TRUE(versions_->Commit(kModel, "1", 3).ok());
   EXPECT_TRUE(versions_->Commit(kModel, "1", 3).ok()) << "again, as a tool that is run again does";
   EXPECT_TRUE(versions_->Prepare(kModel, "1", 3).ok());
-  EXPECT_THAT(versions_->Prepare(kModel, "2", 3).message(), HasSubstr("with a higher one"));
+  EXPECT_TRUE(versions_->Prepare(kModel, "2", 3).ok()) << "comes after it by its name";
+  ASSERT_TRUE(versions_->Commit(kModel, "2", 3).ok());
+  EXPECT_THAT(versions_->Prepare(kModel, "1", 3).message(), HasSubstr("with a higher one"));
+}
+
+// Two tools at once, whose requests reach the node in any order: they end with one version.
+TEST_F(VersionManagerTest, TwoPublicationsOfOneGenerationEndAlikeInAnyOrder) {
+  for (const std::vector<std::string>& order :
+       {std::vector<std::string>{"1", "2"}, std::vector<std::string>{"2", "1"}}) {
+    SCOPED_TRACE(order[0] + " first");
+    ASSERT_TRUE(versions_->Abort(kModel, "1", 5).ok() && versions_->Abort(kModel, "2", 5).ok());
+    const uint64_t generation = order[0] == "1" ? 5 : 6;
+    for (const std::string& version : order) {
+      ASSERT_TRUE(versions_->Prepare(kModel, version, generation).ok());
+      ASSERT_TRUE(versions_->Promise(kModel, version, generation).ok());
+    }
+    ASSERT_TRUE(versions_->Commit(kModel, order[0], generation).ok());
+    EXPECT_TRUE(versions_->Find(kModel, "2").ok()) << "the later one is still to be had by name";
+    const Status second = versions_->Commit(kModel, order[1], generation);
+    EXPECT_EQ(second.ok(), order[1] == "2") << second.message();
+    EXPECT_EQ(Published(), "2");
+    EXPECT_FALSE(versions_->Find(kModel, "1").ok());
+    Open();
+    EXPECT_EQ(Published(), "2");
+  }
+}
+
+TEST_F(VersionManagerTest, GenerationsThatWouldEndTheNumbersAreRefused) {
+  constexpr uint64_t kLast = std::numeric_limits<uint64_t>::max();
+  ASSERT_TRUE(Publish("1", 1).ok());
+  for (const uint64_t generation :
+       {uint64_t{0}, kLast, kLast - 1, uint64_t{1} << 63, VersionManager::kGenerationStepMax + 2}) {
+    EXPECT_EQ(versions_->Prepare(kModel, "2", generation).code(), Code::kInvalidArgument)
+        << generation;
+    EXPECT_FALSE(versions_->Promise(kModel, "2", generation).ok());
+    EXPECT_FALSE(versions_->Commit(kModel, "2", generation).ok());
+  }
+  EXPECT_EQ(Published(), "1");
+  EXPECT_TRUE(Publish("2", VersionManager::kGenerationStepMax + 1).ok());
+}
+
+// A store written before such generations were refused.
+TEST_F(VersionManagerTest, TheLastGenerationDoesNotWrap) {
+  VersionInfo last;
+  last.model = kModel;
+  last.version = "1";
+  last.published = true;
+  last.generation = std::numeric_limits<uint64_t>::max();
+  const RecordChange record = CatalogRecord(last);
+  ASSERT_TRUE(store_.WriteRecords({&record, 1}).ok());
+  Open();
+  EXPECT_EQ(Published(), "1");
+  EXPECT_FALSE(versions_->Adopt(**FindManifest(store_, kModel, "2"), true).ok());
+  EXPECT_FALSE(Publish("2", 1).ok());
+  EXPECT_EQ(Published(), "1");
+}
+
+TEST_F(VersionManagerTest, APreparationWhoseToolHasGoneLapsesAndItsMemoryIsGivenBack) {
+  Open(std::chrono::milliseconds(20));
+  ASSERT_TRUE(Publish("1", 1).ok());
+  ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
+  const TimePoint limit = Clock::Real().Now() + std::chrono::seconds(20);
+  while (Info("2").loaded && Clock::Real().Now() < limit) std::this_thread::yield();
+  EXPECT_FALSE(Info("2").loaded);
+  EXPECT_EQ(Info("2").prepared_generation, 0u);
+  EXPECT_THAT(versions_->Promise(kModel, "2", 2).message(), HasSubstr("lapsed"));
+  EXPECT_THAT(versions_->Renew(kModel, "2", 2).message(), HasSubstr("lapsed"));
+  EXPECT_THAT(versions_->Commit(kModel, "2", 2).message(), HasSubstr("lapsed"));
+  EXPECT_EQ(Published(), "1");
+  ASSERT_TRUE(versions_->Drop(kModel, "2").ok());
+}
+
+TEST_F(VersionManagerTest, APreparationEndsWithItsProcessAndAPromiseDoesNot) {
+  ASSERT_TRUE(Publish("1", 1).ok());
+  ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
+  ASSERT_TRUE(versions_->Prepare(kModel, "3", 3).ok());
+  ASSERT_TRUE(versions_->Promise(kModel, "3", 3).ok());
+  Open(std::chrono::milliseconds(1));
+  EXPECT_FALSE(Info("2").loaded);
+  EXPECT_EQ(Info("2").prepared_generation, 0u);
+  EXPECT_EQ(Info("3").promised_generation, 3u);
+  EXPECT_TRUE(versions_->Renew(kModel, "3", 3).ok());
+  EXPECT_TRUE(versions_->Commit(kModel, "3", 3).ok());
+  EXPECT_EQ(Published(), "3");
+}
+
+TEST_F(VersionManagerTest, AnAbortOfALaterTryLeavesAnEarlierPromise) {
+  ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
+  ASSERT_TRUE(versions_->Promise(kModel, "2", 2).ok());
+  ASSERT_TRUE(versions_->Prepare(kModel, "2", 3).ok());
+  ASSERT_TRUE(versions_->Abort(kModel, "2", 3).ok());
+  EXPECT_TRUE(versions_->Find(kModel, "2").ok()) << "another node may have committed it";
+  EXPECT_TRUE(versions_->Commit(kModel, "2", 2).ok());
+}
+
+TEST_F(VersionManagerTest, WhatWouldKeepAVersionIsToldBeforeAnythingIsDropped) {
+  ASSERT_TRUE(Publish("1", 1).ok());
+  EXPECT_THAT(versions_->CheckDrop(kModel, "1").message(), HasSubstr("published"));
+  EXPECT_TRUE(versions_->CheckDrop(kModel, "2").ok());
+  EXPECT_TRUE(versions_->CheckDrop(kModel, "nothing").ok());
+  ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
+  EXPECT_THAT(versions_->CheckDrop(kModel, "2").message(), HasSubstr("being published"));
+  TablesPtr reader = versions_->Find(kModel, "2")->tables;
+  ASSERT_TRUE(versions_->Abort(kModel, "2", 2).ok());
+  EXPECT_THAT(versions_->CheckDrop(kModel, "2").message(), HasSubstr("sessions read it"));
+  reader.reset();
+  EXPECT_TRUE(versions_->CheckDrop(kModel, "2").ok());
+  EXPECT_TRUE(versions_->Drop(kModel, "2").ok());
 }
 
 TEST_F(VersionManagerTest, PinnedAndPublishedVersionsAndBasesAreNotDropped) {

@@ -7,11 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <thread>
 
 #include "common/base/rng.h"
 #include "common/client/lookup_client.h"
 #include "common/net/tcp_transport.h"
 #include "common/obs/log.h"
+#include "memnode/ctl/reservation.h"
 #include "memnode/node.h"
 #include "memnode/rocks_store.h"
 #include "tests/memnode/procedural_source.h"
@@ -59,13 +61,14 @@ class PublicationTest : public testing::Test {
                                                     fmt::format("m{}", node), **store);
     ASSERT_TRUE(manifest.ok()) << manifest.status().message();
   }
-  void Start(int node) {
+  void Start(int node, const std::string& control = "127.0.0.1:0") {
     nodes_[static_cast<size_t>(node)].reset();
     memnode::NodeConfig config;
     config.node_name = fmt::format("m{}", node);
     config.cluster_members = map_.members;
     config.store_path = StoreOf(node);
-    config.control_listen = config.http_listen = "127.0.0.1:0";
+    config.control_listen = control;
+    config.http_listen = "127.0.0.1:0";
     config.limits_drain_timeout_ms = 100;
     config.store_scrub_mib_s = 0;
     auto started = memnode::Node::Start(config);
@@ -78,6 +81,33 @@ class PublicationTest : public testing::Test {
     return addresses;
   }
   Nodes Tool() const { return *Nodes::Open({Addresses(), {}}); }
+  static json::object Step(const std::string& command, const std::string& version,
+                           uint64_t generation) {
+    return {{"command", command},
+            {"name", kModel},
+            {"version", version},
+            {"generation", std::to_string(generation)}};
+  }
+  // Two tools that each reach one node, and die.
+  void Split(uint64_t generation) {
+    const Nodes tool = Tool();
+    for (const std::string version : {"1", "2"}) {
+      ASSERT_TRUE(tool.RunJobs(Step("prepare", version, generation), "prepare").ok());
+    }
+    ASSERT_TRUE(tool.Call(0, Step("commit", "1", generation)).ok());
+    ASSERT_TRUE(tool.Call(1, Step("commit", "2", generation)).ok());
+    ASSERT_TRUE(tool.CallAll(Step("abort", "1", generation)).ok());
+    ASSERT_TRUE(tool.CallAll(Step("abort", "2", generation)).ok());
+  }
+  // The version as a node tells it.
+  NodeVersion Seen(int node, const std::string& version) const {
+    const auto reply = Tool().Call(static_cast<size_t>(node), {{"command", "versions"}});
+    const auto versions = VersionsOf(*reply);
+    for (const NodeVersion& v : *versions) {
+      if (v.version == version) return v;
+    }
+    return {};
+  }
 
   Result<std::unique_ptr<client::LookupClient>> Connect(const std::string& version) const {
     client::LookupClientOptions options;
@@ -130,9 +160,8 @@ TEST_F(PublicationTest, PublishRollBackAndDropWhileReadersGoOn) {
   EXPECT_EQ(CurrentVersion(), "1");
   for (int node = 0; node < 2; ++node) Start(node);
   EXPECT_EQ(CurrentVersion(), "1") << "after a restart without any folder";
-  const json::object drop = {{"command", "drop"}, {"name", kModel}, {"version", "2"}};
-  const auto dropped = Tool().RunJobs(drop, "drop");
-  ASSERT_TRUE(dropped.ok()) << dropped.status().message();
+  const Status dropped = DropVersion(Tool(), kModel, "2");
+  ASSERT_TRUE(dropped.ok()) << dropped.message();
   EXPECT_THAT(Publish(Tool(), kModel, "2").status().message(), HasSubstr("is not complete"));
 }
 
@@ -157,7 +186,9 @@ TEST_F(PublicationTest, AToolThatDiesBetweenTheNodesLeavesNoClientMixed) {
   json::object request = {
       {"command", "prepare"}, {"name", kModel}, {"version", "2"}, {"generation", "2"}};
   ASSERT_TRUE(tool.RunJobs(request, "prepare").ok());
-  EXPECT_EQ(CurrentVersion(), "1") << "prepared everywhere, decided nowhere";
+  request["command"] = "promise";
+  ASSERT_TRUE(tool.CallAll(request).ok());
+  EXPECT_EQ(CurrentVersion(), "1") << "promised everywhere, decided nowhere";
   request["command"] = "commit";
   ASSERT_TRUE(tool.Call(1, request).ok());
   EXPECT_EQ(CurrentVersion(), "2") << "the first commit decides, for all nodes";
@@ -167,6 +198,157 @@ TEST_F(PublicationTest, AToolThatDiesBetweenTheNodesLeavesNoClientMixed) {
   ASSERT_TRUE(published.ok()) << published.status().message();
   EXPECT_EQ(*published, 2u) << "the same publication, completed";
   EXPECT_EQ(CurrentVersion(), "2");
+}
+
+TEST_F(PublicationTest, APreparationIsNotResurrectedByARestart) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  ASSERT_TRUE(Tool().RunJobs(Step("prepare", "2", 2), "prepare").ok());
+  EXPECT_TRUE(Seen(1, "2").prepared && Seen(1, "2").loaded);
+  Start(1);
+  EXPECT_FALSE(Seen(1, "2").prepared || Seen(1, "2").loaded);
+  EXPECT_TRUE(Seen(0, "2").prepared);
+  ASSERT_TRUE(AbortPublication(Tool(), kModel, "2").ok());
+  EXPECT_FALSE(Seen(0, "2").prepared || Seen(0, "2").loaded);
+  EXPECT_EQ(AbortPublication(Tool(), kModel, "2").code(), Code::kNotFound);
+  EXPECT_EQ(CurrentVersion(), "1");
+}
+
+TEST_F(PublicationTest, APublicationThatIsDecidedIsNotAborted) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  const Nodes tool = Tool();
+  ASSERT_TRUE(tool.RunJobs(Step("prepare", "2", 2), "prepare").ok());
+  ASSERT_TRUE(tool.CallAll(Step("promise", "2", 2)).ok());
+  ASSERT_TRUE(tool.Call(0, Step("commit", "2", 2)).ok());
+  EXPECT_THAT(AbortPublication(tool, kModel, "2").message(),
+              testing::AllOf(HasSubstr("is published"), HasSubstr(tool.address(1))));
+  EXPECT_EQ(CurrentVersion(), "2");
+  EXPECT_EQ(*Publish(tool, kModel, "2"), 2u);
+}
+
+// v1 on m0 beside v2 on m1: both tools said "run this again", and each repeat failed.
+TEST_F(PublicationTest, ASplitClusterHealsByRepeatingEitherPublication) {
+  uint64_t generation = 1;
+  for (const std::string again : {"2", "1"}) {
+    SCOPED_TRACE("publishing again version " + again);
+    Split(++generation);
+    EXPECT_TRUE(Seen(0, "1").published && Seen(1, "2").published);
+    for (const std::string version : {"1", "2"}) {
+      EXPECT_THAT(DropVersion(Tool(), kModel, version).message(),
+                  testing::AllOf(HasSubstr("it is published"), HasSubstr("nothing was dropped")));
+      EXPECT_NE(Seen(0, version).digest, "");
+      EXPECT_NE(Seen(1, version).digest, "");
+    }
+    const auto published = Publish(Tool(), kModel, again);
+    ASSERT_TRUE(published.ok()) << published.status().message();
+    for (int node = 0; node < 2; ++node) EXPECT_TRUE(Seen(node, again).published) << node;
+    EXPECT_EQ(CurrentVersion(), again);
+    generation = *published;
+  }
+}
+
+// Whatever the order in which the commits of two tools arrive, clients get one version at each
+// moment, and the nodes end with one.
+TEST_F(PublicationTest, CommitsOfTwoToolsInAnyOrderNeverSplitTheCluster) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  const Nodes tool = Tool();
+  struct Commit {
+    size_t node;
+    std::string version;
+  };
+  const std::vector<std::vector<Commit>> orders = {{{0, "1"}, {1, "2"}, {1, "1"}, {0, "2"}},
+                                                   {{1, "2"}, {0, "1"}, {0, "2"}, {1, "1"}},
+                                                   {{0, "2"}, {0, "1"}, {1, "1"}, {1, "2"}},
+                                                   {{1, "1"}, {0, "1"}, {1, "2"}, {0, "2"}}};
+  uint64_t generation = 1;
+  for (const std::vector<Commit>& order : orders) {
+    ++generation;
+    for (const std::string version : {"1", "2"}) {
+      ASSERT_TRUE(tool.RunJobs(Step("prepare", version, generation), "prepare").ok());
+      ASSERT_TRUE(tool.CallAll(Step("promise", version, generation)).ok());
+    }
+    for (const Commit& commit : order) {
+      (void)tool.Call(commit.node, Step("commit", commit.version, generation));
+      EXPECT_THAT(CurrentVersion(), testing::AnyOf("1", "2")) << generation;
+    }
+    for (int node = 0; node < 2; ++node) EXPECT_TRUE(Seen(node, "2").published) << generation;
+    EXPECT_EQ(CurrentVersion(), "2");
+  }
+}
+
+TEST_F(PublicationTest, OfTwoToolsAtOnceTheSecondIsRefusedBeforeAnythingChanged) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  const Nodes tool = Tool();
+  const Nodes reversed = *Nodes::Open({{Addresses()[1], Addresses()[0]}, {}});
+  const auto before = *tool.CallAll({{"command", "versions"}});
+  {
+    const auto first = Reservation::Take(tool, 0, kModel, "the publication of version 1");
+    ASSERT_TRUE(first.ok());
+    EXPECT_TRUE(first->Renew().ok());
+    const auto refused =
+        testing::AllOf(HasSubstr(fmt::format("the publication of version 1 by engramctl on host")),
+                       HasSubstr(fmt::format("process {} is under way", ::getpid())),
+                       HasSubstr("nothing was changed"));
+    EXPECT_THAT(Publish(reversed, kModel, "2").status().message(), refused);
+    EXPECT_THAT(DropVersion(reversed, kModel, "2").message(), refused);
+    EXPECT_THAT(AbortPublication(reversed, kModel, "2").message(), refused);
+    EXPECT_EQ(*tool.CallAll({{"command", "versions"}}), before);
+  }
+  EXPECT_TRUE(Publish(reversed, kModel, "2").ok()) << "the first has ended";
+}
+
+TEST_F(PublicationTest, ToolsThatRaceLeaveOneVersionOnAllNodes) {
+  const Nodes one = Tool();
+  const Nodes other = *Nodes::Open({{Addresses()[1], Addresses()[0]}, {}});
+  for (int round = 0; round < 4; ++round) {
+    Status second;
+    std::thread racer([&] { second = Publish(other, kModel, "2").status(); });
+    const Status first = Publish(one, kModel, "1").status();
+    racer.join();
+    EXPECT_TRUE(first.ok() || second.ok()) << first.message() << " / " << second.message();
+    for (const Status& status : {first, second}) {
+      EXPECT_THAT(status.message(), testing::AnyOf("", HasSubstr("is under way")));
+    }
+    EXPECT_EQ(Seen(0, "1").published, Seen(1, "1").published);
+    EXPECT_EQ(Seen(0, "2").published, Seen(1, "2").published);
+    EXPECT_THAT(CurrentVersion(), testing::AnyOf("1", "2"));
+  }
+}
+
+TEST_F(PublicationTest, ARawRequestDoesNotUseUpTheGenerations) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  for (const uint64_t generation : {UINT64_MAX, UINT64_MAX - 1, uint64_t{1} << 62}) {
+    const auto prepared = Tool().RunJobs(Step("prepare", "2", generation), "prepare");
+    EXPECT_EQ(prepared.status().code(), Code::kInvalidArgument);
+    EXPECT_THAT(prepared.status().message(), HasSubstr(std::to_string(generation)));
+  }
+  EXPECT_EQ(*Publish(Tool(), kModel, "2"), 2u);
+}
+
+TEST_F(PublicationTest, AVersionThatOneNodeNeedsIsDroppedOnNone) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  const Nodes second = *Nodes::Open({{Addresses()[1]}, {}});
+  const json::object pin = {{"command", "pin"}, {"name", kModel}, {"version", "2"}};
+  ASSERT_TRUE(second.RunJobs(pin, "pin").ok());
+  EXPECT_THAT(DropVersion(Tool(), kModel, "2").message(),
+              testing::AllOf(HasSubstr("it is pinned"), HasSubstr("nothing was dropped")));
+  EXPECT_NE(Seen(0, "2").digest, "");
+  ASSERT_TRUE(second.Call(0, {{"command", "unpin"}, {"name", kModel}, {"version", "2"}}).ok());
+  ASSERT_TRUE(DropVersion(Tool(), kModel, "2").ok());
+  EXPECT_EQ(DropVersion(Tool(), kModel, "2").code(), Code::kNotFound);
+}
+
+// An import whose tool was stopped, its node started again, and another import there meanwhile.
+TEST_F(PublicationTest, AJobOfANodeThatWasStartedAgainIsNotAnotherToolsSuccess) {
+  const std::string control = nodes_[0]->control_address();
+  const Nodes tool = *Nodes::Open({{control}, {}});
+  const json::object verify = {{"command", "verify"}, {"name", kModel}, {"version", "1"}};
+  const std::string job(tool.Call(0, verify)->at("job").as_string());
+  Start(0, control);
+  ASSERT_TRUE(tool.RunJobs(verify, "verify").ok()) << "another tool's";
+  const Status asked = tool.Call(0, {{"command", "job"}, {"job", job}}).status();
+  EXPECT_EQ(asked.code(), Code::kNotFound);
+  EXPECT_THAT(asked.message(), testing::AllOf(HasSubstr(control), HasSubstr("started again"),
+                                              HasSubstr("run the same command again")));
 }
 
 TEST_F(PublicationTest, HalfAClusterIsNotPublishedTo) {

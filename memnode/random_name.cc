@@ -1,0 +1,12 @@
+#include "memnode/random_name.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "common/net/challenge.h"
+
+namespace engram::memnode {
+
+std::string RandomName() { return fmt::format("{:02x}", fmt::join(net::RandomEndpointId(), "")); }
+
+}  // namespace engram::memnode
