@@ -46,7 +46,8 @@ std::string SubjectOf(const std::string& model, const std::string& version) {
   return model + "\n" + version;
 }
 
-json::object ToJson(const VersionInfo& info, uint64_t stored_bytes) {
+json::object ToJson(const VersionInfo& info, uint64_t stored_bytes,
+                    const ServedTables::Resident& resident) {
   return {{"model", info.model},
           {"version", info.version},
           {"base", info.base_version},
@@ -62,6 +63,10 @@ json::object ToJson(const VersionInfo& info, uint64_t stored_bytes) {
           {"pinned", info.pinned},
           {"rolled_back", info.rolled_back},
           {"loaded", info.loaded},
+          {"partitions_in_memory", std::to_string(resident.partitions)},
+          {"partitions_owned", std::to_string(resident.partitions_owned)},
+          {"bytes_in_memory", std::to_string(resident.bytes)},
+          {"bytes_owned", std::to_string(resident.bytes_owned)},
           {"readers", std::to_string(info.readers)},
           {"problem", info.problem}};
 }
@@ -182,7 +187,9 @@ Result<json::object> AdminService::Versions() const {
   for (const VersionInfo& info : versions_.List()) {
     ASSIGN_OR_RETURN(const uint64_t bytes,
                      store_.PageBytes(TableSetIdOf(info.model, info.version)));
-    versions.push_back(ToJson(info, bytes));
+    const auto resident =
+        hooks_.resident ? hooks_.resident(TableSetIdOf(info.model, info.version)) : std::nullopt;
+    versions.push_back(ToJson(info, bytes, resident.value_or(ServedTables::Resident())));
   }
   return json::object{{"member", member_},
                       {"instance", jobs_.instance()},

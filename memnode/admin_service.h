@@ -22,6 +22,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@
 #include "memnode/jobs.h"
 #include "memnode/reservations.h"
 #include "memnode/row_store.h"
+#include "memnode/served_tables.h"
 #include "memnode/verify.h"
 #include "memnode/version_manager.h"
 
@@ -40,6 +42,8 @@ namespace engram::memnode {
 class AdminService {
  public:
   struct Hooks {
+    // What of a version is in memory; nothing when none of it is. May be null.
+    std::function<std::optional<ServedTables::Resident>(TableSetId table_set)> resident;
     std::function<void()> changed;                // versions have come or gone; may be null
     std::function<std::vector<Damage>()> damage;  // may be null: none known
     // What a verification finds is to be looked at again and repaired; may be null.

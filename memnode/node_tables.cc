@@ -107,6 +107,13 @@ Status NodeTables::OpenStore() {
     scrubber_->ReportDamage(table_set, layer_index, page);
   };
   hooks.changed = [this] { scrubber_->Refresh(); };
+  hooks.resident = [this](TableSetId table_set) -> std::optional<ServedTables::Resident> {
+    for (const TablesPtr& tables : Loaded()) {
+      const table::TableIdentity& identity = tables->identity();
+      if (TableSetIdOf(identity.model, identity.version) == table_set) return tables->resident();
+    }
+    return std::nullopt;
+  };
   hooks.damage = [this] { return scrubber_->Bad(); };
   admin_ = std::make_unique<AdminService>(*versions_, *store_, config_.Map(), config_.node_name,
                                           std::move(hooks));

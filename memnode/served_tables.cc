@@ -180,6 +180,23 @@ uint64_t ServedTables::memory_bytes() const {
   return tier_ == nullptr ? 0 : tier_->memory_bytes();
 }
 
+ServedTables::Resident ServedTables::resident() const {
+  Resident resident;
+  for (const PartitionPlace& place : OwnedPartitions(plan_)) {
+    const uint64_t bytes =
+        plan_.layers[place.layer_index].cut.RowCount(place.partition) * stored_row_bytes();
+    ++resident.partitions_owned;
+    resident.bytes_owned += bytes;
+    if (!complete() &&
+        (tier_ == nullptr || !tier_->residency().resident(place.layer_index, place.partition))) {
+      continue;
+    }
+    ++resident.partitions;
+    resident.bytes += bytes;
+  }
+  return resident;
+}
+
 Status ServedTables::ShareLocally() {
   if (arena_->shared_fd() < 0) return OkStatus();
   ASSIGN_OR_RETURN(local_, net::FdServer::Start(arena_->shared_fd()));

@@ -100,6 +100,12 @@ class ServedTables {
     rows_served_[layer_index]->Add(count);
   }
   uint64_t memory_bytes() const;
+  // How much of this node's share is in memory as whole partitions; bytes of stored rows.
+  struct Resident {
+    uint64_t partitions = 0, partitions_owned = 0;
+    uint64_t bytes = 0, bytes_owned = 0;
+  };
+  Resident resident() const;
 
  private:
   ServedTables(table::TableIdentity identity, TablePlan plan, obs::Metrics& metrics);

@@ -60,6 +60,15 @@ Status ToNodes(const Flags& flags) {
       const auto results,
       nodes.RunJobs(request, fmt::format("importing {} on {} nodes", NameOf(flags), nodes.size())));
   for (size_t node = 0; node < nodes.size(); ++node) {
+    const json::value* digest = results[node].if_contains("digest");
+    const json::value* first = results[0].if_contains("digest");
+    if (digest == nullptr || first == nullptr || *digest != *first) {
+      return FailedPrecondition(fmt::format(
+          "version {} of {} has other rows on {} ({}) than on {} ({}): do the nodes see the same "
+          "folder? Drop it and import it again",
+          flags.version, NameOf(flags), nodes.address(node), json::serialize(results[node]),
+          nodes.address(0), json::serialize(results[0])));
+    }
     fmt::print("{}: {}\n", nodes.address(node), json::serialize(results[node]));
   }
   fmt::print(

@@ -83,6 +83,16 @@ Result<Nodes> Nodes::Open(const NodeFlags& flags) {
   return nodes;
 }
 
+Nodes Nodes::Those(const std::vector<size_t>& chosen) const {
+  Nodes those;
+  for (const size_t node : chosen) {
+    those.addresses_.push_back(addresses_[node]);
+    those.places_.push_back(places_[node]);
+  }
+  those.security_ = security_;
+  return those;
+}
+
 Result<json::object> Nodes::Call(size_t node, const json::object& request) const {
   return net::CallNode(places_[node].host, places_[node].port, request, kCallTimeout,
                        security_.get());

@@ -32,6 +32,9 @@ class Nodes {
   size_t size() const { return addresses_.size(); }
   const std::string& address(size_t node) const { return addresses_[node]; }
 
+  // Some of these.
+  Nodes Those(const std::vector<size_t>& chosen) const;
+
   // Errors name the node.
   Result<json::object> Call(size_t node, const json::object& request) const;
   // Of every node, in order: its reply or its error.

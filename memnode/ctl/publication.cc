@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -35,7 +36,14 @@ Result<NodeVersion> ParseVersion(const json::object& object) {
   ASSIGN_OR_RETURN(v.stored_bytes, Number(object, "stored_bytes"));
   ASSIGN_OR_RETURN(v.generation, Number(object, "generation"));
   ASSIGN_OR_RETURN(v.prepared_generation, Number(object, "prepared_generation"));
-  ASSIGN_OR_RETURN(v.promised_generation, Number(object, "promised_generation"));
+  for (const auto& [key, value] : {std::pair{"promised_generation", &v.promised_generation},
+                                   {"partitions_in_memory", &v.partitions_in_memory},
+                                   {"partitions_owned", &v.partitions_owned},
+                                   {"bytes_in_memory", &v.bytes_in_memory},
+                                   {"bytes_owned", &v.bytes_owned}}) {
+    if (!object.contains(key)) continue;  // an older node
+    ASSIGN_OR_RETURN(*value, Number(object, key));
+  }
   ASSIGN_OR_RETURN(v.readers, Number(object, "readers"));
   ASSIGN_OR_RETURN(v.published, io::GetBool(object, "published", kWhat));
   ASSIGN_OR_RETURN(v.prepared, io::GetBool(object, "prepared", kWhat));
@@ -312,23 +320,31 @@ Status DropVersion(const Nodes& nodes, const std::string& model, const std::stri
 
 Result<std::string> VersionBefore(const Nodes& nodes, const std::string& model) {
   ASSIGN_OR_RETURN(const Survey survey, Look(nodes));
-  const NodeVersion* before = nullptr;
-  const NodeVersion* current = nullptr;
-  for (const NodeVersion& v : survey.nodes[0]) {
-    if (v.model == model && v.published) current = &v;
+  // A version's last publication on any node, and the latest of what is published now.
+  std::map<std::string, uint64_t> generations;
+  std::set<std::string> rolled_back;
+  std::pair<uint64_t, std::string> current;
+  for (const auto& versions : survey.nodes) {
+    for (const NodeVersion& v : versions) {
+      if (v.model != model || v.generation == 0) continue;
+      generations[v.version] = std::max(generations[v.version], v.generation);
+      if (v.rolled_back) rolled_back.insert(v.version);
+      if (v.published) current = std::max(current, {v.generation, v.version});
+    }
   }
-  if (current == nullptr) {
+  if (current.first == 0) {
     return FailedPrecondition(fmt::format("no version of {} is published", model));
   }
-  for (const NodeVersion& v : survey.nodes[0]) {
-    if (v.model != model || v.published || v.rolled_back || v.generation == 0) continue;
-    if (before == nullptr || v.generation > before->generation) before = &v;
+  std::pair<uint64_t, std::string> before;
+  for (const auto& [version, generation] : generations) {
+    if (version == current.second || rolled_back.contains(version)) continue;
+    before = std::max(before, {generation, version});
   }
-  if (before != nullptr) return before->version;
+  if (before.first != 0) return before.second;
   return FailedPrecondition(
       fmt::format("no version of {} was published before version {}, or it was dropped or rolled "
                   "back from; publish the one you want",
-                  model, current->version));
+                  model, current.second));
 }
 
 }  // namespace engram::ctl

@@ -37,6 +37,7 @@ struct Flags {
 struct Tally {
   int checked = 0;
   int bad = 0;
+  std::vector<Status> errors;  // of nodes that could not be asked
 };
 
 // Prints the report on one table set in one place.
@@ -80,10 +81,19 @@ Status VerifyStore(const Flags& flags, Tally* tally) {
   return OkStatus();
 }
 
-// Every node reads its own share.
+// Every node that answers reads its own share; what the others say is added to the errors.
 Status VerifyOnNodes(const Flags& flags, Tally* tally) {
-  ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
-  ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
+  ASSIGN_OR_RETURN(const Nodes all, Nodes::Open(flags.nodes));
+  std::vector<size_t> answering;
+  std::vector<json::object> replies;
+  const auto told = all.CallEach({{"command", "versions"}});
+  for (size_t node = 0; node < all.size(); ++node) {
+    tally->errors.push_back(told[node].status());
+    if (!told[node].ok()) continue;
+    answering.push_back(node);
+    replies.push_back(*told[node]);
+  }
+  const Nodes nodes = all.Those(answering);
   std::set<std::pair<std::string, std::string>> wanted;
   for (const json::object& reply : replies) {
     ASSIGN_OR_RETURN(const auto versions, VersionsOf(reply));
@@ -92,11 +102,13 @@ Status VerifyOnNodes(const Flags& flags, Tally* tally) {
     }
   }
   for (const auto& [model, version] : wanted) {
-    ASSIGN_OR_RETURN(const auto reports,
-                     nodes.RunJobs({{"command", "verify"}, {"name", model}, {"version", version}},
-                                   fmt::format("verifying {} version {}", model, version)));
+    const auto reports =
+        nodes.RunEach({{"command", "verify"}, {"name", model}, {"version", version}},
+                      fmt::format("verifying {} version {}", model, version));
     for (size_t node = 0; node < reports.size(); ++node) {
-      RETURN_IF_ERROR(Print(reports[node], nodes.address(node), flags, tally));
+      tally->errors.push_back(reports[node].status());
+      if (!reports[node].ok()) continue;
+      RETURN_IF_ERROR(Print(*reports[node], nodes.address(node), flags, tally));
     }
   }
   return OkStatus();
@@ -107,14 +119,14 @@ Status Run(const Flags& flags) {
   const std::string where = offline ? "--store " + flags.store : "the nodes";
   Tally tally;
   RETURN_IF_ERROR(offline ? VerifyStore(flags, &tally) : VerifyOnNodes(flags, &tally));
-  if (tally.checked == 0) {
-    return NotFound(fmt::format("no complete table set{} in {}", flags.Wanted(), where));
-  }
+  Status found;
   if (tally.bad > 0) {
-    return DataLoss(
+    found = DataLoss(
         fmt::format("{} of {} table sets in {} are damaged", tally.bad, tally.checked, where));
+  } else if (tally.checked == 0 && JoinErrors(tally.errors).ok()) {
+    found = NotFound(fmt::format("no complete table set{} in {}", flags.Wanted(), where));
   }
-  return OkStatus();
+  return JoinErrors({found, JoinErrors(tally.errors)});
 }
 
 }  // namespace

@@ -28,7 +28,14 @@ std::string StateOf(const NodeVersion& v) {
                                    : "stored";
   if (v.pinned) state += ", pinned";
   if (v.rolled_back) state += ", rolled back";
-  if (v.loaded) state += ", in memory";
+  if (v.loaded && v.partitions_in_memory < v.partitions_owned) {
+    state +=
+        fmt::format(", {} of {} partitions, {:.1f} of {:.1f} MB in memory", v.partitions_in_memory,
+                    v.partitions_owned, static_cast<double>(v.bytes_in_memory) / 1e6,
+                    static_cast<double>(v.bytes_owned) / 1e6);
+  } else if (v.loaded) {
+    state += ", in memory";
+  }
   if (!v.problem.empty()) state += ", CANNOT BE SERVED: " + v.problem;
   return state;
 }
@@ -72,17 +79,24 @@ Status ListStore(const Flags& flags) {
 Status List(const Flags& flags) {
   if (!flags.store.empty()) return ListStore(flags);
   ASSIGN_OR_RETURN(const Nodes nodes, Nodes::Open(flags.nodes));
-  ASSIGN_OR_RETURN(const auto replies, nodes.CallAll({{"command", "versions"}}));
-  if (flags.json) {
-    fmt::print("{}\n", json::serialize(json::array(replies.begin(), replies.end())));
-    return OkStatus();
-  }
-  PrintHeader();
+  const auto replies = nodes.CallEach({{"command", "versions"}});
+  json::array as_json;
+  std::vector<Status> errors;
+  if (!flags.json) PrintHeader();
   for (size_t node = 0; node < nodes.size(); ++node) {
-    ASSIGN_OR_RETURN(const auto versions, VersionsOf(replies[node]));
+    errors.push_back(replies[node].status());
+    if (!replies[node].ok()) {
+      as_json.push_back(
+          json::object{{"node", nodes.address(node)}, {"error", replies[node].status().message()}});
+      continue;
+    }
+    as_json.push_back(*replies[node]);
+    if (flags.json) continue;
+    ASSIGN_OR_RETURN(const auto versions, VersionsOf(*replies[node]));
     for (const NodeVersion& v : versions) PrintRow(nodes.address(node), v);
   }
-  return OkStatus();
+  if (flags.json) fmt::print("{}\n", json::serialize(as_json));
+  return JoinErrors(errors);
 }
 
 Status PublishVersion(const Flags& flags, const std::string& version, bool rollback) {
@@ -140,10 +154,13 @@ CLI::App* AddCommand(CLI::App& parent, const char* name, const char* help, const
 
 Subcommand AddList(CLI::App& parent) {
   const auto flags = std::make_shared<Flags>();
-  CLI::App* app = parent.add_subcommand("versions", "list what memory nodes, or a store, hold");
+  CLI::App* app = parent.add_subcommand("versions",
+                                        "list what memory nodes, or a store, hold; of nodes "
+                                        "that do not answer, that");
   CLI::Option* nodes = AddNodeFlags(*app, flags->nodes);
   app->add_option("--store", flags->store, "folder of a memory node's store")->excludes(nodes);
-  app->add_flag("--json", flags->json, "the nodes' replies");
+  app->add_flag("--json", flags->json,
+                "the nodes' replies; {\"node\", \"error\"} of one that gave none");
   return {app, [flags] { return List(*flags); }};
 }
 

@@ -182,8 +182,8 @@ TEST_F(VersionManagerTest, TheLastGenerationDoesNotWrap) {
 }
 
 TEST_F(VersionManagerTest, APreparationWhoseToolHasGoneLapsesAndItsMemoryIsGivenBack) {
-  Open(std::chrono::milliseconds(20));
   ASSERT_TRUE(Publish("1", 1).ok());
+  Open(std::chrono::milliseconds(20));
   ASSERT_TRUE(versions_->Prepare(kModel, "2", 2).ok());
   const TimePoint limit = Clock::Real().Now() + std::chrono::seconds(20);
   while (Info("2").loaded && Clock::Real().Now() < limit) std::this_thread::yield();

@@ -71,6 +71,7 @@ class PublicationTest : public testing::Test {
     config.http_listen = "127.0.0.1:0";
     config.limits_drain_timeout_ms = 100;
     config.store_scrub_mib_s = 0;
+    config.limits_prepared_timeout_ms = prepared_timeout_ms_;
     auto started = memnode::Node::Start(config);
     ASSERT_TRUE(started.ok()) << started.status().message();
     nodes_[static_cast<size_t>(node)] = std::move(*started);
@@ -143,6 +144,7 @@ class PublicationTest : public testing::Test {
   }
 
   const std::string folder_;
+  int64_t prepared_timeout_ms_ = 60'000;
   table::ClusterMap map_;
   std::vector<std::unique_ptr<memnode::Node>> nodes_;
 };
@@ -213,6 +215,18 @@ TEST_F(PublicationTest, APreparationIsNotResurrectedByARestart) {
   EXPECT_EQ(CurrentVersion(), "1");
 }
 
+TEST_F(PublicationTest, APreparationWhoseToolWasKilledIsForgottenByTheNode) {
+  ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
+  prepared_timeout_ms_ = 50;
+  Start(0);
+  ASSERT_TRUE(Tool().RunJobs(Step("prepare", "2", 2), "prepare").ok());
+  const TimePoint limit = Clock::Real().Now() + std::chrono::seconds(20);
+  while (Seen(0, "2").loaded && Clock::Real().Now() < limit) std::this_thread::yield();
+  EXPECT_FALSE(Seen(0, "2").prepared || Seen(0, "2").loaded);
+  EXPECT_TRUE(Seen(1, "2").prepared) << "its minute is not over";
+  EXPECT_EQ(CurrentVersion(), "1");
+}
+
 TEST_F(PublicationTest, APublicationThatIsDecidedIsNotAborted) {
   ASSERT_TRUE(Publish(Tool(), kModel, "1").ok());
   const Nodes tool = Tool();
@@ -232,6 +246,7 @@ TEST_F(PublicationTest, ASplitClusterHealsByRepeatingEitherPublication) {
     SCOPED_TRACE("publishing again version " + again);
     Split(++generation);
     EXPECT_TRUE(Seen(0, "1").published && Seen(1, "2").published);
+    EXPECT_EQ(*VersionBefore(Tool(), kModel), "1") << "the latest is version 2";
     for (const std::string version : {"1", "2"}) {
       EXPECT_THAT(DropVersion(Tool(), kModel, version).message(),
                   testing::AllOf(HasSubstr("it is published"), HasSubstr("nothing was dropped")));

@@ -36,13 +36,15 @@ class VersionCommands : public testing::Test {
     nodes_.clear();
     std::filesystem::remove_all(dir_);
   }
-  void Start(const std::string& member) {
+  void Start(const std::string& member, int64_t budget_mib = 0) {
     memnode::NodeConfig config;
     config.node_name = member;
     config.cluster_members = {"m0", "m1"};
     config.store_path = dir_ + "/store-" + member;
     config.control_listen = config.http_listen = "127.0.0.1:0";
     config.limits_drain_timeout_ms = 100;
+    config.arena_budget_mib = budget_mib;
+    config.tiers_cache_mib = 0;
     config.store_scrub_mib_s = 0;
     config.wire.security.secret_file = secret_;
     auto node = memnode::Node::Start(config);
@@ -140,6 +142,53 @@ TEST_F(VersionCommands, ListsWhatEachVersionTakesOnDisk) {
     EXPECT_GT(bytes, held * 64) << "rows of 64 bytes";
     EXPECT_LT(bytes, held * 64 * 2 + (64 << 10));
   }
+}
+
+// "in memory" was said of a set of which 36 of 128 partitions are.
+TEST_F(VersionCommands, VersionsSaysHowMuchOfASetIsInMemory) {
+  memnode::TinyCheckpoint large;
+  large.vocab_size = 30'000;
+  large.Write(Folder(1));
+  nodes_.clear();
+  for (const std::string member : {"m0", "m1"}) Start(member, /*budget_mib=*/1);
+  Import("1");
+  Must("publish", {"--name", "tiny", "--version", "1"});
+  const std::string listed = Must("versions", {});
+  EXPECT_THAT(listed, testing::ContainsRegex("published .1., [0-9]+ of [0-9]+ partitions, "
+                                             "[0-9.]+ of [0-9.]+ MB in memory"));
+  EXPECT_THAT(listed, Not(HasSubstr("published (1), in memory")));
+}
+
+TEST_F(VersionCommands, WhatAnswersIsListedAndTheDeadNodeIsNamed) {
+  Import("1");
+  const std::string both = Addresses();
+  const std::string alive = nodes_[0]->control_address(), dead = nodes_[1]->control_address();
+  nodes_.pop_back();
+  const auto run = [&](const std::string& command, std::vector<std::string> arguments) {
+    const std::string nodes = command == "import" ? "--to" : "--nodes";
+    arguments.insert(arguments.begin(), {command, nodes, both, "--secret-file", secret_});
+    return Engramctl(std::move(arguments));
+  };
+  const Finished versions = run("versions", {});
+  EXPECT_THAT(ErrorOf(versions), AllOf(HasSubstr(dead), Not(HasSubstr(alive))));
+  EXPECT_THAT(versions.out, AllOf(HasSubstr(alive), HasSubstr("stored")));
+  const Finished as_json = run("versions", {"--json"});
+  EXPECT_THAT(ErrorOf(as_json), HasSubstr(dead));
+  const json::array told = json::parse(as_json.out).as_array();
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0].at("member"), "m0");
+  EXPECT_EQ(told[1].at("node").as_string(), dead);
+  const Finished verify = run("verify", {});
+  EXPECT_THAT(ErrorOf(verify), AllOf(HasSubstr(dead), Not(HasSubstr(alive))));
+  EXPECT_THAT(verify.out, HasSubstr(alive));
+  const std::vector<std::string> one = {"--name", "tiny", "--version", "1"};
+  for (const std::string command : {"publish", "pin", "unpin", "drop", "abort"}) {
+    EXPECT_THAT(ErrorOf(run(command, one)), HasSubstr(dead)) << command;
+  }
+  EXPECT_THAT(ErrorOf(run("rollback", {"--name", "tiny"})), HasSubstr(dead));
+  EXPECT_THAT(ErrorOf(run("import", {"--model", Folder(2), "--version", "2"})), HasSubstr(dead));
+  nodes_.clear();
+  EXPECT_THAT(ErrorOf(run("versions", {})), AllOf(HasSubstr(alive), HasSubstr(dead)));
 }
 
 TEST_F(VersionCommands, AStoreFilledOfflineIsPublishedByItsNode) {
