@@ -1,21 +1,17 @@
 #include "compute/api/answer_json.h"
 
+#include <fmt/format.h>
+
 #include "common/text/utf8.h"
 
 namespace engram::compute {
 namespace {
 
-std::string BytesOf(const text::Tokenizer& tokenizer, int32_t token) {
-  const Result<std::string> bytes = tokenizer.Decode({&token, 1});
-  return bytes.ok() ? *bytes : std::string();
-}
-
 json::object ChatToken(const text::Tokenizer& tokenizer, const TokenLogprob& token) {
+  const std::string own = TokenBytes(tokenizer, token.token);
   json::array bytes;
-  for (const char byte : BytesOf(tokenizer, token.token)) {
-    bytes.push_back(static_cast<unsigned char>(byte));
-  }
-  return {{"token", TokenText(tokenizer, token.token)},
+  for (const char byte : own) bytes.push_back(static_cast<unsigned char>(byte));
+  return {{"token", text::ReplaceInvalidUtf8(own)},
           {"logprob", token.logprob},
           {"bytes", std::move(bytes)}};
 }
@@ -33,28 +29,41 @@ json::object ChatLogprobs(const text::Tokenizer& tokenizer,
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-size_t CountCharacters(std::string_view text) {
-  size_t count = 0;
-  for (size_t at = 0; at < text.size(); ++count) at += text::StepUtf8(text, at).length;
-  return count;
+// The token as completions' logprobs name it: its text, or "bytes:\xe2\x82" (as OpenAI writes it)
+// when that is no whole characters.
+std::string TokenName(const text::Tokenizer& tokenizer, int32_t token) {
+  const std::string bytes = TokenBytes(tokenizer, token);
+  if (text::ValidUtf8Prefix(bytes) == bytes.size()) return bytes;
+  std::string name = "bytes:";
+  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
+// The likeliest tokens under their names, none of which hides another: the token chosen has its
+// own, and what has the name of a token before it is "token_id:N".
+json::object TopByName(const text::Tokenizer& tokenizer, const SampledToken& chosen,
+                       const std::string& chosen_name) {
+  json::object top;
+  for (const TokenLogprob& other : chosen.top) {
+    std::string name = TokenName(tokenizer, other.token);
+    const bool taken = top.contains(name) || name == chosen_name;
+    if (taken && other.token != chosen.token) name = fmt::format("token_id:{}", other.token);
+    top[name] = other.logprob;
+  }
+  return top;
 }
 
 json::object TextLogprobs(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens,
-                          int64_t offset) {
-  json::array texts, logprobs, tops, offsets;
+                          TextOffsets offsets_before) {
+  json::array names, logprobs, tops, offsets;
   for (const SampledToken& token : tokens) {
-    const std::string text = TokenText(tokenizer, token.token);
-    texts.push_back(json::string(text));
+    const std::string name = TokenName(tokenizer, token.token);
+    tops.push_back(TopByName(tokenizer, token, name));
+    names.push_back(json::string(name));
     logprobs.push_back(token.logprob);
-    json::object top;
-    for (const TokenLogprob& other : token.top) {
-      top[TokenText(tokenizer, other.token)] = other.logprob;
-    }
-    tops.push_back(std::move(top));
-    offsets.push_back(offset);
-    offset += static_cast<int64_t>(CountCharacters(text));
+    offsets.push_back(offsets_before.Next(TokenBytes(tokenizer, token.token)));
   }
-  return {{"tokens", std::move(texts)},
+  return {{"tokens", std::move(names)},
           {"token_logprobs", std::move(logprobs)},
           {"top_logprobs", std::move(tops)},
           {"text_offset", std::move(offsets)}};
@@ -78,7 +87,7 @@ json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer
   } else if (head.chat) {
     choice["logprobs"] = ChatLogprobs(tokenizer, *part.logprobs);
   } else {
-    choice["logprobs"] = TextLogprobs(tokenizer, *part.logprobs, part.text_offset);
+    choice["logprobs"] = TextLogprobs(tokenizer, *part.logprobs, part.offsets);
   }
   choice["finish_reason"] =
       part.finish_reason ? json::value(*part.finish_reason) : json::value(nullptr);
@@ -87,16 +96,9 @@ json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer
 
 }  // namespace
 
-std::string TokenText(const text::Tokenizer& tokenizer, int32_t token) {
-  return text::ReplaceInvalidUtf8(BytesOf(tokenizer, token));
-}
-
-int64_t TextLength(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens) {
-  size_t length = 0;
-  for (const SampledToken& token : tokens) {
-    length += CountCharacters(TokenText(tokenizer, token.token));
-  }
-  return static_cast<int64_t>(length);
+std::string TokenBytes(const text::Tokenizer& tokenizer, int32_t token) {
+  const Result<std::string> bytes = tokenizer.Decode({&token, 1});
+  return bytes.ok() ? *bytes : std::string();
 }
 
 json::object UsageJson(const Usage& usage) {

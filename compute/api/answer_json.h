@@ -9,6 +9,7 @@
 
 #include "common/io/json.h"
 #include "common/text/tokenizer.h"
+#include "compute/api/text_stream.h"
 #include "compute/engine/completion.h"
 
 namespace engram::compute {
@@ -35,18 +36,16 @@ struct ChoicePart {
   std::string text;
   const std::vector<SampledToken>* logprobs = nullptr;  // null: not asked for
   std::optional<std::string_view> finish_reason;
-  bool first = false;       // of a stream: says the role
-  int64_t text_offset = 0;  // completions' logprobs count characters from here
+  bool first = false;        // of a stream: says the role
+  TextOffsets offsets = {};  // after the tokens before these; completions' logprobs say offsets
 };
 
 // With `whole`, "chat.completion" / "text_completion" with messages; else a stream's chunk.
 json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer,
                         const std::vector<ChoicePart>& choices, bool whole);
 
-// Text of one token by itself; cut-off characters are U+FFFD.
-std::string TokenText(const text::Tokenizer& tokenizer, int32_t token);
-// Characters of the tokens' texts.
-int64_t TextLength(const text::Tokenizer& tokenizer, const std::vector<SampledToken>& tokens);
+// Bytes of one token by itself; none when the tokenizer does not know it.
+std::string TokenBytes(const text::Tokenizer& tokenizer, int32_t token);
 
 // {"running":...,...}: every field of the snapshot under its own name.
 json::object SnapshotJson(const EngineSnapshot& snapshot);

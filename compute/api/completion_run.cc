@@ -145,8 +145,12 @@ void CompletionRun::StreamPart(size_t index, std::string text,
                   request_.logprobs && !tokens.empty() ? &tokens : nullptr,
                   last ? std::optional<std::string_view>(choice.finish_reason) : std::nullopt,
                   first,
-                  choice.text_offset};
-  if (request_.logprobs) choice.text_offset += TextLength(*context_.tokenizer, tokens);
+                  choice.offsets};
+  if (request_.logprobs) {
+    for (const SampledToken& token : tokens) {
+      choice.offsets.Next(TokenBytes(*context_.tokenizer, token.token));
+    }
+  }
   choice.started = true;
   wrote_ = true;
   reply_->Write(ServerSentEvent(AnswerJson(head_, *context_.tokenizer, {part}, false)));
@@ -168,8 +172,7 @@ void CompletionRun::Complete() {
     std::vector<ChoicePart> parts;
     for (const Choice& choice : choices_) {
       parts.push_back({static_cast<int64_t>(parts.size()), choice.text,
-                       request_.logprobs ? &choice.tokens : nullptr, choice.finish_reason, false,
-                       0});
+                       request_.logprobs ? &choice.tokens : nullptr, choice.finish_reason});
     }
     json::object answer = AnswerJson(head_, *context_.tokenizer, parts, true);
     answer["usage"] = UsageJson(usage_);

@@ -58,7 +58,10 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
     std::string text;  // all of it, when not streamed
     std::vector<SampledToken> tokens;
     int64_t completion_tokens = 0;
-    int64_t text_offset = 0;
+    // Up to the tokens taken, however it ends.
+    int64_t cached_tokens = 0;
+    int64_t degraded_positions = 0;
+    TextOffsets offsets;  // of what was streamed
     TimePoint last_token;
     bool started = false;  // streamed anything yet
     std::string finish_reason;

@@ -1,6 +1,7 @@
 #include "compute/api/text_stream.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "common/text/utf8.h"
 
@@ -15,23 +16,31 @@ size_t LengthFromLead(unsigned char lead) {
   return 1;
 }
 
+// The character at `offset`, or nothing when what stands there is a beginning that more bytes may
+// complete.
+std::optional<text::Utf8Step> CharacterAt(std::string_view bytes, size_t offset) {
+  const text::Utf8Step step = text::StepUtf8(bytes, offset);
+  const bool reaches_end = offset + step.length == bytes.size();
+  if (!step.valid && reaches_end &&
+      step.length < LengthFromLead(static_cast<unsigned char>(bytes[offset]))) {
+    return std::nullopt;
+  }
+  return step;
+}
+
 // Moves whole characters out of `bytes`; leaves a beginning that more bytes may complete.
 std::string TakeCharacters(std::string& bytes) {
   std::string text;
   size_t at = 0;
   while (at < bytes.size()) {
-    const text::Utf8Step step = text::StepUtf8(bytes, at);
-    const bool reaches_end = at + step.length == bytes.size();
-    if (!step.valid && reaches_end &&
-        step.length < LengthFromLead(static_cast<unsigned char>(bytes[at]))) {
-      break;
-    }
-    if (step.valid) {
-      text.append(bytes, at, step.length);
+    const std::optional<text::Utf8Step> step = CharacterAt(bytes, at);
+    if (!step) break;
+    if (step->valid) {
+      text.append(bytes, at, step->length);
     } else {
       text::AppendUtf8(0xfffd, text);
     }
-    at += step.length;
+    at += step->length;
   }
   bytes.erase(0, at);
   return text;
@@ -86,3 +95,19 @@ std::string TextStream::Finish() {
 }
 
 }  // namespace engram::compute
+int64_t TextOffsets::Next(std::string_view bytes) {
+  const size_t begin = begun_.size();
+  begun_ += bytes;
+  int64_t offset = characters_;
+  size_t at = 0;
+  while (at < begun_.size()) {
+    const std::optional<text::Utf8Step> step = CharacterAt(begun_, at);
+    if (!step) break;
+    at += step->length;
+    ++characters_;
+    if (at <= begin) ++offset;  // what was begun before never became a character
+  }
+  begun_.erase(0, at);
+  return offset;
+}
+

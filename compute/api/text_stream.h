@@ -1,4 +1,5 @@
 // Tokens to text that can be shown at once: never part of a character, never part of a stop string.
+// And where in that text each token begins.
 #pragma once
 
 #include <cstdint>
@@ -39,3 +40,14 @@ class TextStream {
 };
 
 }  // namespace engram::compute
+// Where tokens begin in the text they make, in characters of it.
+class TextOffsets {
+ public:
+  // Of a token with these bytes: the index of the character that its first byte belongs to.
+  int64_t Next(std::string_view bytes);
+
+ private:
+  std::string begun_;  // bytes of a character that more may complete
+  int64_t characters_ = 0;
+};
+

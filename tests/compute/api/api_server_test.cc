@@ -17,6 +17,8 @@ using testing::Not;
 class ApiServerTest : public ApiServerFixture {
  protected:
   ApiServerTest() { Start({}); }
+
+  uint64_t asked_ = 0;  // requests the engine had, by the tests that count them
 };
 
 TEST_F(ApiServerTest, ACompletionHasTextUsageAndFinishReason) {
@@ -153,6 +155,73 @@ TEST_F(ApiServerTest, DegradedAnswersSaySo) {
 }
 
 // Field, value, and a part of the message; all 400.
+// What a stream's chunks say in choices[0].logprobs, one list after the other.
+json::array StreamedLogprobs(const std::string& stream, const char* list) {
+  static constexpr std::string_view kData = "data: ";
+  json::array all;
+  for (size_t at = stream.find(kData); at != std::string::npos; at = stream.find(kData, at)) {
+    at += kData.size();
+    const auto chunk = io::ParseJson(stream.substr(at, stream.find('\n', at) - at), "chunk");
+    if (!chunk.ok() || chunk->at("choices").as_array().empty()) continue;
+    const json::value& logprobs = chunk->at("choices").at(0).at("logprobs");
+    if (!logprobs.is_object()) continue;
+    for (const json::value& value : logprobs.at(list).as_array()) all.push_back(value);
+  }
+  return all;
+}
+
+TEST_F(ApiServerTest, TextOffsetsCountCharactersThatSpanTokens) {
+  engine_.reason = FinishReason::kLength;
+  for (const char byte : std::string_view("a\xe2\x82\xac"
+                                          "b")) {
+    engine_.script.push_back(Ids(std::string(1, byte))[0]);
+  }
+  const json::array expected = {0, 1, 1, 1, 2};
+  const json::object whole = JsonOf(Complete(R"({"prompt":"x","logprobs":0})"));
+  EXPECT_EQ(whole.at("choices").at(0).at("text"), "a€b");
+  EXPECT_EQ(whole.at("choices").at(0).at("logprobs").at("text_offset"), expected);
+  engine_.script.clear();
+  RawSocket socket(server_->port());
+  socket.Send(
+      RequestText("POST", "/v1/completions", R"({"prompt":"x","logprobs":0,"stream":true})"));
+  const auto asked = engine_.Await(2);
+  for (const char byte : std::string_view("a\xe2\x82\xac"
+                                          "b")) {
+    FakeEngine::Tell(asked, Ids(std::string(1, byte)));
+  }
+  FakeEngine::Tell(asked, {}, FinishReason::kLength);
+  EXPECT_EQ(StreamedLogprobs(socket.Read(), "text_offset"), expected);
+}
+
+TEST_F(ApiServerTest, LikelyTokensOfEqualTextDoNotHideEachOther) {
+  const int32_t half = Ids("\xe2")[0], other_half = Ids("\xc3")[0], e = Ids("e")[0];
+  const int32_t unknown = tokenizer_.vocab_size(), unknown_too = unknown + 1;  // without a text
+  Update update;
+  update.tokens.push_back({other_half, -2, {{half, -1}, {other_half, -2}, {e, -3}}});
+  update.tokens.push_back({unknown_too, -2, {{unknown, -1}, {unknown_too, -2}}});
+  update.finish = Finish();
+  const auto answer = [&](const std::string& path, const std::string& body) {
+    RawSocket socket(server_->port());
+    socket.Send(RequestText("POST", path, body));
+    FakeEngine::Tell(engine_.Await(++asked_), update);
+    return JsonOf(socket.Read()).at("choices").at(0).at("logprobs");
+  };
+  const json::value text = answer("/v1/completions", R"({"prompt":"x","logprobs":3})");
+  const json::array names = {"bytes:\\xc3", ""};
+  EXPECT_EQ(text.at("tokens"), names);
+  const json::object halves{{"bytes:\\xe2", -1.0}, {"bytes:\\xc3", -2.0}, {"e", -3.0}};
+  EXPECT_EQ(text.at("top_logprobs").at(0), halves);
+  const json::object unknowns{{"token_id:" + std::to_string(unknown), -1.0}, {"", -2.0}};
+  EXPECT_EQ(text.at("top_logprobs").at(1), unknowns) << "the token chosen has its own name";
+  const json::value chat =
+      answer("/v1/chat/completions",
+             R"({"messages":[{"role":"user","content":"x"}],"logprobs":true,"top_logprobs":3})");
+  const json::array& top = chat.at("content").at(0).at("top_logprobs").as_array();
+  ASSERT_EQ(top.size(), 3u);
+  EXPECT_EQ(top[0].at("bytes"), json::array{0xe2});
+  EXPECT_EQ(top[1].at("bytes"), json::array{0xc3});
+}
+
 struct BadField {
   const char* fields;
   const char* param;

@@ -74,8 +74,9 @@ class FakeEngine : public CompletionEngine {
       update.finish = Finish();
       update.finish->reason = *end;
     }
-    asked.callback(std::move(update));
+    Tell(asked, std::move(update));
   }
+  static void Tell(const Asked& asked, Update update) { asked.callback(std::move(update)); }
 
   // Set before a request comes.
   Status refusal;

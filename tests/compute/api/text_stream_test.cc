@@ -28,6 +28,13 @@ class TextStreamTest : public testing::Test {
     if (stream.stopped()) pieces.push_back("stopped");
     return pieces;
   }
+  // Where each part of the text begins in the whole, as characters of it.
+  static std::vector<int64_t> OffsetsOf(const std::vector<std::string>& parts) {
+    TextOffsets offsets;
+    std::vector<int64_t> found;
+    for (const std::string& part : parts) found.push_back(offsets.Next(part));
+    return found;
+  }
   int32_t IdOf(char byte) {
     for (int32_t id = 1; id < 257; ++id) {
       if (*tokenizer_.Decode({&id, 1}) == std::string(1, byte)) return id;
@@ -61,6 +68,43 @@ TEST_F(TextStreamTest, WhatMightBecomeAStopStringIsHeldBackUntilItDoesNot) {
 
 TEST_F(TextStreamTest, TheEarliestOfSeveralStopStringsCounts) {
   EXPECT_THAT(Pieces("hello", {"lo", "ll"}), ElementsAre("h", "e", "stopped"));
+}
+
+TEST_F(TextStreamTest, OffsetsAreOfTheCharacterThatATokenIsPartOf) {
+  EXPECT_THAT(OffsetsOf({"ab", "c", "", "d"}), ElementsAre(0, 2, 3, 3));
+  EXPECT_THAT(OffsetsOf({"a\xe2", "\x82", "\xac", "b"}), ElementsAre(0, 1, 1, 2));
+  EXPECT_THAT(OffsetsOf({"\xf0\x9f", "\x98\x80x\xc3", "\xa9y", "z"}), ElementsAre(0, 0, 2, 4));
+  EXPECT_THAT(OffsetsOf({"\xe2\x82", "x", "y"}), ElementsAre(0, 1, 2)) << "one U+FFFD, then x";
+  EXPECT_THAT(OffsetsOf({"\xff", "\xff", "x"}), ElementsAre(0, 1, 2));
+}
+
+TEST_F(TextStreamTest, OffsetsLeadToTheTokensInTheWholeText) {
+  Rng rng(6);
+  for (int round = 0; round < 300; ++round) {
+    std::string bytes;
+    std::vector<std::string> parts;
+    for (uint64_t i = rng.NextBelow(20); i > 0; --i) {
+      parts.emplace_back();
+      for (uint64_t n = rng.NextBelow(4); n > 0; --n) {
+        parts.back() += "ab\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xff"[rng.NextBelow(12)];
+      }
+      bytes += parts.back();
+    }
+    // Of every byte the character it belongs to.
+    std::vector<int64_t> character_of;
+    for (size_t at = 0; at < bytes.size();) {
+      const size_t length = text::StepUtf8(bytes, at).length;
+      const int64_t next = character_of.empty() ? 0 : character_of.back() + 1;
+      character_of.insert(character_of.end(), length, next);
+      at += length;
+    }
+    const std::vector<int64_t> offsets = OffsetsOf(parts);
+    size_t at = 0;
+    for (size_t i = 0; i < parts.size(); at += parts[i].size(), ++i) {
+      if (parts[i].empty()) continue;
+      ASSERT_EQ(offsets[i], character_of[at]) << round << " " << i;
+    }
+  }
 }
 
 TEST_F(TextStreamTest, PiecesAddUpToTheWholeText) {
