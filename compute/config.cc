@@ -16,6 +16,8 @@ void ApiConfig::Describe(config::Fields& fields) {
              "open at once; beyond it an idle one is closed, else the newest refused");
   fields.Add("api.body_mib", &body_mib, 1, 1024, "of one request");
   fields.Add("api.prompts_max", &prompts_max, 1, 4096, "of one request to /v1/completions");
+  fields.Add("api.allow_unknown_fields", &allow_unknown_fields,
+             "true: unknown fields of requests are ignored, logged once; false: refused by name");
   fields.Add("api.unsent_kib", &unsent_kib, 1, 1 << 20,
              "of a stream its client does not read; beyond it the request is cancelled");
   fields.Add("api.idle_timeout_s", &idle_timeout_s, 1, 86'400,

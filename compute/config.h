@@ -18,6 +18,7 @@ struct ApiConfig {
   int64_t connections = 512;
   int64_t body_mib = 8;
   int64_t prompts_max = 64;
+  bool allow_unknown_fields = false;
   int64_t unsent_kib = 1024;
   int64_t idle_timeout_s = 60;
   int64_t request_timeout_s = 600;

@@ -116,12 +116,8 @@ json::object AnswerJson(const AnswerHead& head, const text::Tokenizer& tokenizer
   }
   const char* const kind =
       !head.chat ? "text_completion" : (whole ? "chat.completion" : "chat.completion.chunk");
-  return {{"id", head.id},
-          {"object", kind},
-          {"created", head.created},
-          {"model", head.model},
-          {"seed", static_cast<int64_t>(head.seed)},
-          {"choices", std::move(list)}};
+  return {{"id", head.id},       {"object", kind},    {"created", head.created},
+          {"model", head.model}, {"seed", head.seed}, {"choices", std::move(list)}};
 }
 
 json::object SnapshotJson(const EngineSnapshot& s) {

@@ -20,7 +20,7 @@ struct AnswerHead {
   std::string model;
   int64_t created = 0;  // Unix seconds
   bool chat = false;
-  uint64_t seed = 0;  // with which the request can be repeated
+  json::value seed;  // with which the request can be repeated
 };
 
 struct Usage {

@@ -2,44 +2,29 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <random>
 
 #include "compute/api/field_reader.h"
+#include "compute/api/request_fields.h"
 
 namespace engram::compute {
 namespace {
 
-constexpr int64_t kChoicesMax = 1;
 constexpr int64_t kAnyLength = INT64_MAX - 1;  // /tokenize counts any text's tokens
 constexpr char kTooLong[] = "context_length_exceeded";
 
-// Fields that other servers act on; ignoring them would change the answer.
-constexpr std::string_view kUnsupported[] = {"tools",
-                                             "tool_choice",
-                                             "functions",
-                                             "function_call",
-                                             "parallel_tool_calls",
-                                             "audio",
-                                             "prediction",
-                                             "web_search_options",
-                                             "suffix",
-                                             "echo",
-                                             "guided_json",
-                                             "guided_regex",
-                                             "guided_choice",
-                                             "guided_grammar",
-                                             "repetition_penalty",
-                                             "length_penalty",
-                                             "use_beam_search",
-                                             "stop_token_ids",
-                                             "min_tokens",
-                                             "prompt_logprobs",
-                                             "logits_processors",
-                                             "bad_words",
-                                             "lora",
-                                             "continue_final_message"};
+// Where the names of fields that are not known go; null: they are refused.
+using UnknownNames = std::vector<std::string>*;
+
+// Of the request itself where `param` is empty.
+void CheckNames(FieldReader& fields, const json::object& object, ObjectKind kind,
+                std::string_view param, UnknownNames unknown) {
+  if (fields.error()) return;
+  if (auto error = CheckFields(object, kind, param, unknown)) fields.Fail(*std::move(error));
+}
 
 void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOptions& sampling) {
   sampling.temperature = fields.Double("temperature", 0, 1000, 1);
@@ -50,15 +35,6 @@ void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOp
   sampling.min_p = fields.Double("min_p", 0, 1, 0);
   sampling.presence_penalty = fields.Double("presence_penalty", -2, 2, 0);
   sampling.frequency_penalty = fields.Double("frequency_penalty", -2, 2, 0);
-  if (const json::value* seed = fields.Find("seed")) {
-    sampling.seed = seed->is_uint64()
-                        ? seed->get_uint64()
-                        : static_cast<uint64_t>(fields.Int("seed", INT64_MIN, INT64_MAX, 0));
-  } else {
-    // Few enough bits that every client reads it back exactly: answers say it.
-    const uint64_t high = std::random_device()() & 0x1fffff;
-    sampling.seed = (high << 32) | std::random_device()();
-  }
   const json::value* const biases = fields.Find("logit_bias");
   if (biases == nullptr) return;
   if (!biases->is_object()) return fields.FailType("logit_bias", "an object", *biases);
@@ -76,6 +52,48 @@ void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOp
     }
     sampling.logit_bias.emplace_back(id, static_cast<float>(bias));
   }
+}
+
+void ReadSeed(FieldReader& fields, ApiRequest& request) {
+  uint64_t& seed = request.completion.sampling.seed;
+  const json::value* const given = fields.Find("seed");
+  if (given == nullptr) {
+    // Few enough bits that every client reads it back exactly: answers say it.
+    const uint64_t high = std::random_device()() & 0x1fffff;
+    request.seed = seed = (high << 32) | std::random_device()();
+  } else if (given->is_uint64()) {
+    request.seed = seed = given->get_uint64();
+  } else {
+    const int64_t number = fields.Int("seed", INT64_MIN, INT64_MAX, 0);
+    request.seed = number;
+    seed = static_cast<uint64_t>(number);
+  }
+}
+
+// Those before the first that is none, which is the request's error.
+std::vector<int32_t> IdsOf(FieldReader& fields, std::string_view field, const ApiModel& model,
+                           const json::array& array) {
+  std::vector<int32_t> ids;
+  for (const json::value& id : array) {
+    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= model.vocab_size) {
+      fields.FailType(field, fmt::format("token ids below {}", model.vocab_size), id);
+      break;
+    }
+    ids.push_back(static_cast<int32_t>(id.get_int64()));
+  }
+  return ids;
+}
+
+void ReadStopIds(FieldReader& fields, const ApiModel& model, std::vector<int32_t>& ids) {
+  const json::value* const list = fields.Find("stop_token_ids");
+  if (list == nullptr) return;
+  if (!list->is_array()) return fields.FailType("stop_token_ids", "a list of token ids", *list);
+  if (list->get_array().size() > kStopIdsMax) {
+    return fields.Fail("stop_token_ids",
+                       fmt::format("stop_token_ids has {} ids; at most {} are allowed",
+                                   list->get_array().size(), kStopIdsMax));
+  }
+  ids = IdsOf(fields, "stop_token_ids", model, list->get_array());
 }
 
 void ReadStop(FieldReader& fields, std::vector<std::string>& stop) {
@@ -96,7 +114,7 @@ void ReadStop(FieldReader& fields, std::vector<std::string>& stop) {
   for (const json::value& text : value->get_array()) take(text);
 }
 
-void ReadStream(FieldReader& fields, ApiRequest& request) {
+void ReadStream(FieldReader& fields, ApiRequest& request, UnknownNames unknown) {
   request.stream = fields.Bool("stream", false);
   const json::value* const options = fields.Find("stream_options");
   if (options == nullptr) return;
@@ -104,31 +122,22 @@ void ReadStream(FieldReader& fields, ApiRequest& request) {
   if (!request.stream) {
     return fields.Fail("stream_options", "stream_options is for \"stream\": true only");
   }
+  CheckNames(fields, options->get_object(), kStreamOptions, "stream_options", unknown);
   FieldReader inner(options->get_object());
   request.include_usage = inner.Bool("include_usage", false);
   if (inner.error()) fields.Fail("stream_options", inner.error()->message);
 }
 
 // What both kinds of request have in common.
-void ReadCommon(FieldReader& fields, const ApiModel& model, ApiRequest& request) {
+void ReadCommon(FieldReader& fields, const ApiModel& model, ApiRequest& request,
+                UnknownNames unknown) {
   ReadPenaltiesAndCuts(fields, model, request.completion.sampling);
+  ReadSeed(fields, request);
   ReadStop(fields, request.stop);
-  ReadStream(fields, request);
+  ReadStopIds(fields, model, request.completion.stop_ids);
+  request.show_stop = fields.Bool("include_stop_str_in_output", false);
+  ReadStream(fields, request, unknown);
   request.completion.ignore_eos = fields.Bool("ignore_eos", false);
-  fields.Int("n", 1, kChoicesMax, 1);
-  fields.Find("user");
-  fields.Find("store");
-  fields.Find("metadata");
-  fields.Find("service_tier");
-  if (const json::value* format = fields.Find("response_format")) {
-    const json::value* type =
-        format->is_object() ? format->get_object().if_contains("type") : nullptr;
-    if (type == nullptr || *type != "text") fields.Refuse("response_format");
-  }
-  if (const json::value* modalities = fields.Find("modalities")) {
-    if (*modalities != json::value(json::array{"text"})) fields.Refuse("modalities");
-  }
-  for (const std::string_view field : kUnsupported) fields.Refuse(field);
 }
 
 std::optional<ApiError> CheckModel(FieldReader& fields, const ApiModel& model) {
@@ -166,29 +175,9 @@ void Encode(FieldReader& fields, const text::Tokenizer& tokenizer, std::string_v
   prompts.push_back(std::move(*ids));
 }
 
-void EncodeChat(FieldReader& fields, const ApiModel& model,
-                const std::vector<ChatMessage>& messages, int64_t tokens_max,
-                std::vector<std::vector<int32_t>>& prompts) {
-  if (fields.error()) return;
-  const std::vector<text::TextPart> parts = RenderChat(model.chat_template, messages);
-  size_t bytes = 0;
-  for (const text::TextPart& part : parts) bytes += part.text.size();
-  if (!MayFit(fields, "messages", *model.tokenizer, bytes, tokens_max)) return;
-  Result<std::vector<int32_t>> ids = model.tokenizer->EncodeParts(parts);
-  if (!ids.ok()) return fields.Fail("messages", ids.status().message());
-  prompts.push_back(std::move(*ids));
-}
-
 void TakeIds(FieldReader& fields, std::string_view field, const ApiModel& model,
              const json::array& array, std::vector<std::vector<int32_t>>& prompts) {
-  std::vector<int32_t> ids;
-  for (const json::value& id : array) {
-    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= model.vocab_size) {
-      return fields.FailType(field, fmt::format("token ids below {}", model.vocab_size), id);
-    }
-    ids.push_back(static_cast<int32_t>(id.get_int64()));
-  }
-  prompts.push_back(std::move(ids));
+  prompts.push_back(IdsOf(fields, field, model, array));
 }
 
 void ReadPrompts(FieldReader& fields, const ApiModel& model, ApiRequest& request) {
@@ -220,7 +209,8 @@ void ReadPrompts(FieldReader& fields, const ApiModel& model, ApiRequest& request
 }
 
 // A message's content: text, or a list of parts of type text.
-std::optional<std::string> ContentOf(FieldReader& fields, const json::value& content) {
+std::optional<std::string> ContentOf(FieldReader& fields, const json::value& content,
+                                     UnknownNames unknown) {
   if (content.is_string()) return std::string(content.get_string());
   if (!content.is_array()) {
     fields.FailType("messages", "messages whose content is text", content);
@@ -236,12 +226,13 @@ std::optional<std::string> ContentOf(FieldReader& fields, const json::value& con
                       part);
       return std::nullopt;
     }
+    CheckNames(fields, *object, kContentPart, "messages", unknown);
     text += piece->get_string();
   }
   return text;
 }
 
-std::vector<ChatMessage> ReadMessages(FieldReader& fields) {
+std::vector<ChatMessage> ReadMessages(FieldReader& fields, UnknownNames unknown) {
   std::vector<ChatMessage> messages;
   const json::value* const list = fields.Find("messages");
   if (list == nullptr || !list->is_array() || list->get_array().empty()) {
@@ -262,11 +253,26 @@ std::vector<ChatMessage> ReadMessages(FieldReader& fields) {
       fields.Fail("messages", fmt::format("role \"{}\" is not system, user or assistant", name));
       return messages;
     }
-    std::optional<std::string> text = ContentOf(fields, *content);
+    CheckNames(fields, *object, kMessage, "messages", unknown);
+    std::optional<std::string> text = ContentOf(fields, *content, unknown);
     if (!text) return messages;
     messages.push_back({std::move(name), std::move(*text)});
   }
   return messages;
+}
+
+void EncodeChat(FieldReader& fields, const ApiModel& model, UnknownNames unknown,
+                int64_t tokens_max, std::vector<std::vector<int32_t>>& prompts) {
+  const std::vector<ChatMessage> messages = ReadMessages(fields, unknown);
+  const bool turn_begins = fields.Bool("add_generation_prompt", true);
+  if (fields.error()) return;
+  const std::vector<text::TextPart> parts = RenderChat(model.chat_template, messages, turn_begins);
+  size_t bytes = 0;
+  for (const text::TextPart& part : parts) bytes += part.text.size();
+  if (!MayFit(fields, "messages", *model.tokenizer, bytes, tokens_max)) return;
+  Result<std::vector<int32_t>> ids = model.tokenizer->EncodeParts(parts);
+  if (!ids.ok()) return fields.Fail("messages", ids.status().message());
+  prompts.push_back(std::move(*ids));
 }
 
 // Sets what may still be generated; nothing is generated past the model's last position.
@@ -295,11 +301,17 @@ std::variant<ApiRequest, ApiError> Finished(FieldReader& fields, const ApiModel&
                                             int64_t tokens_max, ApiRequest request) {
   if (fields.error()) return *fields.error();
   if (auto error = CheckLengths(model, tokens_max, request)) return *error;
-  request.unknown_fields = fields.Unknown();
   return request;
 }
 
 }  // namespace
+
+bool ApiRequest::HidesLast(FinishReason reason, std::span<const SampledToken> tokens) const {
+  if (reason != FinishReason::kStop || tokens.empty()) return false;
+  const std::vector<int32_t>& ids = completion.stop_ids;
+  const bool asked = std::find(ids.begin(), ids.end(), tokens.back().token) != ids.end();
+  return !(asked && show_stop);
+}
 
 std::variant<json::object, ApiError> ParseBody(std::string_view body) {
   Result<json::value> value = io::ParseJson(body, "the body");
@@ -312,11 +324,13 @@ std::variant<json::object, ApiError> ParseBody(std::string_view body) {
 std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model) {
   auto parsed = ParseBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  FieldReader fields(std::get<json::object>(parsed));
+  const json::object& object = std::get<json::object>(parsed);
+  FieldReader fields(object);
   if (auto error = CheckModel(fields, model)) return *error;
   ApiRequest request;
-  ReadCommon(fields, model, request);
-  fields.Int("best_of", 1, 1, 1);
+  const UnknownNames unknown = model.allow_unknown_fields ? &request.unknown_fields : nullptr;
+  CheckNames(fields, object, kCompletion, "", unknown);
+  ReadCommon(fields, model, request, unknown);
   request.logprobs = fields.Has("logprobs");
   request.completion.sampling.top_logprobs =
       static_cast<int>(fields.Int("logprobs", 0, SamplingOptions::kTopMax, 0));
@@ -328,11 +342,14 @@ std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const 
 std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model) {
   auto parsed = ParseBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  FieldReader fields(std::get<json::object>(parsed));
+  const json::object& object = std::get<json::object>(parsed);
+  FieldReader fields(object);
   if (auto error = CheckModel(fields, model)) return *error;
   ApiRequest request;
   request.chat = true;
-  ReadCommon(fields, model, request);
+  const UnknownNames unknown = model.allow_unknown_fields ? &request.unknown_fields : nullptr;
+  CheckNames(fields, object, kChat, "", unknown);
+  ReadCommon(fields, model, request, unknown);
   request.logprobs = fields.Bool("logprobs", false);
   request.completion.sampling.top_logprobs =
       static_cast<int>(fields.Int("top_logprobs", 0, SamplingOptions::kTopMax, 0));
@@ -342,8 +359,7 @@ std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiMod
   // The older name counts only when the newer is absent.
   const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
   const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
-  const std::vector<ChatMessage> messages = ReadMessages(fields);
-  EncodeChat(fields, model, messages, LongestPrompt(model), request.prompts);
+  EncodeChat(fields, model, unknown, LongestPrompt(model), request.prompts);
   return Finished(fields, model, tokens_max, std::move(request));
 }
 
@@ -351,12 +367,16 @@ std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body
                                                            const ApiModel& model) {
   auto parsed = ParseBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  FieldReader fields(std::get<json::object>(parsed));
+  const json::object& object = std::get<json::object>(parsed);
+  FieldReader fields(object);
   if (auto error = CheckModel(fields, model)) return *error;
+  std::vector<std::string> ignored;
+  const UnknownNames unknown = model.allow_unknown_fields ? &ignored : nullptr;
+  CheckNames(fields, object, kTokenize, "", unknown);
   std::vector<std::vector<int32_t>> ids;
   if (fields.Has("messages")) {
-    EncodeChat(fields, model, ReadMessages(fields), kAnyLength, ids);
-  } else if (const json::value* prompt = fields.Find("prompt"); prompt == nullptr) {
+    EncodeChat(fields, model, unknown, kAnyLength, ids);
+  } else if (!fields.Has("prompt")) {
     fields.Fail("prompt", "prompt (text) or messages is missing");
   } else {
     Encode(fields, *model.tokenizer, fields.String("prompt", ""), kAnyLength, ids);
@@ -369,8 +389,11 @@ std::variant<std::vector<int32_t>, ApiError> ParseDetokenize(std::string_view bo
                                                              const ApiModel& model) {
   auto parsed = ParseBody(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  FieldReader fields(std::get<json::object>(parsed));
+  const json::object& object = std::get<json::object>(parsed);
+  FieldReader fields(object);
   if (auto error = CheckModel(fields, model)) return *error;
+  std::vector<std::string> ignored;
+  CheckNames(fields, object, kDetokenize, "", model.allow_unknown_fields ? &ignored : nullptr);
   const json::value* const tokens = fields.Find("tokens");
   std::vector<std::vector<int32_t>> ids;
   if (tokens == nullptr || !tokens->is_array()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -22,6 +23,7 @@ struct ApiModel {
   int64_t vocab_size = 0;
   int64_t positions_max = 0;
   int64_t prompts_max = 64;  // of one request
+  bool allow_unknown_fields = false;
 };
 
 struct ApiRequest {
@@ -29,14 +31,20 @@ struct ApiRequest {
   std::vector<std::vector<int32_t>> prompts;  // one choice each, in order
   CompletionRequest completion;               // of each prompt, which is not filled in
   std::vector<std::string> stop;
+  bool show_stop = false;  // what ended it, a stop string or id, is part of the text
+  json::value seed;        // as the client said it, or as drawn
   bool logprobs = false;
   bool stream = false;
   bool include_usage = false;               // in a stream
-  std::vector<std::string> unknown_fields;  // ignored
+  std::vector<std::string> unknown_fields;  // ignored, as the model allows
+
+  // Whether the last of a request's tokens is no part of its text.
+  bool HidesLast(FinishReason reason, std::span<const SampledToken> tokens) const;
 };
 
 inline constexpr size_t kStopStringsMax = 4;
 inline constexpr size_t kStopBytesMax = 1024;
+inline constexpr size_t kStopIdsMax = 64;
 
 // A prompt's text is rendered by the client: added tokens that it spells become their ids. What
 // messages say is only text (RenderChat).

@@ -296,7 +296,7 @@ void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, TimePoint arrived
   }
   AnswerHead head{
       fmt::format("{}-{:x}-{}", request.chat ? "chatcmpl" : "cmpl", started_, next_id_++),
-      model_.name, std::time(nullptr), request.chat, request.completion.sampling.seed};
+      model_.name, std::time(nullptr), request.chat, request.seed};
   std::make_shared<CompletionRun>(context_, std::move(head), std::move(request), arrived, reply)
       ->Start();
 }

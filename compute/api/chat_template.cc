@@ -10,7 +10,8 @@ constexpr std::string_view kEnd = "<｜end▁of▁sentence｜>";
 constexpr std::string_view kUser = "<｜User｜>";
 constexpr std::string_view kAssistant = "<｜Assistant｜>";
 
-std::vector<text::TextPart> RenderDeepseek(const std::vector<ChatMessage>& messages) {
+std::vector<text::TextPart> RenderDeepseek(const std::vector<ChatMessage>& messages,
+                                           bool turn_begins) {
   std::vector<text::TextPart> prompt;
   const auto mark = [&](std::string_view marker) { prompt.push_back({std::string(marker), true}); };
   const auto say = [&](const std::string& content) { prompt.push_back({content, false}); };
@@ -33,7 +34,7 @@ std::vector<text::TextPart> RenderDeepseek(const std::vector<ChatMessage>& messa
       mark(kEnd);
     }
   }
-  mark(kAssistant);
+  if (turn_begins) mark(kAssistant);
   return prompt;
 }
 
@@ -46,9 +47,9 @@ Result<ChatTemplate> ChatTemplateOf(std::string_view name) {
       fmt::format("api.chat_template is \"{}\"; it must be deepseek or raw", name));
 }
 
-std::vector<text::TextPart> RenderChat(ChatTemplate chat,
-                                       const std::vector<ChatMessage>& messages) {
-  if (chat == ChatTemplate::kDeepseek) return RenderDeepseek(messages);
+std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages,
+                                       bool turn_begins) {
+  if (chat == ChatTemplate::kDeepseek) return RenderDeepseek(messages, turn_begins);
   text::TextPart prompt{"", true};
   for (const ChatMessage& message : messages) prompt.text += message.content;
   return {std::move(prompt)};

@@ -25,7 +25,9 @@ Result<ChatTemplate> ChatTemplateOf(std::string_view name);
 
 // The text behind which the assistant's next message begins, in parts: the template's own markers
 // are tokens, what a message says is text even where it spells one. Of kRaw everything may be
-// tokens: the markers are the client's. `messages` is not empty.
-std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages);
+// tokens: the markers are the client's. `messages` is not empty. Without `turn_begins` the text
+// ends with the last message.
+std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages,
+                                       bool turn_begins = true);
 
 }  // namespace engram::compute

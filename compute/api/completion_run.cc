@@ -35,7 +35,7 @@ CompletionRun::CompletionRun(const RunContext& context, AnswerHead head, ApiRequ
       reply_(std::move(reply)),
       arrived_(arrived) {
   for (size_t i = 0; i < request_.prompts.size(); ++i) {
-    choices_.emplace_back(*context.tokenizer, request_.stop);
+    choices_.emplace_back(*context.tokenizer, request_);
   }
   unfinished_ = choices_.size();
 }
@@ -87,8 +87,8 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   if (finish && finish->reason == FinishReason::kError) return Fail(finish->status);
   CountTokens(choice, update.tokens.size(), at);
   std::string text;
-  const bool ends_with_eos = finish && finish->reason == FinishReason::kStop;
-  const size_t taken = choice.stream.AppendAll(update.tokens, ends_with_eos, text);
+  const bool hides_last = finish && request_.HidesLast(finish->reason, update.tokens);
+  const size_t taken = choice.stream.AppendAll(update.tokens, hides_last, text);
   update.tokens.resize(taken);
   choice.completion_tokens += static_cast<int64_t>(taken);
   if (finish) {

@@ -51,8 +51,8 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
 
  private:
   struct Choice {
-    Choice(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop)
-        : stream(tokenizer, stop) {}
+    Choice(const text::Tokenizer& tokenizer, const ApiRequest& request)
+        : stream(tokenizer, request.stop, request.show_stop) {}
     uint64_t engine_id = 0;
     TextStream stream;
     std::string text;  // all of it, when not streamed

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "common/text/utf8.h"
@@ -10,17 +9,33 @@
 namespace engram::compute {
 namespace {
 
-std::string Shown(const json::value& value) {
+constexpr double kTwoTo63 = 9223372036854775808.0;
+
+// The number when it is whole and an int64; a whole number written as 5.0 is what some clients
+// send.
+std::optional<int64_t> WholeOf(const json::value& value) {
+  if (value.is_int64()) return value.get_int64();
+  if (!value.is_double()) return std::nullopt;
+  const double number = value.get_double();
+  if (number != std::floor(number) || number < -kTwoTo63 || number >= kTwoTo63) return std::nullopt;
+  return static_cast<int64_t>(number);
+}
+
+bool IsWhole(const json::value& value) {
+  if (value.is_double()) return value.get_double() == std::floor(value.get_double());
+  return value.is_number();
+}
+
+}  // namespace
+
+std::string ShownValue(const json::value& value) {
   std::string text = json::serialize(value);
   if (text.size() <= 60) return text;
   text.resize(text::ValidUtf8Prefix(std::string_view(text).substr(0, 60)));
   return text + "...";
 }
 
-}  // namespace
-
-const json::value* FieldReader::Find(std::string_view field) {
-  known_.emplace(field);
+const json::value* FieldReader::Find(std::string_view field) const {
   const json::value* const value = object_.if_contains(field);
   return value == nullptr || value->is_null() ? nullptr : value;
 }
@@ -35,28 +50,19 @@ void FieldReader::Fail(std::string_view field, std::string message) {
 
 void FieldReader::FailType(std::string_view field, std::string_view expected,
                            const json::value& found) {
-  Fail(field, fmt::format("{} must be {}; it is {}", field, expected, Shown(found)));
+  Fail(field, fmt::format("{} must be {}; it is {}", field, expected, ShownValue(found)));
 }
 
 int64_t FieldReader::Int(std::string_view field, int64_t min, int64_t max, int64_t fallback) {
   const json::value* const value = Find(field);
   if (value == nullptr) return fallback;
-  std::optional<int64_t> number;
-  if (value->is_int64()) number = value->get_int64();
-  if (value->is_uint64()) number = INT64_MAX;  // above it
-  // A whole number written as 5.0 is what some clients send.
-  if (value->is_double() &&
-      value->get_double() ==
-          static_cast<double>(static_cast<int64_t>(std::clamp(value->get_double(), -9e15, 9e15)))) {
-    number = static_cast<int64_t>(value->get_double());
-  }
-  if (!number) {
+  if (!IsWhole(*value)) {
     FailType(field, "an integer", *value);
-  } else if (*number < min || *number > max) {
-    FailType(field, fmt::format("an integer in {}..{}", min, max), *value);
-  } else {
-    return *number;
+    return fallback;
   }
+  const std::optional<int64_t> number = WholeOf(*value);  // none: beyond what any field may be
+  if (number && *number >= min && *number <= max) return *number;
+  FailType(field, fmt::format("an integer in {}..{}", min, max), *value);
   return fallback;
 }
 
@@ -83,24 +89,6 @@ std::string FieldReader::String(std::string_view field, std::string fallback) {
   if (value->is_string()) return std::string(value->get_string());
   FailType(field, "a string", *value);
   return fallback;
-}
-
-void FieldReader::Refuse(std::string_view field, const json::value& only) {
-  const json::value* const value = Find(field);
-  if (value == nullptr || *value == only || *value == json::value(false)) return;
-  if (value->is_array() && value->get_array().empty()) return;
-  if (!error_) {
-    error_ = ApiError{400, fmt::format("{} is not supported; leave it out", field),
-                      std::string(field), "unsupported_parameter"};
-  }
-}
-
-std::vector<std::string> FieldReader::Unknown() const {
-  std::vector<std::string> unknown;
-  for (const auto& member : object_) {
-    if (!known_.contains(member.key())) unknown.emplace_back(member.key());
-  }
-  return unknown;
 }
 
 }  // namespace engram::compute

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 
@@ -13,13 +12,16 @@
 
 namespace engram::compute {
 
+// A value as messages quote it, cut when it is long.
+std::string ShownValue(const json::value& value);
+
 class FieldReader {
  public:
   explicit FieldReader(const json::object& object) : object_(object) {}
 
-  // The field when present and not null; marks it as known.
-  const json::value* Find(std::string_view field);
-  bool Has(std::string_view field) { return Find(field) != nullptr; }
+  // The field when present and not null.
+  const json::value* Find(std::string_view field) const;
+  bool Has(std::string_view field) const { return Find(field) != nullptr; }
   int64_t Int(std::string_view field, int64_t min, int64_t max, int64_t fallback);
   double Double(std::string_view field, double min, double max, double fallback);
   bool Bool(std::string_view field, bool fallback);
@@ -29,15 +31,10 @@ class FieldReader {
   void Fail(ApiError error);
   void Fail(std::string_view field, std::string message);
   void FailType(std::string_view field, std::string_view expected, const json::value& found);
-  // 400 when the field is there with any value but null, false, [] or `only`.
-  void Refuse(std::string_view field, const json::value& only = nullptr);
   const std::optional<ApiError>& error() const { return error_; }
-  // Fields that nobody asked for.
-  std::vector<std::string> Unknown() const;
 
  private:
   const json::object& object_;
-  std::set<std::string, std::less<>> known_;
   std::optional<ApiError> error_;
 };
 

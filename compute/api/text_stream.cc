@@ -51,10 +51,16 @@ std::string TakeCharacters(std::string& bytes) {
 std::string TextStream::Certain(std::string text) {
   held_ += text;
   size_t found = std::string::npos;
-  for (const std::string& stop : stop_) found = std::min(found, held_.find(stop));
+  size_t end = 0;  // of the text, when one is found
+  for (const std::string& stop : stop_) {
+    const size_t at = held_.find(stop);
+    if (at >= found) continue;
+    found = at;
+    end = at + (show_stop_ ? stop.size() : 0);
+  }
   if (found != std::string::npos) {
     stopped_ = true;
-    held_.resize(found);
+    held_.resize(end);
     return std::exchange(held_, {});
   }
   // Keep the longest end that a stop string begins with.
@@ -78,12 +84,12 @@ std::string TextStream::Append(int32_t token) {
   return Certain(TakeCharacters(bytes_));
 }
 
-size_t TextStream::AppendAll(std::span<const SampledToken> tokens, bool ends_with_eos,
+size_t TextStream::AppendAll(std::span<const SampledToken> tokens, bool hides_last,
                              std::string& text) {
   size_t taken = 0;
   for (; taken < tokens.size() && !stopped_; ++taken) {
-    const bool end = ends_with_eos && taken + 1 == tokens.size();
-    if (!end) text += Append(tokens[taken].token);
+    const bool hidden = hides_last && taken + 1 == tokens.size();
+    if (!hidden) text += Append(tokens[taken].token);
   }
   return taken;
 }
@@ -94,7 +100,6 @@ std::string TextStream::Finish() {
   return rest + std::exchange(held_, {});
 }
 
-}  // namespace engram::compute
 int64_t TextOffsets::Next(std::string_view bytes) {
   const size_t begin = begun_.size();
   begun_ += bytes;
@@ -111,3 +116,4 @@ int64_t TextOffsets::Next(std::string_view bytes) {
   return offset;
 }
 
+}  // namespace engram::compute

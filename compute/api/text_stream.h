@@ -15,31 +15,33 @@ namespace engram::compute {
 
 class TextStream {
  public:
-  // `tokenizer` must outlive the stream. Stop strings are not empty.
-  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop)
-      : tokenizer_(tokenizer), stop_(std::move(stop)) {}
+  // `tokenizer` must outlive the stream. Stop strings are not empty; with `show_stop` the one that
+  // ends the text is part of it.
+  TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stop,
+             bool show_stop = false)
+      : tokenizer_(tokenizer), stop_(std::move(stop)), show_stop_(show_stop) {}
 
   // The text that is certain after one more token: well-formed UTF-8 (what never becomes a
   // character is U+FFFD). Empty once a stop string has appeared.
   std::string Append(int32_t token);
-  // Appends tokens until a stop string appears, the last one uncounted as text when it is an
-  // end-of-text token. Returns how many were taken; what is certain is added to `text`.
-  size_t AppendAll(std::span<const SampledToken> tokens, bool ends_with_eos, std::string& text);
+  // Appends tokens until a stop string appears; the last one is no text with `hides_last`. Returns
+  // how many were taken; what is certain is added to `text`.
+  size_t AppendAll(std::span<const SampledToken> tokens, bool hides_last, std::string& text);
   // What was held back, when no more tokens come.
   std::string Finish();
-  bool stopped() const { return stopped_; }  // by a stop string, of which nothing is given out
+  bool stopped() const { return stopped_; }  // by a stop string
 
  private:
   std::string Certain(std::string text);
 
   const text::Tokenizer& tokenizer_;
   const std::vector<std::string> stop_;
+  const bool show_stop_;
   std::string bytes_;  // the beginning of a character
   std::string held_;   // characters that may be the beginning of a stop string
   bool stopped_ = false;
 };
 
-}  // namespace engram::compute
 // Where tokens begin in the text they make, in characters of it.
 class TextOffsets {
  public:
@@ -51,3 +53,4 @@ class TextOffsets {
   int64_t characters_ = 0;
 };
 
+}  // namespace engram::compute

@@ -42,7 +42,8 @@ struct CompletionRequest {
   std::vector<int32_t> prompt;  // at least one
   int64_t tokens_max = 16;      // >= 1, or 0 with score_prompt: only score
   bool ignore_eos = false;
-  bool score_prompt = false;  // log P(prompt[i] | before), i >= 1, come with the finish
+  std::vector<int32_t> stop_ids = {};  // end it like an end-of-text token, also with ignore_eos
+  bool score_prompt = false;           // log P(prompt[i] | before), i >= 1, come with the finish
   SamplingOptions sampling;
   TimePoint deadline = TimePoint::max();  // of the whole request, on the monotonic clock
   // Whether the engine still makes tokens: goes before the queue, also when it is full. The caller
@@ -62,7 +63,7 @@ struct SampledToken {
 };
 
 enum class FinishReason : uint8_t {
-  kStop,    // an end-of-text token, which is the last one delivered
+  kStop,    // an end-of-text token or one of stop_ids, which is the last one delivered
   kLength,  // tokens_max, or the model's last position
   kAbort,   // cancelled, or cut off by a shutdown
   kError,   // see Finish::status

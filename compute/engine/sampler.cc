@@ -115,7 +115,7 @@ int32_t Draw(std::span<const float> logits, const SamplingOptions& options, int3
 
 Status SamplingOptions::Check(int64_t vocab_size) const {
   RETURN_IF_ERROR(InRange("temperature", temperature, 0, 1000, "0..1000"));
-  RETURN_IF_ERROR(InRange("top_k", top_k, 0, 1e18, "0 (all) or more"));
+  RETURN_IF_ERROR(InRange("top_k", top_k, 0, HUGE_VAL, "0 (all) or more"));
   if (!(top_p > 0)) return InvalidArgument(fmt::format("top_p is {}; it must be (0, 1]", top_p));
   RETURN_IF_ERROR(InRange("top_p", top_p, 0, 1, "(0, 1]"));
   RETURN_IF_ERROR(InRange("min_p", min_p, 0, 1, "0..1"));

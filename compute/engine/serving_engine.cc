@@ -274,7 +274,11 @@ void ServingEngine::AppendToken(Sequence& sequence, int32_t token) {
   sequence.update.tokens.push_back({token, 0, {}});  // its report follows
   if (sequence.first_token == TimePoint()) sequence.first_token = clock_.Now();
   ++figures_.generated_tokens;
-  if (!sequence.request.ignore_eos && IsEos(token)) return End(sequence, FinishReason::kStop);
+  const std::vector<int32_t>& stops = sequence.request.stop_ids;
+  const bool stops_here = std::find(stops.begin(), stops.end(), token) != stops.end();
+  if (stops_here || (!sequence.request.ignore_eos && IsEos(token))) {
+    return End(sequence, FinishReason::kStop);
+  }
   if (sequence.generated() == sequence.request.tokens_max) End(sequence, FinishReason::kLength);
 }
 

@@ -38,19 +38,20 @@ Result<std::vector<ApiRequest>> ParseLines(const std::string& content, const std
 std::string AnswerLine(const ApiRequest& request, Completion completion,
                        const text::Tokenizer& tokenizer, const std::string& model) {
   std::vector<SampledToken>& tokens = completion.tokens;
-  TextStream stream(tokenizer, request.stop);
+  TextStream stream(tokenizer, request.stop, request.show_stop);
   std::string text;
-  const size_t taken =
-      stream.AppendAll(tokens, completion.finish.reason == FinishReason::kStop, text);
+  const bool hides_last = request.HidesLast(completion.finish.reason, tokens);
+  const size_t taken = stream.AppendAll(tokens, hides_last, text);
   text += stream.Finish();
   tokens.resize(taken);
   ChoicePart part;
   part.text = std::move(text);
   part.logprobs = request.logprobs ? &tokens : nullptr;
   part.finish_reason = stream.stopped() ? "stop" : FinishReasonName(completion.finish.reason);
-  json::object answer = AnswerJson({"", model, 0, false}, tokenizer, {part}, true);
+  json::object answer = AnswerJson({"", model, 0, false, request.seed}, tokenizer, {part}, true);
   answer.erase("id");
   answer.erase("created");  // the same input gives the same file
+  if (request.completion.sampling.temperature == 0) answer.erase("seed");  // nothing was drawn
   answer["usage"] =
       UsageJson({completion.finish.prompt_tokens, static_cast<int64_t>(tokens.size()), 0});
   if (completion.finish.degraded_positions > 0) {
@@ -70,8 +71,13 @@ Status RunBatch(const ComputeConfig& config, const std::string& input, const std
   CompletionEngine& engine = session->completions();
   const std::string name =
       config.model_name.empty() ? ModelNameOf(config.model_path) : config.model_name;
-  const ApiModel model{
-      name, &tokenizer, ChatTemplate::kRaw, session->model().vocab_size, engine.positions_max(), 1};
+  const ApiModel model{name,
+                       &tokenizer,
+                       ChatTemplate::kRaw,
+                       session->model().vocab_size,
+                       engine.positions_max(),
+                       1,
+                       config.api.allow_unknown_fields};
   ASSIGN_OR_RETURN(const std::vector<ApiRequest> requests, ParseLines(content, input, model));
   ASSIGN_OR_RETURN(ReplacingFile out, ReplacingFile::Create(output));
   // As many as the queue takes are given to the engine at a time.

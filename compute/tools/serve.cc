@@ -75,6 +75,7 @@ Status RunServe(const ComputeConfig& config, parallel::Collective& ranks) {
   model.vocab_size = session->model().vocab_size;
   model.positions_max = engine.positions_max();
   model.prompts_max = config.api.prompts_max;
+  model.allow_unknown_fields = config.api.allow_unknown_fields;
   ASSIGN_OR_RETURN(const std::unique_ptr<ApiServer> server,
                    ApiServer::Start(options, model, engine));
   RETURN_IF_ERROR(CatchShutdownSignals());

@@ -80,6 +80,32 @@ test('log-probabilities, biases and penalties', async () => {
   assert.equal(penalized.choices[0].finish_reason, 'length');
 });
 
+test('fields that others act on are refused by name, neutral ones are not', async () => {
+  await chat({ tools: [], tool_choice: 'none', parallel_tool_calls: true, response_format: { type: 'text' },
+    repetition_penalty: 1.0, min_tokens: 0, n: 1, store: false, metadata: { a: 'b' }, service_tier: 'auto', stop: null });
+  await complete({ suffix: '', echo: false, best_of: 1, user: 'me' });
+  for (const fields of [{ reasoning_effort: 'high' }, { response_format: { type: 'json_object' } }, { n: 2 },
+    { chat_template_kwargs: { enable_thinking: false } }, { structured_outputs: { regex: 'a' } }, { max_token: 5 }]) {
+    await assert.rejects(chat(fields), (error) =>
+      error instanceof OpenAI.BadRequestError && error.param === Object.keys(fields)[0], JSON.stringify(fields));
+  }
+  await assert.rejects(chat({ max_token: 5 }), /did you mean max_tokens/);
+});
+
+test('offsets of completions lead to their tokens, and no likely token hides another', async () => {
+  const { choices: [{ text, logprobs }] } = await complete({ logprobs: 5, max_tokens: 200, ignore_eos: true, seed: 3 });
+  const characters = [...text];
+  assert.equal(logprobs.text_offset.length, 200);
+  logprobs.text_offset.forEach((offset, i) => {
+    assert.ok(offset <= characters.length && offset >= (logprobs.text_offset[i - 1] ?? 0));
+    const token = logprobs.tokens[i];
+    if (!token.startsWith('bytes:')) {
+      assert.equal(characters.slice(offset, offset + [...token].length).join(''), token);
+    }
+    assert.equal(Object.keys(logprobs.top_logprobs[i]).length, 5);
+  });
+});
+
 test('several prompts, and prompts of token ids', async () => {
   const answer = await complete({ prompt: ['one', 'two'], temperature: 0 });
   assert.deepEqual(answer.choices.map((choice) => choice.index), [0, 1]);

@@ -154,7 +154,6 @@ TEST_F(ApiServerTest, DegradedAnswersSaySo) {
               HasSubstr("\"engram\":{\"degraded_positions\":3}"));
 }
 
-// Field, value, and a part of the message; all 400.
 // What a stream's chunks say in choices[0].logprobs, one list after the other.
 json::array StreamedLogprobs(const std::string& stream, const char* list) {
   static constexpr std::string_view kData = "data: ";
@@ -223,6 +222,7 @@ TEST_F(ApiServerTest, LikelyTokensOfEqualTextDoNotHideEachOther) {
 }
 
 struct BadField {
+// Field, value, and a part of the message; all 400.
   const char* fields;
   const char* param;
 };
@@ -270,7 +270,7 @@ TEST_F(ApiServerTest, WrongFieldsAreNamed) {
   engine_.script = {0};
   EXPECT_THAT(Complete(R"({"prompt":"x","n":1,"best_of":1,"echo":false,"tools":[],"stop":null})"),
               HasSubstr(" 200 "));
-  EXPECT_THAT(Complete(R"({"prompt":"x","somebody_elses_field":{"a":[1]}})"), HasSubstr(" 200 "));
+  EXPECT_THAT(Complete(R"({"prompt":"x","somebody_elses_field":{"a":[1]}})"), HasSubstr(" 400 "));
 }
 
 TEST_F(ApiServerTest, WrongPromptsAndMessagesAreNamed) {

@@ -126,5 +126,13 @@ TEST_F(TextStreamTest, PiecesAddUpToTheWholeText) {
   }
 }
 
+TEST_F(TextStreamTest, AStopStringIsShownWhenAskedFor) {
+  TextStream stream(tokenizer_, {"STOP", "OP"}, true);
+  std::string out;
+  for (const char byte : std::string_view("one STOP two")) out += stream.Append(IdOf(byte));
+  EXPECT_EQ(out + stream.Finish(), "one STOP");
+  EXPECT_TRUE(stream.stopped());
+}
+
 }  // namespace
 }  // namespace engram::compute
