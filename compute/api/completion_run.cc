@@ -60,14 +60,16 @@ bool CompletionRun::SubmitAll() {
     completion.prompt = request_.prompts[i];
     completion.deadline = arrived_ + std::chrono::seconds(context_.request_timeout_s);
     // On the engine's thread, perhaps after the server is gone: nothing of it is touched or kept
-    // alive, only the moment is noted.
+    // alive, only the moment is noted. The phases of a request are counted at the engine's end of
+    // it, also where the run did not wait for that.
     const Result<uint64_t> id = context_.engine->Submit(
         std::move(completion), [run = weak_from_this(), i, mailbox = context_.mailbox,
-                                clock = context_.clock](Update update) {
+                                clock = context_.clock, metrics = context_.metrics](Update update) {
           const TimePoint at = clock->Now();
           // std::function wants what it holds to be copyable.
           auto shared = std::make_shared<Update>(std::move(update));
-          mailbox->Post([run, i, shared, at] {
+          mailbox->Post([run, i, shared, at, metrics] {
+            if (shared->finish) metrics->Phases(*shared->finish);
             if (const auto self = run.lock()) self->Take(i, std::move(*shared), at);
           });
         });
@@ -83,7 +85,9 @@ bool CompletionRun::SubmitAll() {
 void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   Choice& choice = choices_[index];
   if (over_ || !choice.finish_reason.empty()) return;
-  std::optional<Finish>& finish = update.finish;
+  choice.cached_tokens = update.cached_tokens;
+  choice.degraded_positions = update.degraded_positions;
+  const std::optional<Finish>& finish = update.finish;
   if (finish && finish->reason == FinishReason::kError) return Fail(finish->status);
   CountTokens(choice, update.tokens.size(), at);
   std::string text;
@@ -91,12 +95,7 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   const size_t taken = choice.stream.AppendAll(update.tokens, hides_last, text);
   update.tokens.resize(taken);
   choice.completion_tokens += static_cast<int64_t>(taken);
-  if (finish) {
-    text += choice.stream.Finish();
-    usage_.cached_tokens += finish->cached_tokens;
-    degraded_positions_ += finish->degraded_positions;
-    context_.metrics->Phases(*finish);
-  }
+  if (finish) text += choice.stream.Finish();
   if (choice.stream.stopped()) {
     if (!finish) context_.engine->Cancel(choice.engine_id);
     EndChoice(choice, "stop", at);
@@ -130,6 +129,7 @@ void CompletionRun::EndChoice(Choice& choice, std::string reason, TimePoint at) 
   --unfinished_;
   usage_.prompt_tokens += prompt_tokens;
   usage_.completion_tokens += choice.completion_tokens;
+  usage_.cached_tokens += choice.cached_tokens;
   context_.metrics->Finished(choice.finish_reason, at - arrived_, prompt_tokens,
                              choice.completion_tokens);
 }
@@ -156,14 +156,31 @@ void CompletionRun::StreamPart(size_t index, std::string text,
   reply_->Write(ServerSentEvent(AnswerJson(head_, *context_.tokenizer, {part}, false)));
 }
 
+int64_t CompletionRun::DegradedPositions() const {
+  int64_t positions = 0;
+  for (const Choice& choice : choices_) positions += choice.degraded_positions;
+  return positions;
+}
+
+void CompletionRun::SayDegraded(json::object& answer) const {
+  if (const int64_t positions = DegradedPositions(); positions > 0) {
+    answer["engram"] = {{"degraded_positions", positions}};
+  }
+}
+
+void CompletionRun::SayDegraded(net::HttpResponse& response) const {
+  if (const int64_t positions = DegradedPositions(); positions > 0) {
+    response.headers.emplace_back("X-Engram-Degraded-Positions", std::to_string(positions));
+  }
+}
+
 void CompletionRun::Complete() {
   over_ = true;
-  const json::object engram{{"degraded_positions", degraded_positions_}};
   if (request_.stream) {
-    if (request_.include_usage || degraded_positions_ > 0) {
+    if (request_.include_usage || DegradedPositions() > 0) {
       json::object last = AnswerJson(head_, *context_.tokenizer, {}, false);
       if (request_.include_usage) last["usage"] = UsageJson(usage_);
-      if (degraded_positions_ > 0) last["engram"] = engram;
+      SayDegraded(last);
       reply_->Write(ServerSentEvent(last));
     }
     reply_->Write("data: [DONE]\n\n");
@@ -176,12 +193,9 @@ void CompletionRun::Complete() {
     }
     json::object answer = AnswerJson(head_, *context_.tokenizer, parts, true);
     answer["usage"] = UsageJson(usage_);
-    net::HttpResponse response{200, "application/json", ""};
-    if (degraded_positions_ > 0) {
-      answer["engram"] = engram;
-      response.headers = {{"X-Engram-Degraded-Positions", std::to_string(degraded_positions_)}};
-    }
-    response.body = json::serialize(answer) + "\n";
+    SayDegraded(answer);
+    net::HttpResponse response{200, "application/json", json::serialize(answer) + "\n"};
+    SayDegraded(response);
     context_.metrics->Answered(200);
     reply_->Send(std::move(response));
   }
@@ -191,16 +205,20 @@ void CompletionRun::Complete() {
 void CompletionRun::Fail(const Status& status) {
   if (over_) return;
   over_ = true;
-  CancelAll();
-  context_.metrics->Ended("error");
+  CancelUnfinished("error");
   const ApiError error = ErrorOf(status);
+  json::object answer = ErrorJson(error);
+  SayDegraded(answer);
   // A stream that has begun cannot change its status: the error is its last event.
   if (streaming_) {
-    reply_->Write(ServerSentEvent(ErrorJson(error)));
+    reply_->Write(ServerSentEvent(answer));
     reply_->Finish();
   } else {
     context_.metrics->Answered(error.status);
-    reply_->Send(ErrorResponse(error));
+    net::HttpResponse response = ErrorResponse(error);
+    response.body = json::serialize(answer) + "\n";
+    SayDegraded(response);
+    reply_->Send(std::move(response));
   }
   reply_.reset();
 }
@@ -208,16 +226,20 @@ void CompletionRun::Fail(const Status& status) {
 void CompletionRun::ClientGone() {
   if (over_) return;
   over_ = true;
-  CancelAll();
+  CancelUnfinished("abort");
   context_.metrics->ClientGone();
-  context_.metrics->Ended("abort");
   reply_.reset();
 }
 
-void CompletionRun::CancelAll() {
-  for (const Choice& choice : choices_) {
-    if (choice.engine_id != 0 && choice.finish_reason.empty()) {
+void CompletionRun::CancelUnfinished(const char* reason) {
+  const TimePoint now = context_.clock->Now();
+  for (Choice& choice : choices_) {
+    if (!choice.finish_reason.empty()) continue;
+    if (choice.engine_id == 0) {
+      context_.metrics->Ended(reason);  // not accepted: nothing of it took time
+    } else {
       context_.engine->Cancel(choice.engine_id);
+      EndChoice(choice, reason, now);
     }
   }
 }

@@ -71,11 +71,14 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   void Take(size_t index, Update update, TimePoint at);
   void CountTokens(Choice& choice, size_t tokens, TimePoint at);
   void EndChoice(Choice& choice, std::string reason, TimePoint at);
+  void CancelUnfinished(const char* reason);  // and ends them
+  int64_t DegradedPositions() const;
+  void SayDegraded(json::object& answer) const;  // when there are any
+  void SayDegraded(net::HttpResponse& response) const;
   void StreamPart(size_t index, std::string text, const std::vector<SampledToken>& tokens);
   void Complete();
   void Fail(const Status& status);
   void ClientGone();
-  void CancelAll();
   void Tick();  // now and then: keeps a silent stream alive, ends what the engine forgot
 
   const RunContext& context_;
@@ -86,7 +89,6 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   std::vector<Choice> choices_;
   size_t unfinished_ = 0;
   Usage usage_;
-  int64_t degraded_positions_ = 0;
   bool over_ = false;
   bool streaming_ = false;  // the answer has begun
   bool wrote_ = false;      // since the last keep-alive

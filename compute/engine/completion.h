@@ -89,6 +89,10 @@ struct Finish {
 // What happened since the last update: tokens, or the end (both in the last one).
 struct Update {
   std::vector<SampledToken> tokens;
+  // The request's figures up to these tokens, so that a caller that ends it early has them without
+  // waiting for the finish, whose own may count what was computed beyond.
+  int64_t cached_tokens = 0;
+  int64_t degraded_positions = 0;
   std::optional<Finish> finish;  // present exactly once, in the last update
 };
 

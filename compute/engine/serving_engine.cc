@@ -307,11 +307,15 @@ void ServingEngine::End(Sequence& sequence, FinishReason reason, Status status) 
 void ServingEngine::Deliver(Step& next) {
   const auto finished = scheduler_.RemoveFinished(next);
   TakeFigures();  // before the callbacks: who hears of an end finds its pages free
-  scheduler_.ForEach([](Sequence& sequence) {
-    if (sequence.update.tokens.empty()) return;
+  const auto tell = [](Sequence& sequence) {
+    sequence.update.cached_tokens = sequence.cached_tokens;
+    sequence.update.degraded_positions = sequence.degraded_positions;
     sequence.callback(std::exchange(sequence.update, {}));
+  };
+  scheduler_.ForEach([&](Sequence& sequence) {
+    if (!sequence.update.tokens.empty()) tell(sequence);
   });
-  for (const auto& sequence : finished) sequence->callback(std::move(sequence->update));
+  for (const auto& sequence : finished) tell(*sequence);
 }
 
 void ServingEngine::CountStep(const Step& step, TimePoint start) {

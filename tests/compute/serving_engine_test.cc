@@ -338,6 +338,107 @@ TEST(ServingEngine, ClosingAbortsWhatRunsAndWhatWaits) {
   EXPECT_EQ(reasons.size(), 3u);
 }
 
+TEST(ServingEngine, EveryUpdateHasTheFiguresUpToItsTokens) {
+  TinyServing serving;
+  serving.serving.degrade = true;
+  TinyEngine tiny(kPaper, serving);
+  CompletionRequest request = RequestOf(RandomTokens(2, 30, 97), 10);
+  request.ignore_eos = true;
+  ASSERT_TRUE(tiny.Run(request).ok());  // three pages of the prompt are cached now, and one more
+  tiny.source->failure = Unavailable("memory node m1 is gone");
+  tiny.source->fail_from_submit = 1;
+  std::vector<Update> updates;
+  std::promise<void> ended;
+  ASSERT_TRUE(tiny.engine
+                  ->Submit(request,
+                           [&](Update update) {
+                             updates.push_back(std::move(update));
+                             if (updates.back().finish) ended.set_value();
+                           })
+                  .ok());
+  ended.get_future().wait();
+  ASSERT_EQ(updates.size(), 10u);
+  for (size_t i = 0; i < updates.size(); ++i) {
+    EXPECT_EQ(updates[i].cached_tokens, 24);
+    EXPECT_EQ(updates[i].degraded_positions, static_cast<int64_t>(6 + i)) << i;
+  }
+  EXPECT_EQ(updates.back().finish->cached_tokens, 24);
+  EXPECT_EQ(updates.back().finish->degraded_positions, 15);
+}
+
+TEST(ServingEngine, EveryWayOfEndingHasTheFigures) {
+  const auto degrading = [](TinyEngine& tiny) {
+    tiny.source->failure = Unavailable("memory node m1 is gone");
+    tiny.source->fail_from_submit = 1;
+  };
+  TinyServing serving;
+  serving.serving.degrade = true;
+  // Runs until it has made a token, is ended so, and tells the last update.
+  const auto last_update = [&](const std::function<void(TinyEngine&, uint64_t)>& end,
+                               CompletionRequest request) {
+    TinyEngine tiny(kPaper, serving);
+    degrading(tiny);
+    std::promise<void> began, ended;
+    bool has_begun = false;
+    Update last;
+    const auto id = tiny.engine->Submit(std::move(request), [&](Update update) {
+      if (!std::exchange(has_begun, true)) began.set_value();
+      if (!update.finish) return;
+      last = std::move(update);
+      ended.set_value();
+    });
+    CHECK(id.ok()) << id.status().message();
+    began.get_future().wait();
+    end(tiny, *id);
+    ended.get_future().wait();
+    return last;
+  };
+  const auto expect_figures = [](const Update& last, FinishReason reason) {
+    ASSERT_TRUE(last.finish.has_value());
+    EXPECT_EQ(last.finish->reason, reason);
+    EXPECT_GE(last.degraded_positions, 30);
+    EXPECT_EQ(last.degraded_positions, last.finish->degraded_positions);
+    EXPECT_GT(last.finish->queue_time, Nanos::zero());
+    EXPECT_GT(last.finish->prefill_time, Nanos::zero());
+    EXPECT_GT(last.finish->decode_time, Nanos::zero());
+  };
+  const auto wait = [](TinyEngine&, uint64_t) {};
+  CompletionRequest request = RequestOf(RandomTokens(2, 30, 97), 3);
+  request.ignore_eos = true;
+  expect_figures(last_update(wait, request), FinishReason::kLength);
+  std::vector<int32_t> made;
+  {
+    TinyEngine tiny(kPaper, serving);
+    degrading(tiny);
+    made = tiny.Run(request)->ids();
+  }
+  request.stop_ids = {made[2]};
+  request.tokens_max = 300;
+  expect_figures(last_update(wait, request), FinishReason::kStop);
+  request.stop_ids.clear();
+  expect_figures(
+      last_update([](TinyEngine& tiny, uint64_t id) { tiny.engine->Cancel(id); }, request),
+      FinishReason::kAbort);
+  expect_figures(last_update([](TinyEngine& tiny, uint64_t) { tiny.engine->AbortAll(); }, request),
+                 FinishReason::kAbort);
+  expect_figures(last_update([](TinyEngine& tiny, uint64_t) { tiny.engine.reset(); }, request),
+                 FinishReason::kAbort);
+}
+
+TEST(ServingEngine, AStopIdEndsARequestAsItsLastToken) {
+  TinyEngine tiny(kPaper);
+  CompletionRequest request = RequestOf({1, 2, 3}, 20);
+  request.ignore_eos = true;
+  const std::vector<int32_t> all = tiny.Run(request)->ids();
+  request.stop_ids = {96, all[7]};
+  const auto stopped = tiny.Run(request);
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(stopped->finish.reason, FinishReason::kStop);
+  const auto first =
+      std::find_first_of(all.begin(), all.end(), request.stop_ids.begin(), request.stop_ids.end());
+  EXPECT_EQ(stopped->ids(), std::vector<int32_t>(all.begin(), first + 1));
+}
+
 TEST(ServingEngine, RandomCancellingLeavesNothingBehind) {
   TinyServing serving;
   serving.pages = 40;

@@ -230,6 +230,36 @@ TEST_F(Serve, ALostMemoryNodeFailsRequestsAndReadinessNotTheServer) {
   EXPECT_EQ(State().at("pages_used"), 0);
 }
 
+TEST_F(Serve, AStopStringInADegradedAnswerDoesNotHideThatItIsDegraded) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  Start({"lookup.path=gather", "engine.deadline_ms=500", "engram.on_missing=degrade"},
+        cluster.memnodes());
+  cluster.node(1).Signal(SIGKILL);
+  cluster.node(1).WaitExit(5s);
+  const std::string request = R"({"prompt":["Once upon a time","and then"],"temperature":0,)"
+                              R"("max_tokens":12,"ignore_eos":true)";
+  const auto body_of = [](const std::string& answer) {
+    return io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "answer")->get_object();
+  };
+  const json::object whole = body_of(Ask("/v1/completions", request + "}"));
+  const std::string text(whole.at("choices").at(0).at("text").as_string());
+  ASSERT_GT(text.size(), 0u);
+  // The first character stops one of the two, or both, at their first token that has it.
+  size_t first = 1;
+  while (first < text.size() && (static_cast<unsigned char>(text[first]) & 0xc0) == 0x80) ++first;
+  const std::string stop = text.substr(0, first);
+  const std::string stopping =
+      request + ",\"stop\":" + json::serialize(json::string(stop)) + ",\"stream\":";
+  const std::string plain = Ask("/v1/completions", stopping + "false}");
+  EXPECT_THAT(plain, HasSubstr("\"finish_reason\":\"stop\""));
+  EXPECT_THAT(plain, HasSubstr("X-Engram-Degraded-Positions: "));
+  EXPECT_GT(body_of(plain).at("engram").at("degraded_positions").to_number<int64_t>(), 0);
+  EXPECT_LT(body_of(plain).at("engram").at("degraded_positions").to_number<int64_t>(),
+            whole.at("engram").at("degraded_positions").to_number<int64_t>());
+  EXPECT_THAT(Ask("/v1/completions", stopping + "true}"),
+              HasSubstr("\"engram\":{\"degraded_positions\":"));
+}
+
 TEST_F(Serve, ABatchFileGivesWhatTheServerGives) {
   const std::string lines[] = {
       R"({"prompt":"one two","max_tokens":20,"temperature":0,"logprobs":1})",

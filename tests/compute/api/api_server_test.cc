@@ -117,8 +117,9 @@ TEST_F(ApiServerTest, AClientThatLeavesCancelsItsRequest) {
   engine_.AwaitCancel(2);
   const std::string metrics = Ask("GET", "/metrics");
   EXPECT_THAT(metrics, HasSubstr("engram_compute_clients_gone_total 1"));
-  EXPECT_THAT(metrics, HasSubstr("requests_finished_total{reason=\"abort\"} 1"));
-  EXPECT_THAT(metrics, HasSubstr("engram_compute_request_prompt_tokens_count 0"));
+  EXPECT_THAT(metrics, HasSubstr("requests_finished_total{reason=\"abort\"} 2"));
+  EXPECT_THAT(metrics, HasSubstr("engram_compute_request_prompt_tokens_count 2"));
+  EXPECT_THAT(metrics, HasSubstr("engram_compute_request_prompt_tokens_sum 2"));
 }
 
 TEST_F(ApiServerTest, ErrorsOfTheEngineKeepTheirMeaning) {
@@ -221,8 +222,8 @@ TEST_F(ApiServerTest, LikelyTokensOfEqualTextDoNotHideEachOther) {
   EXPECT_EQ(top[1].at("bytes"), json::array{0xc3});
 }
 
-struct BadField {
 // Field, value, and a part of the message; all 400.
+struct BadField {
   const char* fields;
   const char* param;
 };

@@ -32,7 +32,7 @@ class FakeEngine : public CompletionEngine {
     update.finish = Finish();
     update.finish->reason = reason;
     update.finish->status = failure;
-    update.finish->degraded_positions = degraded;
+    update.degraded_positions = degraded;
     asked_[id].callback(std::move(update));
     changed_.notify_all();
     return id;
