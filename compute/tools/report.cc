@@ -34,6 +34,10 @@ std::string TextReport(const EngineSnapshot& figures) {
                   figures.prefill_tokens, PerSecond(figures.prefill_tokens, figures.prefill_ns),
                   figures.decode_tokens, PerSecond(figures.decode_tokens, figures.decode_ns));
   out += fmt::format("rows asked {}, distinct {}\n", figures.rows_asked, figures.rows_distinct);
+  if (figures.degraded_positions > 0) {
+    out += fmt::format("degraded: {} positions were computed without their rows\n",
+                       figures.degraded_positions);
+  }
   for (const client::SourceStats::Node& node : figures.nodes) {
     out += fmt::format("  node {}: {} rows, {} bytes, {} requests\n", node.name, node.rows_fetched,
                        node.bytes_fetched, node.requests);
@@ -63,13 +67,15 @@ std::string JsonReport(const EngineSnapshot& figures, const Completion& completi
   };
   return fmt::format(
       R"({{"tokens":[{}],"logprobs":[{}],"text":{},"ended_by_eos":{},"prompt_tokens":{},)"
+      R"("degraded_positions":{},)"
       R"("prefill_tokens_per_s":{:.6g},"decode_tokens_per_s":{:.6g},"prefill_us":{:.3f},)"
       R"("decode_us":{:.3f},)"
       R"("rows_asked":{},"rows_distinct":{},"late_tokens":{},"nodes":[{}],"layers":[{}]}})"
       "\n",
       Join(completion.ids(), number), Join(completion.logprobs(), logprob),
       json::serialize(json::string(text)), completion.finish.reason == FinishReason::kStop,
-      completion.finish.prompt_tokens, PerSecond(figures.prefill_tokens, figures.prefill_ns),
+      completion.finish.prompt_tokens, completion.finish.degraded_positions,
+      PerSecond(figures.prefill_tokens, figures.prefill_ns),
       PerSecond(figures.decode_tokens, figures.decode_ns),
       static_cast<double>(figures.prefill_ns) * 1e-3, static_cast<double>(figures.decode_ns) * 1e-3,
       figures.rows_asked, figures.rows_distinct, figures.late_tokens, Join(figures.nodes, node),

@@ -31,10 +31,12 @@ Result<std::vector<int32_t>> ParseTokens(const std::string& line, const std::str
   return ids;
 }
 
-std::string FormatLine(std::span<const float> logprobs) {
+std::string FormatLine(std::span<const float> logprobs, int64_t degraded_positions) {
   std::string line = "{\"logprobs\":[null";  // nothing precedes the first token
   for (const float value : logprobs) line += fmt::format(",{:.9g}", value);
-  return line + "]}\n";
+  line += "]";
+  if (degraded_positions > 0) line += fmt::format(",\"degraded_positions\":{}", degraded_positions);
+  return line + "}\n";
 }
 
 }  // namespace
@@ -55,7 +57,8 @@ Status RunScore(const ComputeConfig& config, const std::string& input, const std
     request.score_prompt = true;
     const auto scored = RunCompletion(session->completions(), std::move(request));
     if (!scored.ok()) return scored.status().WithContext(where);
-    RETURN_IF_ERROR(out.Write(FormatLine(scored->finish.prompt_logprobs)));
+    RETURN_IF_ERROR(
+        out.Write(FormatLine(scored->finish.prompt_logprobs, scored->finish.degraded_positions)));
   }
   return out.Commit();
 }

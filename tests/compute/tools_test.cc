@@ -9,6 +9,7 @@
 
 #include "compute/tools/file.h"
 #include "compute/tools/options.h"
+#include "compute/tools/report.h"
 #include "compute/tools/score.h"
 #include "tests/compute/tiny_model.h"
 
@@ -104,6 +105,16 @@ TEST_F(ScoreTool, AMissingModelOrInputIsNamed) {
   EXPECT_THAT(RunScore(config_, "/nowhere/in", output_).message(), HasSubstr("/nowhere/in"));
   std::ofstream(input_) << "{\"tokens\":[1]}\n";
   EXPECT_THAT(RunScore(config_, input_, output_).message(), HasSubstr("/nowhere/model"));
+}
+
+TEST(Reports, SayPositionsWithoutTheirRows) {
+  EngineSnapshot figures;
+  EXPECT_THAT(TextReport(figures), testing::Not(testing::HasSubstr("degraded")));
+  figures.degraded_positions = 7;
+  EXPECT_THAT(TextReport(figures), testing::HasSubstr("degraded: 7 positions"));
+  Completion completion;
+  completion.finish.degraded_positions = 5;
+  EXPECT_THAT(JsonReport(figures, completion, "x"), testing::HasSubstr("\"degraded_positions\":5"));
 }
 
 TEST(ReplacingFile, KeepsTheOldContentUntilCommitted) {
