@@ -1,4 +1,4 @@
-// NormalizeTokenText by ICU: the only file that includes it.
+// NormalizeTokenText by ICU.
 #include <fmt/format.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>

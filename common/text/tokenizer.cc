@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "common/table/unicode.h"
 #include "common/text/tokenizer_state.h"
 #include "common/text/utf8.h"
 
@@ -29,19 +30,35 @@ int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->toke
 
 size_t Tokenizer::token_bytes_max() const { return state_->token_bytes_max; }
 
-const AddedToken* Tokenizer::State::AddedTokenAt(std::string_view text, size_t offset) const {
-  for (const AddedToken& added : added_by_first_byte[static_cast<uint8_t>(text[offset])]) {
-    if (text.substr(offset).starts_with(added.content)) return &added;
+Result<std::string> Tokenizer::State::Normalize(std::string_view text) const {
+  if (!nfc) return std::string(text);
+  std::string normalized;
+  while (!text.empty()) {
+    const size_t valid = ValidUtf8Prefix(text);
+    ASSIGN_OR_RETURN(const std::string composed, table::ComposeNfc(text.substr(0, valid)));
+    normalized += composed;
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    const size_t invalid = StepUtf8(text, 0).length;
+    normalized += text.substr(0, invalid);
+    text.remove_prefix(invalid);
   }
-  return nullptr;
+  return normalized;
 }
 
-// Text without added tokens. Bytes that are not UTF-8 become one byte token each.
+// Bytes that are not UTF-8 become one byte token each.
 Status Tokenizer::State::EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const {
   while (!text.empty()) {
     const size_t valid = ValidUtf8Prefix(text);
     ASSIGN_OR_RETURN(const auto words, pre_tokenizer.Split(text.substr(0, valid)));
-    for (const std::string_view word : words) merger.Encode(word, ids);
+    for (const std::string_view word : words) {
+      const auto whole = id_of_word.empty() ? id_of_word.end() : id_of_word.find(std::string(word));
+      if (whole == id_of_word.end()) {
+        merger.Encode(word, ids);
+      } else {
+        ids.push_back(whole->second);
+      }
+    }
     text.remove_prefix(valid);
     if (text.empty()) break;
     const size_t invalid = StepUtf8(text, 0).length;
@@ -53,23 +70,40 @@ Status Tokenizer::State::EncodeOrdinary(std::string_view text, std::vector<int32
   return OkStatus();
 }
 
+Status Tokenizer::State::EmitAddedToken(int32_t id, std::string& ordinary,
+                                        std::vector<int32_t>& ids) const {
+  RETURN_IF_ERROR(EncodeOrdinary(ordinary, ids));
+  ordinary.clear();
+  ids.push_back(id);
+  return OkStatus();
+}
+
+Status Tokenizer::State::EncodeNormalizedTokens(std::string_view text, std::string& ordinary,
+                                                std::vector<int32_t>& ids) const {
+  ASSIGN_OR_RETURN(const std::string normalized, Normalize(text));
+  const std::string_view view = normalized;
+  size_t begin = 0;  // of the text not yet taken
+  for (const AddedTokens::Match& match : normalized_tokens.FindAll(view)) {
+    if (begin < match.begin) ordinary += view.substr(begin, match.begin - begin);
+    RETURN_IF_ERROR(EmitAddedToken(match.id, ordinary, ids));
+    begin = match.end;
+  }
+  ordinary += view.substr(begin);
+  return OkStatus();
+}
+
 Status Tokenizer::State::EncodeAddedTokens(std::string_view text, std::string& ordinary,
                                            std::vector<int32_t>& ids) const {
   size_t begin = 0;  // of the text not yet taken
-  for (size_t at = 0; at < text.size();) {
-    const AddedToken* added = AddedTokenAt(text, at);
-    if (added == nullptr) {
-      ++at;
-      continue;
+  for (const AddedTokens::Match& match : verbatim_tokens.FindAll(text)) {
+    if (begin < match.begin) {
+      RETURN_IF_ERROR(
+          EncodeNormalizedTokens(text.substr(begin, match.begin - begin), ordinary, ids));
     }
-    ordinary += text.substr(begin, at - begin);
-    RETURN_IF_ERROR(EncodeOrdinary(ordinary, ids));
-    ordinary.clear();
-    ids.push_back(added->id);
-    begin = at += added->content.size();
+    RETURN_IF_ERROR(EmitAddedToken(match.id, ordinary, ids));
+    begin = match.end;
   }
-  ordinary += text.substr(begin);
-  return OkStatus();
+  return EncodeNormalizedTokens(text.substr(begin), ordinary, ids);
 }
 
 Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view utf8) const {
@@ -91,7 +125,8 @@ Result<std::vector<int32_t>> Tokenizer::EncodeParts(std::span<const TextPart> pa
     if (part.added_tokens) {
       RETURN_IF_ERROR(state_->EncodeAddedTokens(part.text, ordinary, ids));
     } else {
-      ordinary += part.text;
+      ASSIGN_OR_RETURN(const std::string normalized, state_->Normalize(part.text));
+      ordinary += normalized;
     }
   }
   RETURN_IF_ERROR(state_->EncodeOrdinary(ordinary, ids));

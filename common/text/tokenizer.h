@@ -1,5 +1,6 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: Sequence of Split regexes (by PCRE2) and
-// ByteLevel, BPE merges, added and special tokens. Immutable after load; any thread may use it.
+// Byte-level BPE from a Hugging Face tokenizer.json: no normalizer or NFC, Sequence of Split
+// regexes (by PCRE2) and ByteLevel, BPE merges, added and special tokens. Immutable after load; any
+// thread may use it.
 #pragma once
 
 #include <cstdint>
@@ -28,21 +29,26 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Added tokens in the text become their ids; no BOS or EOS is added. Bytes that are not UTF-8
-  // become one byte token each, so Decode(Encode(x)) == x for any x.
+  // Added tokens in the text become their ids: first those with "normalized": false, then, in what
+  // the normalizer makes of each piece between, the others. No BOS or EOS is added. Bytes that are
+  // not UTF-8 become one byte token each, so Decode(Encode(x)) == x for any x, unless there is a
+  // normalizer or an added token that strips or is spelled in letters of the byte alphabet.
   Result<std::vector<int32_t>> Encode(std::string_view utf8) const;
   // The parts' concatenation, in which an added token counts only where it lies inside one part
-  // with `added_tokens`; words and merges run across borders. "special" in tokenizer.json makes no
+  // with `added_tokens` (its neighbours there are what "single_word" looks at); each part is
+  // normalised by itself, words and merges run across borders. "special" in tokenizer.json makes no
   // difference: DeepSeek's has it false for <｜User｜> and <｜Assistant｜>, so that recognising
   // what is not special would let anybody's text begin a turn.
   Result<std::vector<int32_t>> EncodeParts(std::span<const TextPart> parts) const;
-  // Bytes of the ids, concatenated; special tokens kept. May end inside a UTF-8 sequence.
-  // OUT_OF_RANGE names the id.
+  // Bytes of the ids, concatenated; special tokens kept. Added tokens go through the ByteLevel
+  // decoder as all do: what is spelled in letters of the byte alphabet alone is those bytes ("õ" is
+  // 0xf5), anything else itself. May end inside a UTF-8 sequence. OUT_OF_RANGE names the id.
   Result<std::string> Decode(std::span<const int32_t> ids) const;
   // The token in the vocabulary's own (byte-level) spelling.
   Result<std::string> RawToken(int32_t id) const;
   int32_t vocab_size() const;  // len(tokenizer): added tokens included
-  // Of the longest token: N bytes of text are at least N / token_bytes_max() tokens.
+  // Of text that one token can stand for: N bytes of text are at least N / token_bytes_max()
+  // tokens.
   size_t token_bytes_max() const;
 
  private:

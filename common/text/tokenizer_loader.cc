@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
+#include "common/table/unicode.h"
 #include "common/text/byte_level.h"
 #include "common/text/tokenizer_state.h"
 
@@ -11,6 +13,7 @@ namespace engram::text {
 namespace {
 
 constexpr int64_t kVocabularyMax = 16'000'000;
+constexpr size_t kAnyTextBytes = size_t{1} << 30;  // as long as a text can be
 
 Status Unsupported(const std::string& what, std::string_view key, const json::value& value) {
   return InvalidArgument(
@@ -27,17 +30,36 @@ bool IsEmptyString(const json::value& value) {
   return value.is_string() && value.get_string().empty();
 }
 
-// Everything about the document but its vocabulary.
+Result<bool> Flag(const json::object& object, const char* key, bool fallback,
+                  const std::string& what) {
+  const json::value* value = Find(object, key);
+  if (value == nullptr) return fallback;
+  if (value->is_bool()) return value->get_bool();
+  return InvalidArgument(
+      fmt::format("{}: \"{}\": {} is neither true nor false", what, key, json::serialize(*value)));
+}
+
+// Whether texts are brought into normalisation form C: no step, NFC, or a sequence of these.
+Result<bool> IsNfc(const json::value& normalizer, const std::string& path) {
+  const json::object* object = normalizer.if_object();
+  const json::value* type = object == nullptr ? nullptr : object->if_contains("type");
+  if (type != nullptr && *type == "NFC") return true;
+  const json::value* steps = object == nullptr ? nullptr : object->if_contains("normalizers");
+  if (steps == nullptr || !steps->is_array()) return Unsupported(path, "normalizer", normalizer);
+  bool nfc = false;
+  for (const json::value& step : steps->get_array()) {
+    if (step.is_object() && step.get_object().if_contains("normalizers") != nullptr) {
+      return Unsupported(path, "normalizer", normalizer);
+    }
+    ASSIGN_OR_RETURN(nfc, IsNfc(step, path));
+  }
+  return nfc;
+}
+
+// What is needed of the document but its vocabulary and normalizer.
 Status CheckFeatures(const json::object& document, const std::string& path) {
   if (const json::value* truncation = Find(document, "truncation")) {
     return Unsupported(path, "truncation", *truncation);
-  }
-  if (const json::value* normalizer = Find(document, "normalizer")) {
-    const json::value* steps =
-        normalizer->is_object() ? normalizer->get_object().if_contains("normalizers") : nullptr;
-    if (steps == nullptr || !steps->is_array() || !steps->get_array().empty()) {
-      return Unsupported(path, "normalizer", *normalizer);
-    }
   }
   const json::value* decoder = Find(document, "decoder");
   if (decoder == nullptr || !decoder->is_object()) {
@@ -54,7 +76,7 @@ Status CheckModel(const json::object& model, const std::string& path) {
     return InvalidArgument(
         fmt::format("{}: model type \"{}\" is not supported, only BPE", path, type));
   }
-  for (const char* key : {"dropout", "byte_fallback", "ignore_merges"}) {
+  for (const char* key : {"dropout", "byte_fallback"}) {
     const json::value* value = Find(model, key);
     if (value != nullptr && !IsFalse(*value)) return Unsupported(path + ": model", key, *value);
   }
@@ -72,12 +94,23 @@ class Loader {
   Loader(const std::string& path, PreTokenizer pre_tokenizer)
       : path_(path), state_(std::make_unique<Tokenizer::State>(std::move(pre_tokenizer))) {}
 
-  Status AddVocabulary(const json::object& vocabulary) {
-    for (const auto& [spelling, id] : vocabulary) {
-      std::string text(spelling);
-      std::optional<std::string> bytes = FromByteLevel(text);
-      RETURN_IF_ERROR(Place(text, bytes.value_or(text), id));
+  void UseNfc() { state_->nfc = true; }
+
+  // `ignore_merges`: a word that is a token is that token, whatever the merges make of it.
+  Status AddVocabulary(const json::object& vocabulary, bool ignore_merges) {
+    for (const auto& [key, id] : vocabulary) {
+      const std::string spelling(key);
+      RETURN_IF_ERROR(Place(spelling, id));
+      const std::optional<std::string> bytes = FromByteLevel(spelling);
+      if (ignore_merges && bytes) {
+        state_->id_of_word.emplace(*bytes, static_cast<int32_t>(id.get_int64()));
+      }
     }
+    return OkStatus();
+  }
+
+  // After the added tokens: some vocabularies have those bytes there that no UTF-8 contains.
+  Status FindByteTokens() {
     for (int byte = 0; byte < 256; ++byte) {
       const auto value = static_cast<uint8_t>(byte);
       const char character = static_cast<char>(value);
@@ -116,27 +149,28 @@ class Loader {
     ASSIGN_OR_RETURN(const std::string content, io::GetString(token, "content", what));
     ASSIGN_OR_RETURN(const int64_t id, io::GetInt(token, "id", what));
     if (content.empty()) return InvalidArgument(fmt::format("{} {} is empty", what, id));
-    // "normalized" says which text it is looked for in; without a normalizer there is one text.
-    for (const char* key : {"lstrip", "rstrip", "single_word"}) {
-      const json::value* value = Find(token, key);
-      if (value != nullptr && !IsFalse(*value)) {
-        return Unsupported(fmt::format("{} \"{}\"", what, content), key, *value);
-      }
-    }
+    AddedToken added{content, static_cast<int32_t>(id)};
+    ASSIGN_OR_RETURN(added.lstrip, Flag(token, "lstrip", false, what));
+    ASSIGN_OR_RETURN(added.rstrip, Flag(token, "rstrip", false, what));
+    ASSIGN_OR_RETURN(added.single_word, Flag(token, "single_word", false, what));
+    ASSIGN_OR_RETURN(const bool special, Flag(token, "special", false, what));
+    ASSIGN_OR_RETURN(const bool normalized, Flag(token, "normalized", !special, what));
     const auto found = state_->id_of_spelling.find(content);
     if (found == state_->id_of_spelling.end()) {
-      RETURN_IF_ERROR(Place(content, content, id));
+      RETURN_IF_ERROR(Place(content, id));
     } else if (found->second != id) {
       return InvalidArgument(fmt::format("{} \"{}\" has id {} but the vocabulary says {}", what,
                                          content, id, found->second));
     }
-    const auto id32 = static_cast<int32_t>(id);
-    state_->tokens[static_cast<size_t>(id)].bytes = content;
-    auto& bucket = state_->added_by_first_byte[static_cast<uint8_t>(content[0])];
-    bucket.push_back({content, id32});
-    std::stable_sort(bucket.begin(), bucket.end(), [](const AddedToken& a, const AddedToken& b) {
-      return a.content.size() > b.content.size();
-    });
+    if (!added_.insert(content).second) {
+      return InvalidArgument(fmt::format("{} \"{}\" is listed twice", what, content));
+    }
+    strips_ |= added.lstrip || added.rstrip;
+    state_->token_bytes_max = std::max(state_->token_bytes_max, content.size());
+    if (normalized && state_->nfc) {
+      ASSIGN_OR_RETURN(added.content, state_->Normalize(content));
+    }
+    (normalized ? state_->normalized_tokens : state_->verbatim_tokens).Add(std::move(added));
     return OkStatus();
   }
 
@@ -149,11 +183,13 @@ class Loader {
     for (const Tokenizer::State::Token& token : state_->tokens) {
       state_->token_bytes_max = std::max(state_->token_bytes_max, token.bytes.size());
     }
+    if (state_->nfc) state_->token_bytes_max *= table::kNfcShrinkMax;
+    if (strips_) state_->token_bytes_max = kAnyTextBytes;
     return std::move(state_);
   }
 
  private:
-  Status Place(const std::string& spelling, const std::string& bytes, const json::value& id) {
+  Status Place(const std::string& spelling, const json::value& id) {
     const int64_t value = id.is_int64() ? id.get_int64() : -1;
     if (value < 0 || value >= kVocabularyMax) {
       return InvalidArgument(
@@ -166,7 +202,7 @@ class Loader {
       return InvalidArgument(fmt::format("{}: id {} is given to \"{}\" and \"{}\"", path_, value,
                                          token.spelling, spelling));
     }
-    token = {spelling, bytes};
+    token = {spelling, FromByteLevel(spelling).value_or(spelling)};
     state_->id_of_spelling.emplace(spelling, static_cast<int32_t>(value));
     return OkStatus();
   }
@@ -198,6 +234,8 @@ class Loader {
 
   const std::string& path_;
   std::unique_ptr<Tokenizer::State> state_;
+  std::unordered_set<std::string> added_;
+  bool strips_ = false;  // an added token takes white space, however much
 };
 
 Result<const json::value*> Require(const json::object& object, std::string_view key, bool is_array,
@@ -228,7 +266,13 @@ Result<Tokenizer> Tokenizer::Load(const std::string& tokenizer_json_path) {
   ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer,
                    PreTokenizer::FromJson(*splitter, path + ": pre_tokenizer"));
   Loader loader(path, std::move(pre_tokenizer));
-  RETURN_IF_ERROR(loader.AddVocabulary(vocabulary->get_object()));
+  if (const json::value* normalizer = Find(document, "normalizer")) {
+    ASSIGN_OR_RETURN(const bool nfc, IsNfc(*normalizer, path));
+    if (nfc) loader.UseNfc();
+  }
+  ASSIGN_OR_RETURN(const bool ignore_merges,
+                   Flag(model->get_object(), "ignore_merges", false, path + ": model"));
+  RETURN_IF_ERROR(loader.AddVocabulary(vocabulary->get_object(), ignore_merges));
   RETURN_IF_ERROR(loader.AddMerges(merges->get_array()));
   if (Find(document, "added_tokens") != nullptr) {
     ASSIGN_OR_RETURN(const json::value* added, Require(document, "added_tokens", true, path));
@@ -237,6 +281,7 @@ Result<Tokenizer> Tokenizer::Load(const std::string& tokenizer_json_path) {
       RETURN_IF_ERROR(loader.AddAddedToken(token.get_object()));
     }
   }
+  RETURN_IF_ERROR(loader.FindByteTokens());
   ASSIGN_OR_RETURN(std::unique_ptr<State> state, loader.Finish());
   return Tokenizer(std::move(state));
 }

@@ -117,6 +117,123 @@ TEST(Tokenizer, AddedTokensMatchLongestAndLeftmost) {
   EXPECT_EQ(*tokenizer.RawToken(257), "<eos>");
 }
 
+struct Added {
+  std::string content;
+  bool normalized = false;
+  const char* flag = "";  // "lstrip", "rstrip", "single_word"
+};
+
+// The bytes, the merges, then `added` (none that the vocabulary has).
+json::object DocumentWith(const std::vector<std::string>& merges, const std::vector<Added>& added) {
+  json::object document = Document(merges);
+  json::array list;
+  int64_t id = 256 + static_cast<int64_t>(merges.size());
+  for (const Added& token : added) {
+    json::object item{{"id", id++}, {"content", token.content}, {"normalized", token.normalized}};
+    if (*token.flag != 0) item[token.flag] = true;
+    list.push_back(std::move(item));
+  }
+  document["added_tokens"] = std::move(list);
+  return document;
+}
+
+std::string Decoded(const Tokenizer& tokenizer, int32_t id) { return *tokenizer.Decode({&id, 1}); }
+
+TEST(Tokenizer, AddedTokensOfByteAlphabetLettersDecodeToThoseBytes) {
+  const Tokenizer tokenizer = MustLoad(
+      DocumentWith({}, {{"Ãµ"}, {"Ġthe·"}, {"‹|français|>"}, {"<|français|>"}, {"<|end|>"}}));
+  EXPECT_EQ(Decoded(tokenizer, 256), "õ");
+  EXPECT_EQ(Decoded(tokenizer, 257), " the\xb7");
+  EXPECT_EQ(Decoded(tokenizer, 258), "‹|français|>") << "a letter that is no byte: itself";
+  EXPECT_EQ(Decoded(tokenizer, 259),
+            "<|fran\xe7"
+            "ais|>");
+  EXPECT_EQ(Decoded(tokenizer, 260), "<|end|>");
+  EXPECT_EQ(*tokenizer.RawToken(256), "Ãµ");
+  EXPECT_THAT(*tokenizer.Encode("aÃµ"), ElementsAre('a', 256)) << "looked for as it is spelled";
+}
+
+TEST(Tokenizer, AnAddedTokenThatTheVocabularySpellsAsAByteStaysThatByte) {
+  json::object document = Document({});
+  document["added_tokens"] = json::array{json::object{{"id", 0xf5}, {"content", "õ"}}};
+  const Tokenizer tokenizer = MustLoad(document);
+  EXPECT_EQ(Decoded(tokenizer, 0xf5), "\xf5");
+  EXPECT_THAT(*tokenizer.Encode("õ"), ElementsAre(0xf5));
+}
+
+TEST(Tokenizer, BytesThatAreAddedTokensOnlyAreFound) {
+  // As in DeepSeek-V2: the vocabulary lacks the bytes that no UTF-8 contains.
+  json::object document = Document({});
+  json::object vocabulary;
+  for (const auto& [spelling, id] : document["model"].at("vocab").get_object()) {
+    if (spelling != "ÿ") vocabulary[spelling] = id;
+  }
+  document["model"].get_object()["vocab"] = vocabulary;
+  document["added_tokens"] = json::array{json::object{{"id", 0xff}, {"content", "ÿ"}}};
+  const Tokenizer tokenizer = MustLoad(document);
+  EXPECT_EQ(Decoded(tokenizer, 0xff), "\xff");
+  EXPECT_THAT(*tokenizer.Encode("a\xff"), ElementsAre('a', 0xff));
+}
+
+TEST(Tokenizer, AddedTokensThatAreNotNormalizedAreTakenFirst) {
+  const Tokenizer tokenizer = MustLoad(DocumentWith({}, {{"⟨XQ", true}, {"XQ⟩"}}));
+  EXPECT_THAT(*tokenizer.Encode("⟨XQ⟩"), ElementsAre(0xe2, 0x9f, 0xa8, 257));
+  EXPECT_THAT(*tokenizer.Encode("⟨XQ⟨XQ⟩"), ElementsAre(256, 0xe2, 0x9f, 0xa8, 257));
+}
+
+TEST(Tokenizer, WithoutTheFlagASpecialTokenIsNotNormalized) {
+  json::object document = DocumentWith({}, {{"ab", true}, {"bc"}});
+  json::object& second = document["added_tokens"].get_array()[1].get_object();
+  second.erase("normalized");
+  EXPECT_THAT(*MustLoad(document).Encode("abc"), ElementsAre(256, 'c'));
+  second["special"] = true;
+  EXPECT_THAT(*MustLoad(document).Encode("abc"), ElementsAre('a', 257));
+}
+
+TEST(Tokenizer, NormalizedAddedTokensAreFoundInTheNormalizedRest) {
+  json::object document = DocumentWith({}, {{"e\u0301x", true}, {"e\u0301y"}, {"étt", true}});
+  document["normalizer"] = json::object{{"type", "NFC"}};
+  const Tokenizer tokenizer = MustLoad(document);
+  EXPECT_THAT(*tokenizer.Encode("éx"), ElementsAre(256)) << "its content is normalised, too";
+  EXPECT_THAT(*tokenizer.Encode("e\u0301x"), ElementsAre(256));
+  EXPECT_THAT(*tokenizer.Encode("e\u0301y"), ElementsAre(257));
+  EXPECT_THAT(*tokenizer.Encode("éy"), ElementsAre(0xc3, 0xa9, 'y')) << "not as it is spelled";
+  EXPECT_THAT(*tokenizer.Encode("e\u0301tt\xff"
+                                "e\u0301"),
+              ElementsAre(258, 0xff, 0xc3, 0xa9));
+  const std::vector<TextPart> text{{"e\u0301y", false}};
+  EXPECT_THAT(*tokenizer.EncodeParts(text), ElementsAre(0xc3, 0xa9, 'y'));
+}
+
+TEST(Tokenizer, AddedTokensThatStripTakeTheWhiteSpaceBesideThem) {
+  const Tokenizer tokenizer =
+      MustLoad(DocumentWith({}, {{"<L>", false, "lstrip"}, {"<R>", false, "rstrip"}}));
+  EXPECT_THAT(*tokenizer.Encode("a \u3000\t<L> b<R>\n c"),
+              ElementsAre('a', 256, ' ', 'b', 257, 'c'));
+  EXPECT_THAT(*tokenizer.Encode("<R> <L>"), ElementsAre(257, 256));
+  EXPECT_THAT(*tokenizer.Encode(" <L>"), ElementsAre(256));
+  EXPECT_GE(tokenizer.token_bytes_max(), size_t{1} << 30) << "any text may be one token";
+}
+
+TEST(Tokenizer, AddedTokensThatAreSingleWordsAreNotFoundInsideOthers) {
+  const Tokenizer tokenizer = MustLoad(DocumentWith({}, {{"abc", false, "single_word"}, {"bc"}}));
+  EXPECT_THAT(*tokenizer.Encode("abc-abc"), ElementsAre(256, '-', 256));
+  EXPECT_THAT(*tokenizer.Encode("abc_"), ElementsAre('a', 'b', 'c', '_')) << "it hides bc";
+  EXPECT_THAT(*tokenizer.Encode("éabc"), ElementsAre(0xc3, 0xa9, 'a', 'b', 'c'));
+  EXPECT_THAT(*tokenizer.Encode("\xff"
+                                "abc"),
+              ElementsAre(0xff, 256));
+}
+
+TEST(Tokenizer, WordsOfTheVocabularyStayWholeWhereMergesAreIgnored) {
+  json::object document = DocumentWith({"a b", "b c"}, {{"Ġxy"}});
+  json::object& model = document["model"].get_object();
+  model["vocab"].get_object()["Ġabc"] = 259;
+  EXPECT_THAT(*MustLoad(document).Encode(" abc"), ElementsAre(' ', 256, 'c'));
+  model["ignore_merges"] = true;
+  EXPECT_THAT(*MustLoad(document).Encode(" abc xy"), ElementsAre(259, ' ', 'x', 'y'));
+}
+
 TEST(Tokenizer, AddedTokensAreTextInPartsThatDoNotHaveThem) {
   const Tokenizer tokenizer = MustLoad(Document({"a b"}));
   EXPECT_THAT(*tokenizer.EncodeParts(std::vector<TextPart>{{"ab<eos>", true}, {"<eos>", false}}),
@@ -200,20 +317,29 @@ TEST(Tokenizer, UnsupportedFeaturesAreRefusedByName) {
   EXPECT_EQ(with([](json::object&) {}), "accepted");
   EXPECT_THAT(model_with("type", "Unigram"), HasSubstr("model type \"Unigram\""));
   EXPECT_THAT(model_with("byte_fallback", true), HasSubstr("\"byte_fallback\": true"));
-  EXPECT_THAT(model_with("ignore_merges", true), HasSubstr("ignore_merges"));
+  EXPECT_THAT(model_with("ignore_merges", 1), HasSubstr("ignore_merges"));
   EXPECT_THAT(model_with("dropout", 0.1), HasSubstr("dropout"));
   EXPECT_THAT(model_with("end_of_word_suffix", "</w>"), HasSubstr("end_of_word_suffix"));
   EXPECT_THAT(model_with("merges", json::array{"a b", "a b"}), HasSubstr("listed twice"));
   EXPECT_THAT(model_with("merges", json::array{"a c"}), HasSubstr("no token \"ac\""));
   EXPECT_THAT(model_with("merges", json::array{"abc"}), HasSubstr("not a pair"));
-  EXPECT_THAT(model_with("vocab", json::object{{"a", 0}}), HasSubstr("no token for byte 0x00"));
+  EXPECT_THAT(with([](json::object& d) {
+                d["model"].get_object()["vocab"] = json::object{{"a", 0}};
+                d["model"].get_object()["merges"] = json::array{};
+              }),
+              HasSubstr("no token for byte 0x00"));
   EXPECT_THAT(
       with([](json::object& d) { d["model"].get_object()["vocab"].get_object()["b"] = 97; }),
       HasSubstr("id 97 is given to"));
   EXPECT_THAT(with([](json::object& d) {
-                d["normalizer"] = json::object{{"type", "NFC"}};
+                d["normalizer"] = json::object{{"type", "NFKC"}};
               }),
               HasSubstr("normalizer"));
+  EXPECT_THAT(with([](json::object& d) {
+                json::array steps{json::object{{"type", "NFC"}}, json::object{{"type", "Strip"}}};
+                d["normalizer"] = json::object{{"type", "Sequence"}, {"normalizers", steps}};
+              }),
+              HasSubstr("Strip"));
   EXPECT_THAT(with([](json::object& d) { d["decoder"] = nullptr; }), HasSubstr("decoder"));
   EXPECT_THAT(with([](json::object& d) {
                 d["pre_tokenizer"] = json::object{{"type", "Digits"}};
@@ -223,8 +349,13 @@ TEST(Tokenizer, UnsupportedFeaturesAreRefusedByName) {
       with([](json::object& d) { d["added_tokens"].get_array()[0].get_object()["id"] = 300; }),
       HasSubstr("ids must be 0, 1, 2"));
   EXPECT_THAT(
-      with([](json::object& d) { d["added_tokens"].get_array()[0].get_object()["lstrip"] = true; }),
-      HasSubstr("lstrip"));
+      with([](json::object& d) { d["added_tokens"].get_array()[0].get_object()["lstrip"] = 1; }),
+      HasSubstr("\"lstrip\": 1 is neither"));
+  EXPECT_THAT(with([](json::object& d) {
+                d["added_tokens"].get_array()[1].get_object()["content"] = "<eos>";
+                d["added_tokens"].get_array()[1].get_object()["id"] = 257;
+              }),
+              HasSubstr("\"<eos>\" is listed twice"));
   EXPECT_EQ(Refusal(json::array{}).find("accepted"), std::string::npos);
   EXPECT_EQ(Tokenizer::Load("/nonexistent").status().code(), Code::kNotFound);
 }
@@ -287,6 +418,7 @@ TEST(Tokenizer, TheLongestTokenBoundsHowFewTokensTextCanBe) {
   EXPECT_EQ(MustLoad(Document({"a b"})).token_bytes_max(), 6u) << "<eos>x";
   const Tokenizer spaces = MustLoad(Document({"Ġ Ġ", "ĠĠ ĠĠ", "ĠĠĠĠ ĠĠĠĠ"}));
   EXPECT_EQ(spaces.token_bytes_max(), 8u) << "in bytes, not as spelled";
+  EXPECT_EQ(MustLoad(DocumentWith({}, {{"ÃµÃµ"}})).token_bytes_max(), 8u) << "but found as spelled";
 }
 
 TEST(Tokenizer, OneHugeWordIsEncoded) {
