@@ -9,6 +9,7 @@
 
 #include "common/client/model_tables.h"
 #include "common/client/table_source.h"
+#include "memnode/import_progress.h"
 #include "memnode/row_description.h"
 #include "memnode/table_plan.h"
 #include "memnode/verify_report.h"
@@ -68,7 +69,8 @@ json::object ToJson(const VersionInfo& info, uint64_t stored_bytes,
           {"bytes_in_memory", std::to_string(resident.bytes)},
           {"bytes_owned", std::to_string(resident.bytes_owned)},
           {"readers", std::to_string(info.readers)},
-          {"problem", info.problem}};
+          {"problem", info.problem},
+          {"incomplete", info.incomplete}};
 }
 
 json::object ToJson(const Damage& damage) {
@@ -183,13 +185,22 @@ Result<json::object> AdminService::StartJob(const std::vector<std::string>& key,
 }
 
 Result<json::object> AdminService::Versions() const {
+  ASSIGN_OR_RETURN(const auto stored, store_.AllPageBytes());
+  std::vector<VersionInfo> all = versions_.List();
+  ASSIGN_OR_RETURN(const std::vector<IncompleteImport> incomplete, IncompleteImports(store_));
+  for (const IncompleteImport& import : incomplete) {
+    VersionInfo& info = all.emplace_back();
+    info.model = import.model;
+    info.version = import.version;
+    info.incomplete = true;
+  }
   json::array versions;
-  for (const VersionInfo& info : versions_.List()) {
-    ASSIGN_OR_RETURN(const uint64_t bytes,
-                     store_.PageBytes(TableSetIdOf(info.model, info.version)));
-    const auto resident =
-        hooks_.resident ? hooks_.resident(TableSetIdOf(info.model, info.version)) : std::nullopt;
-    versions.push_back(ToJson(info, bytes, resident.value_or(ServedTables::Resident())));
+  for (const VersionInfo& info : all) {
+    const TableSetId id = TableSetIdOf(info.model, info.version);
+    const auto bytes = stored.find(id);
+    const auto resident = hooks_.resident ? hooks_.resident(id) : std::nullopt;
+    versions.push_back(ToJson(info, bytes == stored.end() ? 0 : bytes->second,
+                              resident.value_or(ServedTables::Resident())));
   }
   return json::object{{"member", member_},
                       {"instance", jobs_.instance()},

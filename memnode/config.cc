@@ -42,6 +42,8 @@ void NodeConfig::Describe(config::Fields& f) {
         "how fast the store is read through for damage, in the background; 0: not at all");
   f.Add("store.scrub_pause_s", &store_scrub_pause_s, 0, 86'400 * 30,
         "between two passes over everything");
+  f.Add("store.reserve_mib", &store_reserve_mib, 0, 1 << 20,
+        "of the disk, kept for dropping versions when it is full; 0: none");
   f.Add("procedural.layout", &procedural_layout,
         "v41 or paper: serve computed rows instead of a model's, for load tests; empty: a model");
   f.Add("procedural.rows_scale", &procedural_rows_scale, "share of that layout's rows, 0..1");
@@ -57,6 +59,9 @@ void NodeConfig::Describe(config::Fields& f) {
       "arena.budget_mib", &arena_budget_mib, 0, 1LL << 30,
       "memory for rows, of all versions together; what does not fit is read from the store; 0: as "
       "much as they need");
+  f.Add("arena.scrub_mib_s", &arena_scrub_mib_s, 0, 1 << 20,
+        "how fast rows in memory are read through for damage, in the background; 0: only where a "
+        "client reports it");
   f.Add("tiers.cache_mib", &tiers_cache_mib, 0, 1LL << 30,
         "of that memory, for single rows read from the store, when not everything fits");
   f.Add("tiers.hot_set", &tiers_hot_set,

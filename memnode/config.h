@@ -28,6 +28,7 @@ struct NodeConfig {
   int64_t store_load_threads = 0;
   int64_t store_scrub_mib_s = 8;
   int64_t store_scrub_pause_s = 600;
+  int64_t store_reserve_mib = 16;
   std::string procedural_layout;  // empty: a model
   double procedural_rows_scale = 1;
   int64_t procedural_seed = 1;
@@ -35,6 +36,7 @@ struct NodeConfig {
   std::string arena_share = "auto";
   int64_t arena_numa_node = -1;
   int64_t arena_budget_mib = 0;
+  int64_t arena_scrub_mib_s = 16;
   int64_t tiers_cache_mib = 64;
   std::string tiers_hot_set;
   int64_t tiers_readers = 32;

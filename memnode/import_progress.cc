@@ -2,13 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
+
+#include "memnode/manifest.h"
 
 namespace engram::memnode {
 namespace {
 
 constexpr char kPurpose[] = "purpose";
+constexpr char kNames[] = "importing/";
+// Of what a page may belong to: complete, being imported (the last by older builds), being dropped.
+constexpr std::array<std::string_view, 4> kOwners = {"manifest/", kNames, "dropping/", "import/"};
 
 std::string Prefix(TableSetId id) { return fmt::format("import/{:016x}/", id); }
 
@@ -42,6 +49,14 @@ Result<ImportProgressRecords> ReadImportProgress(RowStore& store, TableSetId id)
   return progress;
 }
 
+RecordChange ImportNameRecord(const std::string& model, const std::string& version) {
+  return {fmt::format("{}{:016x}", kNames, TableSetIdOf(model, version)), model + "\n" + version};
+}
+
+RecordChange ImportNameGone(TableSetId id) {
+  return {fmt::format("{}{:016x}", kNames, id), std::nullopt};
+}
+
 RecordChange ImportPurposeRecord(TableSetId id, const std::string& purpose) {
   return {Prefix(id) + kPurpose, purpose};
 }
@@ -62,6 +77,49 @@ Result<std::vector<RecordChange>> ImportProgressGone(RowStore& store, TableSetId
 Status DropImportProgress(RowStore& store, TableSetId id) {
   ASSIGN_OR_RETURN(const std::vector<RecordChange> gone, ImportProgressGone(store, id));
   return store.WriteRecords(gone);
+}
+
+Result<std::vector<IncompleteImport>> IncompleteImports(RowStore& store) {
+  ASSIGN_OR_RETURN(const auto records, store.ReadRecords(kNames));
+  std::vector<IncompleteImport> incomplete;
+  for (const auto& [key, text] : records) {
+    const size_t end = text.find('\n');
+    if (end == std::string::npos) return DataLoss(fmt::format("record {} is damaged", key));
+    IncompleteImport import;
+    import.model = text.substr(0, end);
+    import.version = text.substr(end + 1);
+    import.id = TableSetIdOf(import.model, import.version);
+    // Imported again, for other members: its bytes are those of the complete version.
+    ASSIGN_OR_RETURN(const auto manifest,
+                     store.ReadRecords(ManifestKey(import.model, import.version)));
+    if (manifest.empty()) incomplete.push_back(std::move(import));
+  }
+  return incomplete;
+}
+
+Result<bool> IsIncomplete(RowStore& store, const std::string& model, const std::string& version) {
+  ASSIGN_OR_RETURN(const std::vector<IncompleteImport> all, IncompleteImports(store));
+  return std::any_of(all.begin(), all.end(), [&](const IncompleteImport& import) {
+    return import.model == model && import.version == version;
+  });
+}
+
+Status CheckPagesAreNamed(RowStore& store, const std::string& where) {
+  ASSIGN_OR_RETURN(const auto stored, store.AllPageBytes());
+  for (const auto& [id, bytes] : stored) {
+    bool named = false;
+    for (const std::string_view kind : kOwners) {
+      ASSIGN_OR_RETURN(const auto records, store.ReadRecords(fmt::format("{}{:016x}", kind, id)));
+      named = named || !records.empty();
+    }
+    if (named) continue;
+    return DataLoss(fmt::format(
+        "the store in store.path {} holds {} bytes of rows (table set {:016x}) that no record "
+        "names: its catalogue was lost, with the write-ahead log or otherwise; bring the folder "
+        "back from a copy, or remove it and import again",
+        where, bytes, id));
+  }
+  return OkStatus();
 }
 
 }  // namespace engram::memnode

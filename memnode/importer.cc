@@ -140,13 +140,18 @@ class Import {
 
   // A complete table set stays as it is until its new manifest replaces the old one.
   Status Restart(const Manifest* known, const std::string& purpose) {
+    const std::string& model = manifest_.identity.model;
+    const std::string& version = manifest_.identity.version;
+    // First: whatever comes next, each page has a record that names its version.
+    const RecordChange named = ImportNameRecord(model, version);
+    RETURN_IF_ERROR(store_.WriteRecords({&named, 1}));
     if (known == nullptr) {
-      RETURN_IF_ERROR(DropTableSet(store_, manifest_.identity.model, manifest_.identity.version));
+      RETURN_IF_ERROR(DropTableSet(store_, model, version));
     } else {
       RETURN_IF_ERROR(DropImportProgress(store_, id_));
     }
     const RecordChange begun = ImportPurposeRecord(id_, purpose);
-    return store_.WriteRecords({&begun, 1});
+    return store_.WriteProgress({&begun, 1});
   }
 
   Status OpenBase() {
@@ -359,7 +364,7 @@ class Import {
     }
     finished_.clear();
     if (!files.empty()) RETURN_IF_ERROR(store_.Ingest(std::move(files)));
-    return records.empty() ? OkStatus() : store_.WriteRecords(records);
+    return records.empty() ? OkStatus() : store_.WriteProgress(records);
   }
 
   void Tell(bool at_once) {
@@ -411,6 +416,7 @@ Result<Manifest> ImportTables(const client::TableSource& source,
   manifest.identity.content_digest = ContentDigest(manifest.layers);
   const TableSetId id = TableSetIdOf(identity.model, identity.version);
   ASSIGN_OR_RETURN(std::vector<RecordChange> records, ImportProgressGone(store, id));
+  records.push_back(ImportNameGone(id));
   records.push_back(ManifestRecord(manifest));
   RETURN_IF_ERROR(store.WriteRecords(records));
   return manifest;

@@ -174,11 +174,11 @@ RecordChange ManifestRecord(const Manifest& manifest) {
 Status DropTableSet(RowStore& store, const std::string& model, const std::string& version) {
   const TableSetId id = TableSetIdOf(model, version);
   std::vector<RecordChange> gone;
-  for (const std::string_view kind : {"manifest", "changed", "import", "scrub"}) {
+  for (const std::string_view kind : {"manifest", "changed", "import", "scrub", "resident"}) {
     ASSIGN_OR_RETURN(const auto records, store.ReadRecords(fmt::format("{}/{:016x}", kind, id)));
     for (const auto& [key, value] : records) gone.push_back({key, std::nullopt});
   }
-  RETURN_IF_ERROR(store.WriteRecords(gone));
+  RETURN_IF_ERROR(store.WriteDrop(gone));
   return store.DropPages(id);
 }
 

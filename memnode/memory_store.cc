@@ -80,12 +80,10 @@ Status MemoryStore::DropPages(TableSetId table_set) {
   return OkStatus();
 }
 
-Result<uint64_t> MemoryStore::PageBytes(TableSetId table_set) {
+Result<std::map<TableSetId, uint64_t>> MemoryStore::AllPageBytes() {
   const std::lock_guard lock(mutex_);
-  uint64_t bytes = 0;
-  for (const auto& [key, page] : pages_) {
-    if (std::get<0>(key) == table_set) bytes += page.size();
-  }
+  std::map<TableSetId, uint64_t> bytes;
+  for (const auto& [key, page] : pages_) bytes[std::get<0>(key)] += page.size();
   return bytes;
 }
 

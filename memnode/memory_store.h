@@ -18,7 +18,7 @@ class MemoryStore : public RowStore {
   Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) override;
   Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) override;
   Status DropPages(TableSetId table_set) override;
-  Result<uint64_t> PageBytes(TableSetId table_set) override;
+  Result<std::map<TableSetId, uint64_t>> AllPageBytes() override;
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override;
   Status ReadPage(TableSetId table_set, uint32_t layer_index, uint64_t page,

@@ -13,6 +13,21 @@ namespace engram::memnode {
 namespace {
 
 constexpr Nanos kDrainPoll = std::chrono::milliseconds(2);
+constexpr uint64_t kLookupsToJudge = 5;  // fewer say nothing about readiness
+
+obs::Sample CpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  obs::Sample sample;
+  sample.name = "process_cpu_seconds_total";
+  sample.help = "CPU time of this process, user and system";
+  sample.kind = obs::Sample::Kind::kCounter;
+  sample.value = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+  return sample;
+}
 
 }  // namespace
 
@@ -49,11 +64,11 @@ Status Node::OpenSockets() {
                               {{"/health", [] { return net::HttpResponse{.body = "alive\n"}; }},
                                {"/ready", [this] { return Ready(); }},
                                {"/metrics", [this] {
-                                  TellCpuSeconds();
-                                  if (ready_) tables_->TellFigures();
+                                  std::vector<obs::Sample> samples = {CpuSeconds()};
+                                  if (ready_) tables_->AddFigures(samples);
                                   return net::HttpResponse{
                                       .content_type = "text/plain; version=0.0.4; charset=utf-8",
-                                      .body = metrics_.Text()};
+                                      .body = metrics_.Text(samples)};
                                 }}}));
   ASSIGN_OR_RETURN(control_,
                    net::ControlServer::Start(
@@ -118,15 +133,6 @@ size_t Node::session_count() const {
   return count;
 }
 
-void Node::TellCpuSeconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  cpu_seconds_.Set(seconds(usage.ru_utime) + seconds(usage.ru_stime));
-}
-
 Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
   if (draining_) return Unavailable("this memory node is shutting down");
@@ -173,6 +179,17 @@ Result<json::object> Node::Admin(const json::object& request) {
 net::HttpResponse Node::Ready() const {
   if (draining_) return {.status = 503, .body = "draining\n"};
   if (!ready_) return {.status = 503, .body = "loading\n"};
+  const LookupOutcomes& outcomes = service_metrics_.outcomes;
+  const std::string why = tables_->NotReady(outcomes.MeanRows());
+  if (!why.empty()) return {.status = 503, .body = why + "\n"};
+  const LookupOutcomes::Counts recent = outcomes.Recent(Clock::Real().Now());
+  const uint64_t ended = recent.served + recent.unreadable;
+  if (ended >= kLookupsToJudge && 2 * recent.unreadable >= ended) {
+    return {.status = 503,
+            .body = fmt::format("{} of {} lookups of the last {} s failed: their rows could not be "
+                                "read; the log and engramctl verify say why\n",
+                                recent.unreadable, ended, LookupOutcomes::kWindowSeconds)};
+  }
   return {.body = "ready\n"};
 }
 

@@ -61,12 +61,9 @@ class Node {
   Result<net::Welcome> Welcome(const net::Hello& hello);
   Result<json::object> Admin(const json::object& request);
   net::HttpResponse Ready() const;
-  void TellCpuSeconds();
 
   const NodeConfig config_;
   obs::Metrics metrics_;
-  obs::Gauge& cpu_seconds_ =
-      metrics_.GetGauge("process_cpu_seconds_total", "CPU time of this process, user and system");
   std::unique_ptr<NodeTables> tables_;
   table::TableIdentity identity_;
   TablePlan plan_;

@@ -2,16 +2,22 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "common/base/clock.h"
 #include "common/obs/log.h"
 #include "common/table/hot_set.h"
 #include "common/table/row_check.h"
+#include "memnode/import_progress.h"
 #include "memnode/loader.h"
 #include "memnode/procedural_loader.h"
 #include "memnode/rocks_store.h"
 
 namespace engram::memnode {
 namespace {
+
+constexpr double kFailingMax = 0.5;  // of lookups; a node of which more fail is not ready
 
 // Enough of the hot set's rows to fill what `memory_bytes` has room for with those of one member's
 // share.
@@ -32,6 +38,34 @@ Result<std::vector<RowId>> RowsToPin(const std::string& hot_set_path,
   return ids;
 }
 
+void AddServed(const ServedTables& tables, std::vector<obs::Sample>& samples) {
+  using Kind = obs::Sample::Kind;
+  const table::TableIdentity& identity = tables.identity();
+  const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};
+  const auto add = [&](Kind kind, const char* name, const char* help, uint64_t value) {
+    samples.push_back({name, help, kind, labels, static_cast<double>(value)});
+  };
+  add(Kind::kGauge, "engram_memnode_arena_bytes", "Memory of the rows", tables.memory_bytes());
+  add(Kind::kGauge, "engram_memnode_owned_rows", "Rows of this node's share",
+      tables.plan().OwnedRows());
+  if (tables.tier() == nullptr) return;
+  const Tier::Figures figures = tables.tier()->figures();
+  add(Kind::kGauge, "engram_memnode_resident_partitions", "Partitions in memory",
+      figures.resident_partitions);
+  add(Kind::kGauge, "engram_memnode_owned_partitions", "Partitions of this node's share",
+      figures.owned_partitions);
+  add(Kind::kGauge, "engram_memnode_pinned_rows", "Rows kept in memory by the hot set",
+      figures.pinned_rows);
+  add(Kind::kCounter, "engram_memnode_row_cache_hits_total", "Rows found in the cache",
+      figures.cache_hits);
+  add(Kind::kCounter, "engram_memnode_row_cache_misses_total", "Rows not found in the cache",
+      figures.cache_misses);
+  add(Kind::kCounter, "engram_memnode_pages_read_total", "Pages read from the store for lookups",
+      figures.pages_read);
+  add(Kind::kCounter, "engram_memnode_partitions_moved_total",
+      "Partitions that came into memory in place of others", figures.partitions_moved);
+}
+
 }  // namespace
 
 NodeTables::NodeTables(const NodeConfig& config, obs::Metrics& metrics)
@@ -44,12 +78,21 @@ Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
                                                      obs::Metrics& metrics) {
   std::unique_ptr<NodeTables> tables(new NodeTables(config, metrics));
   RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenStore());
+  MemoryScrubberOptions scrub;
+  scrub.mib_per_s = static_cast<double>(config.arena_scrub_mib_s);
+  tables->memory_scrubber_ = std::make_unique<MemoryScrubber>(
+      [node = tables.get()] { return node->InMemory(); },
+      tables->repairer_ == nullptr
+          ? MemoryScrubber::Pause()
+          : [repairer = tables->repairer_.get()] { return repairer->Pause(); },
+      metrics, scrub);
   return tables;
 }
 
 // Jobs end first, then whoever reads in the background; tables that sessions still hold have no
 // store any more, which is why the services end before.
 NodeTables::~NodeTables() {
+  memory_scrubber_.reset();
   admin_.reset();
   main_.reset();
   versions_.reset();
@@ -70,8 +113,11 @@ Status NodeTables::OpenProcedural() {
                                                          config_.node_name, Memory(), budget));
   if (made.arena) {
     const auto arena = std::make_shared<Arena>(std::move(*made.arena));
-    ASSIGN_OR_RETURN(main_, ServedTables::InMemory(std::move(made.identity), std::move(made.plan),
-                                                   arena, metrics_));
+    ASSIGN_OR_RETURN(
+        const auto tables,
+        ServedTables::InMemory(std::move(made.identity), std::move(made.plan), arena, metrics_));
+    tables->SetRule(made.format, config_.Procedural().seed);
+    main_ = tables;
   } else {
     ASSIGN_OR_RETURN(
         main_, ServedTables::Computed(std::move(made.identity), std::move(made.plan), made.format,
@@ -83,7 +129,9 @@ Status NodeTables::OpenProcedural() {
 }
 
 Status NodeTables::OpenStore() {
-  ASSIGN_OR_RETURN(store_, OpenRocksStore(config_.store_path));
+  ASSIGN_OR_RETURN(store_, OpenRocksStore(config_.store_path,
+                                          static_cast<uint64_t>(config_.store_reserve_mib) << 20));
+  RETURN_IF_ERROR(CheckPagesAreNamed(*store_, config_.store_path));
   ModelRequest request;
   request.model_path = config_.model_path;
   request.model_name = config_.ModelName();
@@ -144,6 +192,11 @@ std::vector<TablesPtr> NodeTables::Loaded() const {
     if (TablesPtr alive = tables.lock()) all.push_back(std::move(alive));
   }
   return all;
+}
+
+// Procedural tables included.
+std::vector<TablesPtr> NodeTables::InMemory() const {
+  return versions_ == nullptr ? std::vector{main_} : Loaded();
 }
 
 // A verified copy of rows, for repairs.
@@ -209,20 +262,8 @@ Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<b
   return tables;
 }
 
-void NodeTables::TellMemory(const ServedTables& tables) {
-  const table::TableIdentity& identity = tables.identity();
-  metrics_
-      .GetGauge("engram_memnode_arena_bytes", "Memory of the rows",
-                {{"model", identity.model}, {"version", identity.version}})
-      .Set(static_cast<double>(tables.memory_bytes()));
-}
-
 void NodeTables::TellOpen(const ServedTables& tables, double seconds) {
   const table::TableIdentity& identity = tables.identity();
-  const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};
-  TellMemory(tables);
-  metrics_.GetGauge("engram_memnode_owned_rows", "Rows of this node's share", labels)
-      .Set(static_cast<double>(tables.plan().OwnedRows()));
   obs::LogInfo(fmt::format(
       "tables open model={} version={} owned_rows={} of={} memory_bytes={} all_in_memory={} "
       "seconds={:.2f} digest={}",
@@ -236,6 +277,44 @@ Result<VersionManager::Found> NodeTables::Find(const std::string& model,
   return versions_->Find(model, version);
 }
 
+// Of the rows, what lies in damaged pages and is not in memory.
+double NodeTables::UnreadableShare(const ServedTables& tables,
+                                   const std::vector<Damage>& damage) const {
+  if (tables.complete() || tables.tier() == nullptr) return 0;
+  const table::TableIdentity& identity = tables.identity();
+  const TableSetId id = TableSetIdOf(identity.model, identity.version);
+  uint64_t rows = 0;
+  for (const Damage& bad : damage) {
+    if (bad.table_set != id || bad.layer_index >= tables.layer_count()) continue;
+    const LayerPlan& layer = tables.plan().layers[bad.layer_index];
+    if (!std::binary_search(layer.owned.begin(), layer.owned.end(), bad.partition) ||
+        tables.tier()->residency().resident(bad.layer_index, bad.partition)) {
+      continue;
+    }
+    rows += bad.page ? layer.cut.rows_per_page : layer.cut.RowCount(bad.partition);
+  }
+  return static_cast<double>(rows) /
+         static_cast<double>(std::max<uint64_t>(1, tables.plan().OwnedRows()));
+}
+
+std::string NodeTables::NotReady(double lookup_rows) const {
+  if (versions_ == nullptr) return "";
+  if (std::string why = versions_->NotServed(); !why.empty()) return why;
+  const std::vector<Damage> damage = scrubber_->Bad();
+  if (damage.empty()) return "";
+  for (const TablesPtr& tables : Loaded()) {
+    const double share = UnreadableShare(*tables, damage);
+    const double fails = 1 - std::pow(1 - std::min(1.0, share), lookup_rows);
+    if (fails < kFailingMax) continue;
+    return fmt::format(
+        "damaged pages hold {:.3g} % of the rows of version {} of {}: of lookups of {:.0f} rows "
+        "{:.0f} % fail; engramctl verify lists them",
+        share * 100, tables->identity().version, tables->identity().model, lookup_rows,
+        fails * 100);
+  }
+  return "";
+}
+
 Result<json::object> NodeTables::Admin(const json::object& request) {
   if (admin_ == nullptr) {
     return FailedPrecondition("this node serves procedural tables: there is nothing to administer");
@@ -243,25 +322,26 @@ Result<json::object> NodeTables::Admin(const json::object& request) {
   return admin_->Call(request);
 }
 
-void NodeTables::TellFigures() {
-  for (const TablesPtr& tables : Loaded()) {
-    if (tables->tier() == nullptr) continue;
-    TellMemory(*tables);
-    const Tier::Figures figures = tables->tier()->figures();
-    const table::TableIdentity& identity = tables->identity();
-    const obs::Labels labels = {{"model", identity.model}, {"version", identity.version}};
-    const auto tell = [&](const char* name, const char* help, uint64_t value) {
-      metrics_.GetGauge(name, help, labels).Set(static_cast<double>(value));
-    };
-    tell("engram_memnode_resident_partitions", "Partitions in memory", figures.resident_partitions);
-    tell("engram_memnode_owned_partitions", "Partitions of this node's share",
-         figures.owned_partitions);
-    tell("engram_memnode_pinned_rows", "Rows kept in memory by the hot set", figures.pinned_rows);
-    tell("engram_memnode_row_cache_hits", "Rows found in the cache", figures.cache_hits);
-    tell("engram_memnode_row_cache_misses", "Rows not found in the cache", figures.cache_misses);
-    tell("engram_memnode_pages_read", "Pages read from the store for lookups", figures.pages_read);
-    tell("engram_memnode_partitions_moved", "Partitions that came into memory in place of others",
-         figures.partitions_moved);
+void NodeTables::AddFigures(std::vector<obs::Sample>& samples) const {
+  for (const TablesPtr& tables : InMemory()) AddServed(*tables, samples);
+  if (versions_ != nullptr) AddStored(samples);
+}
+
+// What the store holds, served or not: also of imports that were never completed.
+void NodeTables::AddStored(std::vector<obs::Sample>& samples) const {
+  auto stored = store_->AllPageBytes();
+  if (!stored.ok()) return;
+  const auto add = [&](const std::string& model, const std::string& version, const char* state) {
+    samples.push_back({.name = "engram_memnode_stored_bytes",
+                       .help = "Pages in the store; incomplete: of an import that has not ended",
+                       .labels = {{"model", model}, {"version", version}, {"state", state}},
+                       .value = static_cast<double>((*stored)[TableSetIdOf(model, version)])});
+  };
+  for (const VersionInfo& info : versions_->List()) {
+    if (!info.content_digest.empty()) add(info.model, info.version, "complete");
+  }
+  for (const IncompleteImport& import : scrubber_->Incomplete()) {
+    add(import.model, import.version, "incomplete");
   }
 }
 

@@ -14,6 +14,7 @@
 #include "memnode/admin_service.h"
 #include "memnode/config.h"
 #include "memnode/memory_budget.h"
+#include "memnode/memory_scrubber.h"
 #include "memnode/repair.h"
 #include "memnode/row_store.h"
 #include "memnode/scrubber.h"
@@ -34,10 +35,18 @@ class NodeTables {
   Result<VersionManager::Found> Find(const std::string& model, const std::string& version) const;
   // What the config names, once, while starting; whoever wants it longer keeps it.
   TablesPtr TakeMain() { return versions_ == nullptr ? main_ : std::move(main_); }
+  // A client found a row of tables it was given damaged. Never waits.
+  void ReportDamagedRow(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index,
+                        uint64_t row) {
+    memory_scrubber_->Report(tables, layer_index, row);
+  }
   // A tool's request (admin_service.h).
   Result<json::object> Admin(const json::object& request);
-  // Brings gauges up to date.
-  void TellFigures();
+  // Why most lookups would fail now, by what is served and what of it is damaged; empty: they would
+  // not. `lookup_rows`: of a usual one. Never waits for the disk.
+  std::string NotReady(double lookup_rows) const;
+  // What a scrape shows of each version there is now. Never waits for the disk.
+  void AddFigures(std::vector<obs::Sample>& samples) const;
 
  private:
   NodeTables(const NodeConfig& config, obs::Metrics& metrics);
@@ -48,8 +57,10 @@ class NodeTables {
   Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
   void TellOpen(const ServedTables& tables, double seconds);
   ArenaOptions Memory() const;
-  void TellMemory(const ServedTables& tables);
+  void AddStored(std::vector<obs::Sample>& samples) const;
   std::vector<TablesPtr> Loaded() const;
+  std::vector<TablesPtr> InMemory() const;
+  double UnreadableShare(const ServedTables& tables, const std::vector<Damage>& damage) const;
   bool CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                       std::byte* out) const;
 
@@ -64,6 +75,7 @@ class NodeTables {
   std::unique_ptr<VersionManager> versions_;  // null: procedural
   std::unique_ptr<AdminService> admin_;
   TablesPtr main_;
+  std::unique_ptr<MemoryScrubber> memory_scrubber_;
 };
 
 }  // namespace engram::memnode

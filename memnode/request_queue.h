@@ -31,6 +31,7 @@ struct Request {
   uint32_t turn_rows = 0;           // sent in this turn
   std::shared_ptr<ColdBatch> cold;  // its rows that were not in memory; null: not looked yet
 
+  size_t rows() const { return ids.size() / header.id_bytes; }
   bool done() const { return layer == layers.size(); }
 };
 

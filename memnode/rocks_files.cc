@@ -28,6 +28,12 @@ PageKey::PageKey(TableSetId table_set, uint32_t layer_index, uint64_t page) {
   PutBigEndian(page, 8, text + 12);
 }
 
+TableSetId TableSetOf(std::string_view page_key) {
+  TableSetId id = 0;
+  for (const char byte : page_key.substr(0, sizeof(id))) id = id << 8 | static_cast<uint8_t>(byte);
+  return id;
+}
+
 Status FromRocks(const rocksdb::Status& status, std::string_view what, const std::string& path) {
   if (status.ok()) return OkStatus();
   if (status.IsNoSpace()) {

@@ -23,6 +23,8 @@ struct PageKey {
   char text[kPageKeyBytes];
 };
 
+TableSetId TableSetOf(std::string_view page_key);
+
 // Keys of pages, both included.
 struct Span {
   std::string first, last;

@@ -105,6 +105,9 @@ rocksdb::DBOptions StoreOptions(const std::string& path) {
   options.listeners.push_back(std::make_shared<GoOnWhenTold>());
   options.max_background_jobs = 2;
   options.max_total_wal_size = kWalBytesMax;
+  // A log that is missing or cut short is an error at start, once another one follows it. Records
+  // that matter are in files by then (RowStore::WriteRecords).
+  options.track_and_verify_wals_in_manifest = true;
   options.max_manifest_file_size = 16 << 20;
   options.keep_log_file_num = 2;
   options.max_log_file_size = 1 << 20;
@@ -118,6 +121,8 @@ rocksdb::DBOptions ReadOnlyOptions(const std::string& path) {
   rocksdb::DBOptions options = StoreOptions(path);
   options.create_if_missing = false;
   options.create_missing_column_families = false;
+  // Its owner may remove a log between the two looks.
+  options.track_and_verify_wals_in_manifest = false;
   options.info_log = std::make_shared<NoLog>();  // the log belongs to who has it open for writing
   return options;
 }

@@ -19,6 +19,7 @@
 #include <mutex>
 
 #include "common/base/check.h"
+#include "memnode/disk_reserve.h"
 #include "memnode/rocks_files.h"
 #include "memnode/rocks_log_check.h"
 #include "memnode/rocks_options.h"
@@ -38,6 +39,7 @@ constexpr size_t kReadAheadBytes = 1 << 20;  // 4 MiB: a third slower, its buffe
 constexpr uint64_t kRoomForRecords = 8 << 20;
 constexpr uint64_t kRoomForDropping = 4 << 20;
 constexpr char kImportFolder[] = "import";
+constexpr char kReserveFile[] = "reserve";
 constexpr char kPagesFamily[] = "pages";
 
 std::span<const std::byte> AsBytes(const rocksdb::Slice& slice) {
@@ -46,7 +48,10 @@ std::span<const std::byte> AsBytes(const rocksdb::Slice& slice) {
 
 class RocksStore : public RowStore {
  public:
-  RocksStore(std::string path, bool read_only) : path_(std::move(path)), read_only_(read_only) {}
+  RocksStore(std::string path, bool read_only, uint64_t reserve_bytes)
+      : path_(std::move(path)),
+        read_only_(read_only),
+        reserve_(path_ + "/" + kReserveFile, reserve_bytes) {}
 
   ~RocksStore() override {
     for (rocksdb::ColumnFamilyHandle* family : families_) {
@@ -63,12 +68,18 @@ class RocksStore : public RowStore {
       return FailedPrecondition(
           fmt::format("store.path {} cannot be written: {}", path_, error.message()));
     }
-    RETURN_IF_ERROR(OpenWith(rocks::StoreOptions(path_)));
+    Status opened = OpenWith(rocks::StoreOptions(path_));
+    // A store that cannot be opened on a full disk could not be made smaller either.
+    if (opened.code() == Code::kResourceExhausted && reserve_.Release()) {
+      opened = OpenWith(rocks::StoreOptions(path_));
+    }
+    RETURN_IF_ERROR(opened);
     // Only after the store's lock is ours: files an interrupted import left.
     fs::remove_all(import_path, error);
     fs::create_directories(import_path, error);
     const std::lock_guard lock(files_mutex_);
     Settle();
+    reserve_.Take();
     return OkStatus();
   }
 
@@ -85,25 +96,20 @@ class RocksStore : public RowStore {
   }
 
   Status WriteRecords(std::span<const RecordChange> changes) override {
-    if (read_only_) return Refused();
-    if (std::any_of(changes.begin(), changes.end(), [](const auto& c) { return c.value; })) {
-      RETURN_IF_ERROR(CheckRoom(kRoomForDropping, "writing records to"));
-    }
-    rocksdb::WriteBatch batch;
-    for (const RecordChange& change : changes) {
-      if (change.value) {
-        batch.Put(families_[0], change.key, *change.value);
-      } else {
-        batch.Delete(families_[0], change.key);
-      }
-    }
-    const std::lock_guard lock(records_mutex_);
-    RETURN_IF_ERROR(LeaveTornLog());
-    rocksdb::WriteOptions synced;
-    synced.sync = true;
-    const rocksdb::Status written = db_->Write(synced, &batch);
-    torn_ = !written.ok();
-    return FromRocks(written, "writing records to", path_);
+    RETURN_IF_ERROR(CheckRoomFor(changes));
+    return Write(changes, /*keep=*/true);
+  }
+
+  Status WriteProgress(std::span<const RecordChange> changes) override {
+    RETURN_IF_ERROR(CheckRoomFor(changes));
+    RETURN_IF_ERROR(Write(changes, /*keep=*/false));
+    reserve_.Take();  // used for a drop, and the disk has room again
+    return OkStatus();
+  }
+
+  Status WriteDrop(std::span<const RecordChange> changes) override {
+    if (!read_only_ && !CheckRoom(kRoomForRecords, "").ok()) reserve_.Release();
+    return Write(changes, /*keep=*/true);
   }
 
   Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) override {
@@ -140,18 +146,16 @@ class RocksStore : public RowStore {
   Status DropPages(TableSetId table_set) override {
     if (read_only_) return Refused();
     const std::lock_guard lock(files_mutex_);
-    return DeleteFiles({PageKey(table_set, 0, 0).ToString(),
-                        PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()});
+    RETURN_IF_ERROR(DeleteFiles({PageKey(table_set, 0, 0).ToString(),
+                                 PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()}));
+    reserve_.Take();
+    return OkStatus();
   }
 
   // Every file is of one table set.
-  Result<uint64_t> PageBytes(TableSetId table_set) override {
-    const Span all = {PageKey(table_set, 0, 0).ToString(),
-                      PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()};
-    uint64_t bytes = 0;
-    for (const File& file : Files()) {
-      if (all.Covers(file.span)) bytes += file.bytes;
-    }
+  Result<std::map<TableSetId, uint64_t>> AllPageBytes() override {
+    std::map<TableSetId, uint64_t> bytes;
+    for (const File& file : Files()) bytes[rocks::TableSetOf(file.span.first)] += file.bytes;
     return bytes;
   }
 
@@ -221,6 +225,36 @@ class RocksStore : public RowStore {
 
   Status Refused() const {
     return FailedPrecondition(fmt::format("the store {} is opened for reading only", path_));
+  }
+
+  Status CheckRoomFor(std::span<const RecordChange> changes) const {
+    if (std::none_of(changes.begin(), changes.end(), [](const auto& c) { return c.value; })) {
+      return OkStatus();
+    }
+    return CheckRoom(kRoomForDropping, "writing records to");
+  }
+
+  // With `keep` the records are put into a file of their own as well: the log may be lost.
+  Status Write(std::span<const RecordChange> changes, bool keep) {
+    if (read_only_) return Refused();
+    rocksdb::WriteBatch batch;
+    for (const RecordChange& change : changes) {
+      if (change.value) {
+        batch.Put(families_[0], change.key, *change.value);
+      } else {
+        batch.Delete(families_[0], change.key);
+      }
+    }
+    const std::lock_guard lock(records_mutex_);
+    RETURN_IF_ERROR(LeaveTornLog());
+    rocksdb::WriteOptions synced;
+    synced.sync = true;
+    const rocksdb::Status written = db_->Write(synced, &batch);
+    torn_ = !written.ok();
+    RETURN_IF_ERROR(FromRocks(written, "writing records to", path_));
+    // They are written: what fails here is made up for by the next write, which leaves this log.
+    if (keep) torn_ = !db_->Flush(rocksdb::FlushOptions(), families_[0]).ok();
+    return OkStatus();
   }
 
   Status CheckRoom(uint64_t bytes, std::string_view what) const {
@@ -344,6 +378,7 @@ class RocksStore : public RowStore {
   bool direct_ = false;
   const bool read_only_;
   bool lenient_ = false;  // opened in spite of a damaged file
+  DiskReserve reserve_;
   std::atomic<uint64_t> file_count_ = 0;
   std::mutex files_mutex_;    // one change of the set of files at a time
   std::mutex records_mutex_;  // one write of records at a time
@@ -354,8 +389,8 @@ class RocksStore : public RowStore {
 
 }  // namespace
 
-Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path) {
-  auto store = std::make_unique<RocksStore>(path, /*read_only=*/false);
+Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path, uint64_t reserve_bytes) {
+  auto store = std::make_unique<RocksStore>(path, /*read_only=*/false, reserve_bytes);
   RETURN_IF_ERROR(store->Open());
   return std::unique_ptr<RowStore>(std::move(store));
 }
@@ -365,7 +400,7 @@ Result<std::unique_ptr<RowStore>> OpenRocksStoreReadOnly(const std::string& path
   if (!fs::exists(path + "/CURRENT", error)) {
     return NotFound(fmt::format("there is no store in {}", path));
   }
-  auto store = std::make_unique<RocksStore>(path, /*read_only=*/true);
+  auto store = std::make_unique<RocksStore>(path, /*read_only=*/true, /*reserve_bytes=*/0);
   RETURN_IF_ERROR(store->Open());
   return std::unique_ptr<RowStore>(std::move(store));
 }

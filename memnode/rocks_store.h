@@ -10,9 +10,11 @@
 
 namespace engram::memnode {
 
-// Opens or creates the store in folder `path`. FAILED_PRECONDITION when the folder cannot be
-// created or written, or another process has the store open.
-Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path);
+// Opens or creates the store in folder `path`, and keeps `reserve_bytes` of the disk for dropping
+// (disk_reserve.h). FAILED_PRECONDITION when the folder cannot be created or written, or another
+// process has the store open.
+Result<std::unique_ptr<RowStore>> OpenRocksStore(const std::string& path,
+                                                 uint64_t reserve_bytes = 0);
 
 // For tools, also while a node has the store open: sees what was there when it was opened; writing
 // is an error. NOT_FOUND when there is no store.

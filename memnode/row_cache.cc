@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/base/rng.h"
+#include "common/table/row_check.h"
 
 namespace engram::memnode {
 namespace {
@@ -59,6 +60,35 @@ bool RowCache::Get(uint32_t layer_index, uint64_t row, std::byte* out) {
     }
   }
   misses_.fetch_add(1, std::memory_order_relaxed);
+  return false;
+}
+
+bool RowCache::IsDamaged(uint32_t layer_index, uint64_t row) {
+  const uint64_t key = KeyOf(layer_index, row);
+  const size_t index = SetOf(key);
+  const std::lock_guard lock(locks_[index % kLocks].mutex);
+  for (size_t way = 0; way < kWays; ++way) {
+    if (sets_[index].keys[way] != key) continue;
+    const std::span<const std::byte> stored(Slot(index, way), stored_row_bytes_);
+    uint32_t check = 0;
+    const auto bytes = stored.first(stored.size() - sizeof(check));
+    std::memcpy(&check, bytes.data() + bytes.size(), sizeof(check));
+    return table::RowCheck(layer_index, row, bytes) != check;
+  }
+  return false;
+}
+
+bool RowCache::Forget(uint32_t layer_index, uint64_t row) {
+  const uint64_t key = KeyOf(layer_index, row);
+  const size_t index = SetOf(key);
+  const std::lock_guard lock(locks_[index % kLocks].mutex);
+  Set& set = sets_[index];
+  for (size_t way = 0; way < kWays; ++way) {
+    if (set.keys[way] != key) continue;
+    set.keys[way] = 0;
+    set.uses[way] = 0;
+    return true;
+  }
   return false;
 }
 

@@ -41,6 +41,11 @@ class RowCache {
   bool Get(uint32_t layer_index, uint64_t row, std::byte* out);
   void Put(uint32_t layer_index, uint64_t row, const std::byte* stored);
 
+  // Whether the row is here and its bytes do not match its check.
+  bool IsDamaged(uint32_t layer_index, uint64_t row);
+  // False when it was not here.
+  bool Forget(uint32_t layer_index, uint64_t row);
+
   uint64_t capacity_rows() const { return sets_.size() * kWays; }
   uint64_t hits() const { return hits_.load(std::memory_order_relaxed); }
   uint64_t misses() const { return misses_.load(std::memory_order_relaxed); }

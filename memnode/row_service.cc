@@ -359,15 +359,16 @@ Result<bool> RowService::Ready(Request& request, const Session& session) {
     if (!staged) return false;
   }
   if (!request.cold->Arrived(request.layer)) return false;
-  RETURN_IF_ERROR(request.cold->status(request.layer));
-  return true;
+  Status read = request.cold->status(request.layer);
+  if (read.ok()) return true;
+  metrics_.CountUnreadable(now, request.rows());
+  return read;
 }
 
 void RowService::End(size_t priority, const Status& served) {
   const Request& request = queue_.Front(priority);
   if (served.ok()) {
-    const std::chrono::duration<double> took = clock_.Now() - request.arrived;
-    metrics_.service_seconds.Observe(took.count());
+    metrics_.CountServed(request.arrived, clock_.Now(), request.rows());
   } else if (sessions_.contains(request.peer)) {
     Refuse(request.peer, request.header.request_id, served);
   }

@@ -48,8 +48,16 @@ class RowStore {
 
   // All records whose key starts with `prefix`, in the order of their keys.
   virtual Result<std::map<std::string, std::string>> ReadRecords(std::string_view prefix) = 0;
-  // All of them or, after a crash too, none; durable when it returns.
+  // All of them or, after a crash too, none; durable when it returns, and not in the log alone: a
+  // store that loses its log keeps them.
   virtual Status WriteRecords(std::span<const RecordChange> changes) = 0;
+  // The same of what can be made again (progress, places, hints): durable in the log only, cheaper.
+  virtual Status WriteProgress(std::span<const RecordChange> changes) {
+    return WriteRecords(changes);
+  }
+  // The same as WriteRecords for the records of a drop, which makes room: a full disk's reserve
+  // may be used for it, and is made again by DropPages.
+  virtual Status WriteDrop(std::span<const RecordChange> changes) { return WriteRecords(changes); }
 
   virtual Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) = 0;
   // Makes the pages of finished files visible, all or none, durably. Pages that are there already
@@ -58,8 +66,8 @@ class RowStore {
   virtual Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) = 0;
   // Removes all pages of a table set, and gives the disk space back. No error when there are none.
   virtual Status DropPages(TableSetId table_set) = 0;
-  // What they take on disk.
-  virtual Result<uint64_t> PageBytes(TableSetId table_set) = 0;
+  // What they take on disk, of every table set that has any.
+  virtual Result<std::map<TableSetId, uint64_t>> AllPageBytes() = 0;
 
   // Calls `visit` for pages [first, first + count) of a layer in order, and stops at its first
   // error. Reads ahead.

@@ -103,6 +103,11 @@ std::map<TableSetId, ScrubState> Scrubber::States() const {
   return states_;
 }
 
+std::vector<IncompleteImport> Scrubber::Incomplete() const {
+  const std::lock_guard lock(mutex_);
+  return incomplete_;
+}
+
 bool Scrubber::stopping() const {
   const std::lock_guard lock(mutex_);
   return stop_;
@@ -155,6 +160,13 @@ Status Scrubber::UpdateTables() {
   ASSIGN_OR_RETURN(const auto states, store_.ReadRecords(kScrubRecords));
   RemoveStale(manifests, states);
   Status first_error;
+  auto incomplete = IncompleteImports(store_);
+  if (incomplete.ok()) {
+    const std::lock_guard lock(mutex_);
+    incomplete_ = *std::move(incomplete);
+  } else {
+    first_error = incomplete.status();
+  }
   for (const auto& [key, text] : manifests) {
     const bool open = std::any_of(
         tables_.begin(), tables_.end(),
@@ -199,7 +211,7 @@ void Scrubber::RemoveStale(const std::map<std::string, std::string>& manifests,
     if (gone(TableSetOfScrubKey(key))) stale.push_back({key, std::nullopt});
   }
   if (!stale.empty()) {
-    const Status removed = store_.WriteRecords(stale);
+    const Status removed = store_.WriteProgress(stale);
     if (!removed.ok()) obs::LogWarn(fmt::format("scrubber: {}", removed.message()));
   }
   {
@@ -379,7 +391,7 @@ void Scrubber::Save(Table& table) {
   const RecordChange record = {
       ScrubKey(table.id()),
       ScrubStateToText(table.state, table.reader->manifest().identity.content_digest)};
-  const Status written = store_.WriteRecords({&record, 1});
+  const Status written = store_.WriteProgress({&record, 1});
   if (written.ok()) {
     table.saved = table.state;
   } else if (told_.size() < kToldMax && told_.insert(written.message()).second) {

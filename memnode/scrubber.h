@@ -21,6 +21,7 @@
 
 #include "common/base/clock.h"
 #include "common/obs/metrics.h"
+#include "memnode/import_progress.h"
 #include "memnode/read_rate.h"
 #include "memnode/repair.h"
 #include "memnode/row_store.h"
@@ -58,6 +59,8 @@ class Scrubber {
   std::vector<Damage> Bad() const;
   // By table set, as of the last partition read.
   std::map<TableSetId, ScrubState> States() const;
+  // Imports that have not ended, as of the last look at the store (refresh_period).
+  std::vector<IncompleteImport> Incomplete() const;
 
  private:
   struct Place {
@@ -138,6 +141,7 @@ class Scrubber {
   std::set<Report> waiting_;  // the same, for finding duplicates
   std::map<Partition, BadPartition> bad_;
   std::map<TableSetId, ScrubState> states_;
+  std::vector<IncompleteImport> incomplete_;
 
   std::thread thread_;
 };

@@ -62,14 +62,15 @@ Result<std::shared_ptr<ServedTables>> ServedTables::Computed(table::TableIdentit
                                                              obs::Metrics& metrics) {
   std::shared_ptr<ServedTables> tables(
       new ServedTables(std::move(identity), std::move(plan), metrics));
-  tables->computed_ = Rule{format, seed};
+  tables->SetRule(format, seed);
+  tables->computed_ = true;
   RETURN_IF_ERROR(tables->ChooseKnownAnswers());
   return tables;
 }
 
 void ServedTables::ComputeRow(uint32_t layer_index, uint64_t row,
                               std::span<std::byte> stored) const {
-  table::FillProceduralRow(computed_->format, computed_->seed, layer_index, row,
+  table::FillProceduralRow(rule_->format, rule_->seed, layer_index, row,
                            stored.first(row_bytes()));
   table::SealRow(layer_index, row, stored);
 }
@@ -90,6 +91,7 @@ Result<std::shared_ptr<ServedTables>> ServedTables::Open(RowStore& store, Manife
       new ServedTables(manifest.identity, std::move(plan), metrics));
   ASSIGN_OR_RETURN(tables->reader_,
                    TableReader::Open(store, std::move(manifest), options.on_damage));
+  tables->repair_ = options.repair;
   bool all = true;
   if (options.memory != nullptr) {
     tables->share_ = MemoryBudget::Share(options.memory);

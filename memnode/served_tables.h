@@ -60,6 +60,8 @@ class ServedTables {
                                                         TablePlan plan,
                                                         std::shared_ptr<const Arena> arena,
                                                         obs::Metrics& metrics);
+  // Of such tables: what their rows are computed from, should a damaged one have to be made again.
+  void SetRule(table::RowFormat format, uint64_t seed) { rule_ = Rule{format, seed}; }
   // No row in memory: each is computed when it is asked for (common/table/procedural.h).
   static Result<std::shared_ptr<ServedTables>> Computed(table::TableIdentity identity,
                                                         TablePlan plan, table::RowFormat format,
@@ -77,7 +79,7 @@ class ServedTables {
   // The memory itself, null unless complete.
   const Arena* arena() const { return complete() ? arena_.get() : nullptr; }
   Tier* tier() const { return tier_.get(); }
-  bool computed() const { return computed_.has_value(); }
+  bool computed() const { return computed_; }
   // Of computed tables: one stored row.
   void ComputeRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored) const;
 
@@ -88,6 +90,19 @@ class ServedTables {
               std::span<const std::byte*> addresses) const;
   // One row without its check, wherever it is; may block for a disk read.
   Status ReadRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const;
+
+  // Whether a row's bytes in memory match its check; true when it is not in memory.
+  bool RowIsSound(uint32_t layer_index, uint64_t row) const;
+  // Appends the rows of an owned partition whose bytes in memory do not match their checks; false
+  // when it is not in memory.
+  bool FindDamagedRows(uint32_t layer_index, uint32_t partition,
+                       std::vector<uint64_t>* damaged) const;
+  // Reads a partition from where it was loaded, verified, and writes those of its rows over that
+  // are `damaged` or differ in memory: the only bytes that change under readers, who compare each
+  // row's check. Returns how many were written. DATA_LOSS: no sound copy, or memory that does not
+  // keep what is written. One thread.
+  Result<uint64_t> Reload(uint32_t layer_index, uint32_t partition,
+                          std::span<const uint64_t> damaged) const;
 
   // Rows [first, first + out.size() / row_bytes()) of a partition, from memory; false when it is
   // not there.
@@ -114,6 +129,9 @@ class ServedTables {
   PartitionLoadOptions LoadOptions(const OpenTablesOptions& options);
   void LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load);
   Status ChooseKnownAnswers();
+  Result<std::vector<std::byte>> SoundPartition(uint32_t layer_index, uint32_t partition) const;
+  uint64_t WriteOver(uint32_t layer_index, uint64_t first_row,
+                     std::span<const std::byte> stored) const;
   Status ShareLocally();
 
   struct Rule {
@@ -124,7 +142,8 @@ class ServedTables {
   const table::TableIdentity identity_;
   const TablePlan plan_;
   const table::ArenaMap map_;
-  std::optional<Rule> computed_;
+  std::optional<Rule> rule_;  // of procedural tables
+  bool computed_ = false;     // by it, when asked for
   std::vector<obs::Counter*> rows_served_;  // by layer
   MemoryBudget::Share share_;               // given back after the memory itself
   std::shared_ptr<const Arena> arena_;      // null: less memory than the share
@@ -132,6 +151,7 @@ class ServedTables {
   std::unique_ptr<Tier> tier_;              // null: complete from the start
   std::unique_ptr<net::FdServer> local_;
   std::vector<net::KnownAnswer> known_answers_;
+  std::function<Status(uint32_t layer_index, uint32_t partition)> repair_;  // of the store; null
   std::atomic<const std::atomic<bool>*> cancel_open_ = nullptr;
   std::atomic<bool> complete_ = false;
   std::atomic<bool> stop_ = false;

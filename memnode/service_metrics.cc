@@ -22,7 +22,9 @@ ServiceMetrics::ServiceMetrics(obs::Metrics& metrics)
       sessions(metrics.GetGauge("engram_memnode_sessions", "Clients connected")),
       service_seconds(metrics.GetHistogram("engram_memnode_service_seconds",
                                            "From a lookup's arrival to its last chunk handed over",
-                                           kSecondsBounds)) {
+                                           kSecondsBounds)),
+      unreadable(metrics.GetCounter("engram_memnode_lookups_unreadable_total",
+                                    "Lookups that failed because their rows could not be read")) {
   errors.push_back(nullptr);  // kOk is no error
   for (int code = 1; code <= static_cast<int>(Code::kInternal); ++code) {
     errors.push_back(

@@ -5,12 +5,23 @@
 
 #include "common/base/status.h"
 #include "common/obs/metrics.h"
+#include "memnode/lookup_outcomes.h"
 
 namespace engram::memnode {
 
 struct ServiceMetrics {
   explicit ServiceMetrics(obs::Metrics& metrics);
   void CountError(Code code) { errors[static_cast<size_t>(code)]->Add(); }
+  void CountServed(TimePoint arrived, TimePoint now, size_t rows) {
+    const std::chrono::duration<double> took = now - arrived;
+    service_seconds.Observe(took.count());
+    outcomes.Served(now, rows);
+  }
+  // A lookup that failed because its rows could not be read.
+  void CountUnreadable(TimePoint now, size_t rows) {
+    unreadable.Add();
+    outcomes.Unreadable(now, rows);
+  }
 
   obs::Counter& requests;             // engram_memnode_requests_total
   obs::Counter& bytes;                // engram_memnode_bytes_sent_total
@@ -19,6 +30,8 @@ struct ServiceMetrics {
   obs::Counter& errors_dropped;       // engram_memnode_errors_dropped_total
   obs::Gauge& sessions;               // engram_memnode_sessions
   obs::Histogram& service_seconds;    // engram_memnode_service_seconds
+  obs::Counter& unreadable;           // engram_memnode_lookups_unreadable_total
+  LookupOutcomes outcomes;            // for readiness
   std::vector<obs::Counter*> errors;  // engram_memnode_errors_total{code}, by code > 0
 };
 

@@ -118,7 +118,7 @@ Status Tier::SaveResident(RowStore& store) {
     text += fmt::format("{}:{} ", slot.place.layer_index, slot.place.partition);
   }
   const RecordChange record = {ResidentKey(), std::move(text)};
-  return store.WriteRecords({&record, 1});
+  return store.WriteProgress({&record, 1});
 }
 
 Result<uint64_t> Tier::FillMemory(RowStore& store) {

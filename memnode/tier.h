@@ -63,6 +63,14 @@ class Tier {
   // Rows that have no address, from the cache or the store.
   bool ReadCold(const std::shared_ptr<ColdBatch>& batch) { return cold_.Submit(batch); }
 
+  // Whether the cache has a copy of the row that does not match its check; the second drops it.
+  bool HasDamagedCopy(uint32_t layer_index, uint64_t row) const {
+    return cache_ != nullptr && cache_->IsDamaged(layer_index, row);
+  }
+  bool ForgetDamagedCopy(uint32_t layer_index, uint64_t row) const {
+    return HasDamagedCopy(layer_index, row) && cache_->Forget(layer_index, row);
+  }
+
   // Takes memory for as many of the partitions that have none as there is room for, and loads them,
   // verified: the busiest first, then those that were resident when the node last ran, then others
   // in order. Returns how many. The same thread as Rebalance.

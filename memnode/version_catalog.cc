@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/io/json.h"
+#include "memnode/import_progress.h"
 
 namespace engram::memnode {
 namespace {
@@ -98,17 +99,20 @@ Status BeginDrop(RowStore& store, const std::string& model, const std::string& v
       {KeyOf(kDropping, model, version), model + "\n" + version},
       {KeyOf(kCatalog, model, version), std::nullopt},
       {ManifestKey(model, version), std::nullopt}};
-  return store.WriteRecords(begun);
+  return store.WriteDrop(begun);
 }
 
 Result<bool> EndDrop(RowStore& store, const std::string& model, const std::string& version) {
-  const RecordChange ended = {KeyOf(kDropping, model, version), std::nullopt};
-  ASSIGN_OR_RETURN(const auto dropping, store.ReadRecords(ended.key));
+  std::vector<RecordChange> ended = {{KeyOf(kDropping, model, version), std::nullopt}};
+  ASSIGN_OR_RETURN(const auto dropping, store.ReadRecords(ended[0].key));
   if (dropping.empty()) return false;
   // A manifest is one of an import since: what was to be dropped has been written over.
   ASSIGN_OR_RETURN(const auto manifest, store.ReadRecords(ManifestKey(model, version)));
-  if (manifest.empty()) RETURN_IF_ERROR(DropTableSet(store, model, version));
-  RETURN_IF_ERROR(store.WriteRecords({&ended, 1}));
+  if (manifest.empty()) {
+    RETURN_IF_ERROR(DropTableSet(store, model, version));
+    ended.push_back(ImportNameGone(TableSetIdOf(model, version)));
+  }
+  RETURN_IF_ERROR(store.WriteDrop(ended));
   return true;
 }
 

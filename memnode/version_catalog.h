@@ -28,8 +28,9 @@ struct VersionInfo {
   // Of a node that runs.
   uint64_t prepared_generation = 0;  // kept ready for that publication for a while; 0: none
   bool loaded = false;
-  uint64_t readers = 0;  // sessions, and jobs under way
-  std::string problem;   // why it should be loaded and is not
+  uint64_t readers = 0;     // sessions, and jobs under way
+  std::string problem;      // why it should be loaded and is not
+  bool incomplete = false;  // its import is under way, or was stopped; all else is empty
 
   bool Wanted() const {
     return published || promised_generation != 0 || prepared_generation != 0 || pinned;

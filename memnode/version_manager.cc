@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "common/obs/log.h"
+#include "memnode/import_progress.h"
 
 namespace engram::memnode {
 
@@ -163,6 +164,19 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   return tables;
 }
 
+std::string VersionManager::NotServed() const {
+  const std::lock_guard lock(mutex_);
+  bool any = false;
+  for (const auto& [key, entry] : entries_) {
+    const bool served = !entry.seen.expired();
+    any = any || (served && entry.info.Wanted()) || (served && entry.kept != nullptr);
+    if (!entry.info.published || served) continue;
+    return fmt::format("version {} of {}, which is published, cannot be served: {}", key.second,
+                       key.first, entry.info.problem.empty() ? "not loaded" : entry.info.problem);
+  }
+  return any ? "" : "no version is published here: import one and publish it";
+}
+
 std::vector<VersionInfo> VersionManager::List() const {
   const std::lock_guard lock(mutex_);
   std::vector<VersionInfo> all;
@@ -211,9 +225,9 @@ Status VersionManager::Unpin(const std::string& model, const std::string& versio
 Status VersionManager::Drop(const std::string& model, const std::string& version) {
   const std::lock_guard load(load_mutex_);
   RETURN_IF_ERROR(ReadStore());
-  RETURN_IF_ERROR(Release(model, version));
-  std::unique_lock<std::mutex> no_repairs;
+  std::unique_lock<std::mutex> no_repairs;  // which look at tables in memory as well
   if (pause_repairs_) no_repairs = pause_repairs_();
+  RETURN_IF_ERROR(Release(model, version));
   ASSIGN_OR_RETURN(const bool dropped, EndDrop(store_, model, version));
   if (dropped) return OkStatus();
   return NotFound(fmt::format("there is no version {} of {} here", version, model));
@@ -253,7 +267,10 @@ Status VersionManager::CheckDrop(const std::string& model, const std::string& ve
 Status VersionManager::Release(const std::string& model, const std::string& version) {
   const std::lock_guard lock(mutex_);
   const auto found = entries_.find({model, version});
-  if (found == entries_.end()) return OkStatus();
+  if (found == entries_.end()) {
+    ASSIGN_OR_RETURN(const bool incomplete, IsIncomplete(store_, model, version));
+    return incomplete ? BeginDrop(store_, model, version) : OkStatus();
+  }
   RETURN_IF_ERROR(CheckDropLocked(found->second));
   found->second.kept.reset();
   RETURN_IF_ERROR(BeginDrop(store_, model, version));

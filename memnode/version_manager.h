@@ -80,6 +80,9 @@ class VersionManager {
   // version, or when it was imported just now.
   Result<TablesPtr> Adopt(const Manifest& manifest, bool imported);
 
+  // Why clients that ask for a published version are refused here; empty: none are.
+  std::string NotServed() const;
+
   std::vector<VersionInfo> List() const;
   // Lists a version that was imported just now.
   void Imported(const Manifest& manifest);

@@ -77,6 +77,23 @@ class AtomicHistogram : public Histogram {
   std::atomic<double> sum_ = 0;
 };
 
+std::vector<prometheus::MetricFamily> FamiliesOf(const std::vector<Sample>& samples) {
+  std::map<std::string, prometheus::MetricFamily> families;
+  for (const Sample& sample : samples) {
+    const bool counter = sample.kind == Sample::Kind::kCounter;
+    prometheus::MetricFamily& family = families[sample.name];
+    family.name = sample.name;
+    family.help = sample.help;
+    family.type = counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    for (const auto& [name, value] : sample.labels) metric.label.push_back({name, value});
+    (counter ? metric.counter.value : metric.gauge.value) = sample.value;
+  }
+  std::vector<prometheus::MetricFamily> all;
+  for (auto& [name, family] : families) all.push_back(std::move(family));
+  return all;
+}
+
 struct HistogramFamily {
   std::string help;
   std::map<Labels, AtomicHistogram> members;  // node-based, so references stay valid
@@ -87,9 +104,9 @@ struct HistogramFamily {
 struct Metrics::State {
   prometheus::Registry registry;
   std::mutex mutex;
-  // Wrappers by (name, labels); node-based, so references stay valid.
+  // Wrappers by name, and labels; node-based, so references stay valid.
   std::map<std::pair<std::string, Labels>, PromCounter> counters;
-  std::map<std::pair<std::string, Labels>, PromGauge> gauges;
+  std::map<std::string, PromGauge> gauges;
   std::map<std::string, HistogramFamily> histograms;  // by name
 };
 
@@ -103,10 +120,10 @@ Counter& Metrics::GetCounter(const std::string& name, const std::string& help,
   return state_->counters.try_emplace({name, labels}, family.Add(labels)).first->second;
 }
 
-Gauge& Metrics::GetGauge(const std::string& name, const std::string& help, const Labels& labels) {
+Gauge& Metrics::GetGauge(const std::string& name, const std::string& help) {
   const std::lock_guard lock(state_->mutex);
   auto& family = prometheus::BuildGauge().Name(name).Help(help).Register(state_->registry);
-  return state_->gauges.try_emplace({name, labels}, family.Add(labels)).first->second;
+  return state_->gauges.try_emplace(name, family.Add({})).first->second;
 }
 
 Histogram& Metrics::GetHistogram(const std::string& name, const std::string& help,
@@ -117,8 +134,9 @@ Histogram& Metrics::GetHistogram(const std::string& name, const std::string& hel
   return family.members.try_emplace(labels, bounds).first->second;
 }
 
-std::string Metrics::Text() const {
+std::string Metrics::Text(const std::vector<Sample>& now) const {
   std::vector<prometheus::MetricFamily> families = state_->registry.Collect();
+  for (prometheus::MetricFamily& family : FamiliesOf(now)) families.push_back(std::move(family));
   const std::lock_guard lock(state_->mutex);
   for (const auto& [name, histograms] : state_->histograms) {
     prometheus::MetricFamily family;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace engram::compute {
 namespace {
 
@@ -76,8 +78,9 @@ void ApiMetrics::Advance(const std::string& name, const std::string& help, doubl
   if (total > counter.Value()) counter.Add(total - counter.Value());
 }
 
-void ApiMetrics::Show(const std::string& name, const std::string& help, double value) {
-  metrics_.GetGauge(kPrefix + name, help).Set(value);
+void ApiMetrics::Show(const std::string& name, const std::string& help, double value,
+                      const obs::Labels& labels) {
+  shown_.push_back({kPrefix + name, help, obs::Sample::Kind::kGauge, labels, value});
 }
 
 std::string ApiMetrics::Text(const EngineSnapshot& s) {
@@ -119,7 +122,7 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
           number(s.rank_exchange_bytes));
   ShowRows(s);
   ShowExperts(s.expert_load);
-  return metrics_.Text();
+  return metrics_.Text(std::exchange(shown_, {}));
 }
 
 void ApiMetrics::ShowExperts(const ExpertLoad& load) {

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/obs/metrics.h"
@@ -31,11 +32,14 @@ class ApiMetrics {
  private:
   void Advance(const std::string& name, const std::string& help, double total,
                const obs::Labels& labels = {});
-  void Show(const std::string& name, const std::string& help, double value);
+  // Until the next scrape: what is not shown again is gone.
+  void Show(const std::string& name, const std::string& help, double value,
+            const obs::Labels& labels = {});
   void ShowRows(const EngineSnapshot& snapshot);
   void ShowExperts(const ExpertLoad& load);
 
   obs::Metrics metrics_;
+  std::vector<obs::Sample> shown_;  // of the scrape under way
   obs::Histogram& first_token_;
   obs::Histogram& next_token_;
   obs::Histogram& request_;

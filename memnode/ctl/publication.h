@@ -20,6 +20,7 @@ struct NodeVersion {
   // Of this node's share; not told by older nodes.
   uint64_t partitions_in_memory = 0, partitions_owned = 0, bytes_in_memory = 0, bytes_owned = 0;
   bool published = false, prepared = false, pinned = false, rolled_back = false, loaded = false;
+  bool incomplete = false;  // its import is under way, or was stopped
 };
 // INVALID_ARGUMENT when a reply is none of a memory node's.
 Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply);

@@ -9,6 +9,7 @@
 #include "memnode/ctl/progress_line.h"
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
+#include "memnode/import_progress.h"
 #include "memnode/manifest.h"
 #include "memnode/verify_report.h"
 
@@ -57,6 +58,23 @@ Status Print(const json::object& report, const std::string& place, const Flags& 
   return OkStatus();
 }
 
+// What a killed import left: nothing to verify, but bytes.
+void PrintIncomplete(const std::string& model, const std::string& version, uint64_t stored_bytes,
+                     const std::string& place, const Flags& flags) {
+  if (flags.json) {
+    fmt::print("{}\n", json::serialize(json::object{{"model", model},
+                                                    {"version", version},
+                                                    {"incomplete", true},
+                                                    {"stored_bytes", std::to_string(stored_bytes)},
+                                                    {"place", place}}));
+    return;
+  }
+  fmt::print(
+      "{}: {} version {} is incomplete, {} bytes: its import is under way or was stopped; "
+      "import it again, or drop it\n",
+      place, model, version, stored_bytes);
+}
+
 Status VerifyInStore(memnode::RowStore& store, const table::TableIdentity& identity,
                      const Flags& flags, Tally* tally) {
   ProgressLine line(fmt::format("verifying {} version {}", identity.model, identity.version));
@@ -78,6 +96,14 @@ Status VerifyStore(const Flags& flags, Tally* tally) {
     if (!flags.Wants(manifest.identity.model, manifest.identity.version)) continue;
     RETURN_IF_ERROR(VerifyInStore(*store, manifest.identity, flags, tally));
   }
+  ASSIGN_OR_RETURN(const auto incomplete, memnode::IncompleteImports(*store));
+  ASSIGN_OR_RETURN(const auto stored, store->AllPageBytes());
+  for (const memnode::IncompleteImport& import : incomplete) {
+    if (!flags.Wants(import.model, import.version)) continue;
+    const auto bytes = stored.find(import.id);
+    PrintIncomplete(import.model, import.version, bytes == stored.end() ? 0 : bytes->second,
+                    flags.store, flags);
+  }
   return OkStatus();
 }
 
@@ -95,10 +121,15 @@ Status VerifyOnNodes(const Flags& flags, Tally* tally) {
   }
   const Nodes nodes = all.Those(answering);
   std::set<std::pair<std::string, std::string>> wanted;
-  for (const json::object& reply : replies) {
-    ASSIGN_OR_RETURN(const auto versions, VersionsOf(reply));
+  for (size_t node = 0; node < replies.size(); ++node) {
+    ASSIGN_OR_RETURN(const auto versions, VersionsOf(replies[node]));
     for (const NodeVersion& v : versions) {
-      if (flags.Wants(v.model, v.version)) wanted.emplace(v.model, v.version);
+      if (!flags.Wants(v.model, v.version)) continue;
+      if (v.incomplete) {
+        PrintIncomplete(v.model, v.version, v.stored_bytes, nodes.address(node), flags);
+      } else {
+        wanted.emplace(v.model, v.version);
+      }
     }
   }
   for (const auto& [model, version] : wanted) {

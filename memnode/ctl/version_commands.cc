@@ -7,6 +7,7 @@
 
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
+#include "memnode/import_progress.h"
 #include "memnode/version_catalog.h"
 
 namespace engram::ctl {
@@ -21,6 +22,7 @@ struct Flags {
 };
 
 std::string StateOf(const NodeVersion& v) {
+  if (v.incomplete) return "INCOMPLETE: its import is under way or was stopped; drop removes it";
   std::string state = v.published ? fmt::format("published ({})", v.generation)
                       : v.promised_generation != 0
                           ? fmt::format("being published ({})", v.promised_generation)
@@ -56,6 +58,7 @@ void PrintRow(const std::string& node, const NodeVersion& v) {
 Status ListStore(const Flags& flags) {
   ASSIGN_OR_RETURN(const auto store, OpenStoreFolder(flags.store));
   ASSIGN_OR_RETURN(const auto versions, memnode::ReadVersions(*store));
+  ASSIGN_OR_RETURN(const auto stored, store->AllPageBytes());
   PrintHeader();
   for (const memnode::VersionInfo& info : versions) {
     NodeVersion v;
@@ -64,13 +67,23 @@ Status ListStore(const Flags& flags) {
     v.base = info.base_version;
     v.digest = info.content_digest;
     v.rows_held = info.rows_held;
-    ASSIGN_OR_RETURN(v.stored_bytes,
-                     store->PageBytes(memnode::TableSetIdOf(info.model, info.version)));
+    const auto bytes = stored.find(memnode::TableSetIdOf(info.model, info.version));
+    if (bytes != stored.end()) v.stored_bytes = bytes->second;
     v.generation = info.generation;
     v.promised_generation = info.promised_generation;
     v.published = info.published;
     v.pinned = info.pinned;
     v.rolled_back = info.rolled_back;
+    PrintRow("-", v);
+  }
+  ASSIGN_OR_RETURN(const auto incomplete, memnode::IncompleteImports(*store));
+  for (const memnode::IncompleteImport& import : incomplete) {
+    NodeVersion v;
+    v.model = import.model;
+    v.version = import.version;
+    v.incomplete = true;
+    const auto bytes = stored.find(import.id);
+    if (bytes != stored.end()) v.stored_bytes = bytes->second;
     PrintRow("-", v);
   }
   return OkStatus();

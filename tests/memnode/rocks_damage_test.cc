@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "memnode/import_progress.h"
 #include "tests/memnode/rocks_fixture.h"
 
 namespace engram::memnode {
@@ -156,7 +157,8 @@ TEST_F(RocksStoreTest, DamagedListOfFilesIsOneClearErrorOrMissingPages) {
 TEST_F(RocksStoreTest, ADamagedRecordIsNotForgottenInSilence) {
   ASSERT_TRUE(Open().ok());
   for (int i = 0; i < 20; ++i) {
-    ASSERT_TRUE(PutRecord(*store_, fmt::format("k/{}", i), std::string(100, 'x')).ok());
+    const RecordChange change = {fmt::format("k/{}", i), std::string(100, 'x')};
+    ASSERT_TRUE(store_->WriteProgress({&change, 1}).ok());
   }
   store_.reset();
   std::string log;
@@ -169,6 +171,71 @@ TEST_F(RocksStoreTest, ADamagedRecordIsNotForgottenInSilence) {
   ASSERT_FALSE(opened.ok());
   EXPECT_EQ(opened.code(), Code::kDataLoss);
   EXPECT_THAT(opened.message(), AllOf(HasSubstr(path_), Not(HasSubstr("\n"))));
+}
+
+TEST_F(RocksStoreTest, PagesThatNoRecordNamesAreALostCatalogueNotAnEmptyStore) {
+  ASSERT_TRUE(Open().ok());
+  EXPECT_TRUE(CheckPagesAreNamed(*store_, path_).ok()) << "an empty store is none";
+  ASSERT_TRUE(Import(*store_, kSet, 0, 4).ok());
+  const Status lost = CheckPagesAreNamed(*store_, path_);
+  EXPECT_EQ(lost.code(), Code::kDataLoss);
+  EXPECT_THAT(lost.message(), AllOf(HasSubstr(path_), HasSubstr("catalogue was lost")));
+  for (const char* kind : {"manifest", "importing", "dropping"}) {
+    const std::string key = fmt::format("{}/{:016x}", kind, kSet);
+    ASSERT_TRUE(PutRecord(*store_, key, "m\n1").ok());
+    EXPECT_TRUE(CheckPagesAreNamed(*store_, path_).ok()) << kind;
+    const RecordChange gone = {key, std::nullopt};
+    ASSERT_TRUE(store_->WriteRecords({&gone, 1}).ok());
+  }
+}
+
+TEST_F(RocksStoreTest, ACatalogueWhoseFileIsGoneIsAnError) {
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(Import(*store_, kSet, 0, kPages).ok());
+  ASSERT_TRUE(PutRecord(*store_, "manifest/1", "one").ok());
+  store_.reset();
+  for (const std::string& path : FilesWith(".sst")) {
+    if (fs::file_size(path) < 16'384) fs::remove(path);
+  }
+  Status opened = Open();
+  if (opened.ok()) opened = store_->ReadRecords("manifest/").status();
+  EXPECT_EQ(opened.code(), Code::kDataLoss) << opened.message();
+}
+
+TEST_F(RocksStoreTest, AFullDiskHasAReserveForDropping) {
+  if (!Mount("40m")) GTEST_SKIP() << "this user may not mount a tmpfs";
+  constexpr uint64_t kReserve = 8 << 20;
+  const auto open = [&] {
+    store_.reset();
+    auto opened = OpenRocksStore(path_, kReserve);
+    EXPECT_TRUE(opened.ok()) << opened.status().message();
+    if (opened.ok()) store_ = std::move(*opened);
+    return store_ != nullptr;
+  };
+  const std::string reserve = path_ + "/reserve";
+  const auto fill = [&] {
+    std::ofstream out(folder_ + "/filler", std::ios::app);
+    while (out << std::string(4096, 'x') && out.flush()) continue;
+  };
+  ASSERT_TRUE(open());
+  EXPECT_EQ(fs::file_size(reserve), kReserve);
+  ASSERT_TRUE(Import(*store_, kSet, 0, 16 * kPages).ok());
+  fill();
+  EXPECT_EQ(PutRecord(*store_, "k", "v").code(), Code::kResourceExhausted);
+  EXPECT_TRUE(fs::exists(reserve)) << "kept for drops only";
+  const RecordChange dropping = {"dropping/1", "m\n1"};
+  const Status begun = store_->WriteDrop({&dropping, 1});
+  ASSERT_TRUE(begun.ok()) << begun.message();
+  EXPECT_FALSE(fs::exists(reserve));
+  ASSERT_TRUE(store_->DropPages(kSet).ok());
+  fs::remove(folder_ + "/filler");
+  ASSERT_TRUE(store_->WriteProgress({&dropping, 1}).ok());
+  EXPECT_EQ(fs::file_size(reserve), kReserve) << "made again once there is room";
+
+  fill();  // also a node that starts on a full disk can drop
+  ASSERT_TRUE(open());
+  const Status ended = store_->WriteDrop({&dropping, 1});
+  EXPECT_TRUE(ended.ok()) << ended.message();
 }
 
 TEST_F(RocksStoreTest, AFullDiskLosesNothingAndIsUsedAgainWhenThereIsRoom) {

@@ -56,6 +56,24 @@ TEST_F(RocksStoreTest, ReplacingPagesLeavesOneFileAlsoManyTimes) {
   EXPECT_TRUE(Compare(*store_, kSet, 0, kPages, 4).ok());
 }
 
+TEST_F(RocksStoreTest, TheCatalogueIsNotLostWithTheWriteAheadLog) {
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(PutRecord(*store_, "manifest/1", "one").ok());
+  ASSERT_TRUE(Import(*store_, kSet, 0, kPages).ok());
+  ASSERT_TRUE(PutRecord(*store_, "catalog/1", "published").ok());
+  store_.reset();
+  const std::vector<std::string> logs = FilesWith(".log");
+  ASSERT_FALSE(logs.empty());
+  for (const std::string& log : logs) fs::remove(log);
+  const Status opened = Open();
+  ASSERT_TRUE(opened.ok()) << opened.message();
+  const auto records = store_->ReadRecords("");
+  ASSERT_TRUE(records.ok()) << records.status().message();
+  EXPECT_EQ(records->size(), 2u);
+  EXPECT_EQ(records->at("catalog/1"), "published");
+  EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
+}
+
 TEST_F(RocksStoreTest, FilesBetweenTheOthersPagesKeepThem) {
   ASSERT_TRUE(Open().ok());
   auto file = store_->NewFile(kSet);

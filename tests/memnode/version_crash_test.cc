@@ -43,7 +43,7 @@ class DyingStore : public RowStore {
     RETURN_IF_ERROR(Live());
     return store_.DropPages(table_set);
   }
-  Result<uint64_t> PageBytes(TableSetId table_set) override { return store_.PageBytes(table_set); }
+  Result<std::map<TableSetId, uint64_t>> AllPageBytes() override { return store_.AllPageBytes(); }
   Status ReadPages(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
                    const Visitor& visit) override {
     return store_.ReadPages(table_set, layer_index, first, count, visit);

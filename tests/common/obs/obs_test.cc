@@ -37,6 +37,22 @@ TEST(Metrics, GaugesAndHistogramsAppearInTheText) {
   EXPECT_THAT(text, HasSubstr("engram_seconds_bucket{le=\"0.1\"} 0"));
 }
 
+TEST(Metrics, AVersionsGaugeIsGoneWithTheVersion) {
+  using Kind = Sample::Kind;
+  const Metrics metrics;
+  const std::string both =
+      metrics.Text({{"engram_bytes", "bytes", Kind::kGauge, {{"version", "1"}}, 5},
+                    {"engram_reads_total", "reads", Kind::kCounter, {{"version", "1"}}, 7},
+                    {"engram_bytes", "bytes", Kind::kGauge, {{"version", "2"}}, 6}});
+  EXPECT_THAT(both, HasSubstr("# TYPE engram_bytes gauge\nengram_bytes{version=\"1\"} 5\n"
+                              "engram_bytes{version=\"2\"} 6\n"));
+  EXPECT_THAT(both, HasSubstr("# TYPE engram_reads_total counter\n"
+                              "engram_reads_total{version=\"1\"} 7\n"));
+  const std::string one =
+      metrics.Text({{"engram_bytes", "bytes", Kind::kGauge, {{"version", "2"}}, 6}});
+  EXPECT_THAT(one, testing::Not(HasSubstr("version=\"1\"")));
+}
+
 TEST(Metrics, CountsFromSeveralThreadsAddUp) {
   Metrics metrics;
   std::vector<std::thread> threads;
