@@ -125,6 +125,21 @@ TEST_F(SecureCluster, RefusesEverybodyElseWithOneClearLine) {
   EXPECT_EQ(Generate(Secured(secret_, node_)).exit_code, 0) << "after all who were refused";
 }
 
+// Without a secret a stranger replaced rows by raw import, prepare and commit requests.
+TEST_F(SecureCluster, ANodeThatOthersReachTakesNoToolsWithoutASecret) {
+  for (const auto& [host, taken] :
+       std::vector<std::pair<std::string, bool>>{{"127.0.0.1", true}, {"0.0.0.0", false}}) {
+    const Cluster open(work_dir_ + "/", model_, 1,
+                       {"--set", "control.listen=" + host + ":0", "--set",
+                        "store.path=" + work_dir_ + "/store-" + host});
+    const std::string port = open.control(0).substr(open.control(0).rfind(':') + 1);
+    const Finished run =
+        RunToEnd({Binary("engramctl"), "versions", "--nodes", "127.0.0.1:" + port}, work_dir_, 20s);
+    EXPECT_EQ(run.exit_code, taken ? 0 : 1) << host << ": " << run.err;
+    EXPECT_THAT(run.err, HasSubstr(taken ? "" : "security.secret_file")) << host;
+  }
+}
+
 TEST_F(SecureCluster, DoesNotStartWithASecretOthersMayRead) {
   const std::string open = SecretFile("open", "the secret of this cluster\n");
   ASSERT_EQ(::chmod(open.c_str(), 0644), 0);
