@@ -12,8 +12,10 @@ void ApiConfig::Describe(config::Fields& fields) {
              "deepseek (its markers around messages) or raw (the client renders)");
   fields.Add("api.key_file", &key_file,
              "file with the key clients must send; empty: who reaches the port may use it");
-  fields.Add("api.connections", &connections, 1, 65536,
-             "open at once; beyond it an idle one is closed, else the newest refused");
+  fields.Add(
+      "api.connections", &connections, 1, 65536,
+      "open at once, at most a quarter of the descriptors; beyond it one that waits is closed, "
+      "else the newest refused");
   fields.Add("api.body_mib", &body_mib, 1, 1024, "of one request");
   fields.Add("api.prompts_max", &prompts_max, 1, 4096, "of one request to /v1/completions");
   fields.Add("api.allow_unknown_fields", &allow_unknown_fields,

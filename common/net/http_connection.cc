@@ -4,8 +4,8 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
-#include <boost/beast/http/read.hpp>
 #include <boost/beast/http/status.hpp>
 #include <cerrno>
 
@@ -17,7 +17,14 @@ using asio::ip::tcp;
 
 namespace {
 
-constexpr uint64_t kDrainBytesMax = 1 << 20;
+constexpr uint64_t kDrainBytesMin = 1 << 20;
+constexpr auto kDrainTime = std::chrono::seconds(2);
+constexpr Nanos kStallMax = std::chrono::seconds(1);
+
+bool IsVital(const HttpRequest& request) {
+  return (request.method == "GET" || request.method == "HEAD") &&
+         std::ranges::find(kVitalPaths, request.path) != std::end(kVitalPaths);
+}
 
 std::string ReasonOf(int status) {
   return std::string(http::obsolete_reason(static_cast<http::status>(status)));
@@ -75,69 +82,168 @@ class ConnectionReply : public HttpReply {
   bool started_ = false;
 };
 
+HttpConnection::HttpConnection(tcp::socket socket, HttpShared* shared, PeerAddress address,
+                               bool reserved)
+    : stream_(std::move(socket)),
+      shared_(shared),
+      address_(address),
+      reserved_(reserved),
+      moved_at_(Clock::Real().Now()) {}
+
+Occupant HttpConnection::occupant(TimePoint now) const {
+  constexpr int kBetween = 0, kInHeader = 1, kStalled = 2, kWorks = -1;
+  Occupant self{address_, kWorks, moved_at_};
+  if (draining_ || (!answering_ && !body_)) {
+    self.rank = draining_ || buffer_.empty() ? kBetween : kInHeader;
+  } else if ((body_ || writing_) && now - moved_at_ > kStallMax) {
+    self.rank = kStalled;
+  }
+  return self;
+}
+
 void HttpConnection::ReadRequest() {
-  parser_.emplace();
-  parser_->header_limit(shared_->limits.header_bytes);
-  parser_->body_limit(shared_->limits.body_bytes);
+  searched_ = 0;
+  is_head_ = false;
   stream_.expires_after(std::chrono::seconds(shared_->limits.idle_seconds));
-  http::async_read_header(
-      stream_, buffer_, *parser_,
-      [self = shared_from_this()](const Error& error, size_t) { self->OnHeader(error); });
+  Advance();
 }
 
-bool HttpConnection::RefuseUnreadable(const Error& error) {
-  if (error == http::error::header_limit || error == http::error::body_limit ||
-      error == http::error::buffer_overflow) {
-    Refuse(413, fmt::format("the request is too large: at most {} bytes of header and {} of body",
-                            shared_->limits.header_bytes, shared_->limits.body_bytes));
-    return true;
-  }
-  // A parse error is the peer's; anything else (closed, idle too long) needs no answer.
-  if (error && error != http::error::end_of_stream && error != http::error::partial_message &&
-      error.category() == http::make_error_code(http::error::end_of_stream).category()) {
-    Refuse(400, fmt::format("not an HTTP request: {}", error.message()));
-    return true;
-  }
-  if (error) Close();
-  return error.failed();
+void HttpConnection::ReadMore() {
+  const size_t before = buffer_.size();
+  buffer_.resize(shared_->limits.header_bytes);
+  stream_.async_read_some(asio::buffer(buffer_.data() + before, buffer_.size() - before),
+                          [self = shared_from_this(), before](const Error& error, size_t bytes) {
+                            self->buffer_.resize(before + bytes);
+                            if (self->closed_) return;
+                            if (error) return self->Close();  // closed, or idle for too long
+                            self->moved_at_ = Clock::Real().Now();
+                            self->Advance();
+                          });
 }
 
-void HttpConnection::OnHeader(const Error& error) {
-  if (closed_ || RefuseUnreadable(error)) return;
-  const auto read_body = [self = shared_from_this()](const Error& failed, size_t) {
-    if (failed) return self->Close();
-    http::async_read(self->stream_, self->buffer_, *self->parser_,
-                     [self](const Error& read, size_t) { self->OnRequest(read); });
-  };
-  if (!boost::beast::iequals(parser_->get()[http::field::expect], "100-continue")) {
-    return read_body({}, 0);
+void HttpConnection::Advance() {
+  if (body_) return ReadBody();
+  while (buffer_.starts_with("\r\n")) buffer_.erase(0, 2);  // RFC 9112, 2.2
+  const size_t end = FindHeadEnd(buffer_, searched_);
+  if (end != std::string::npos) {
+    const std::string text = buffer_.substr(0, end);
+    buffer_.erase(0, end);
+    return OnHead(text);
   }
+  if (!MayBeHead(buffer_, searched_)) {
+    return Refuse(400, "not an HTTP request: bytes that no header has");
+  }
+  if (buffer_.size() >= shared_->limits.header_bytes) {
+    return Refuse(431, fmt::format("the request's header is too large: at most {} bytes",
+                                   shared_->limits.header_bytes));
+  }
+  // The last bytes may be of the end, and are looked at again with what follows them.
+  searched_ = buffer_.empty() ? 0 : buffer_.size() - 1;
+  ReadMore();
+}
+
+void HttpConnection::OnHead(std::string_view text) {
+  auto parsed = ParseHttpHead(text);
+  if (const auto* fault = std::get_if<HttpFault>(&parsed)) {
+    return Refuse(fault->status, fault->message);
+  }
+  head_ = std::move(std::get<HttpHead>(parsed));
+  keep_alive_ = head_.keep_alive && !reserved_;
+  chunked_ = head_.is_1_1;
+  is_head_ = head_.request.method == "HEAD";
+  if (reserved_ && !IsVital(head_.request)) {
+    return Refuse(503, "too many connections are open; try again later");
+  }
+  if (shared_->admit) {
+    if (auto refused = shared_->admit(head_.request)) {
+      if (head_.has_body()) return Refuse(std::move(*refused));
+      StartAnswer();
+      return Send(number_, std::move(*refused));
+    }
+  }
+  if (head_.length > shared_->limits.body_bytes) return OnBodyStep(HttpBody::Step::kTooLarge);
+  body_ = head_.chunked ? HttpBody::InChunks(shared_->limits.body_bytes)
+                        : HttpBody::OfLength(head_.length);
+  if (!head_.awaits_continue || !head_.has_body()) return ReadBody();
   static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-  asio::async_write(stream_, asio::buffer(kContinue), read_body);
+  asio::async_write(stream_, asio::buffer(kContinue),
+                    [self = shared_from_this()](const Error& error, size_t) {
+                      if (self->closed_) return;
+                      error ? self->Close() : self->ReadBody();
+                    });
 }
 
-void HttpConnection::OnRequest(const Error& error) {
-  if (closed_ || RefuseUnreadable(error)) return;
-  auto& message = parser_->get();
-  keep_alive_ = message.keep_alive();
-  chunked_ = message.version() >= 11;
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  const std::string target(message.target());
-  const size_t mark = target.find('?');
-  request.path = target.substr(0, mark);
-  if (mark != std::string::npos) request.query = target.substr(mark + 1);
-  request.authorization = std::string(message[http::field::authorization]);
-  request.content_type = std::string(message[http::field::content_type]);
-  request.body = std::move(message.body());
-  auto& all = shared_->connections;
-  all.splice(all.end(), all, std::find(all.begin(), all.end(), shared_from_this()));
+void HttpConnection::ReadBody() {
+  std::string_view bytes = buffer_;
+  const HttpBody::Step step = body_->Take(bytes);
+  buffer_.erase(0, buffer_.size() - bytes.size());
+  OnBodyStep(step);
+}
+
+void HttpConnection::OnBodyStep(HttpBody::Step step) {
+  switch (step) {
+    case HttpBody::Step::kMore:
+      return KeepBody() ? ReadMore()
+                        : Refuse(429, "too many large requests are being read; try again later");
+    case HttpBody::Step::kTooLarge:
+      return Refuse(413,
+                    fmt::format("the request's body is too large: at most {} bytes, with {} of "
+                                "a chunk's line and {} of trailers",
+                                shared_->limits.body_bytes, HttpBody::kChunkLineBytesMax,
+                                HttpBody::kTrailersBytesMax));
+    case HttpBody::Step::kMalformed:
+      return Refuse(400, "not an HTTP request: its chunks are malformed");
+    case HttpBody::Step::kDone:
+      head_.request.body = body_->TakeContent();
+      ReleaseBody();
+      return AwaitTurn();
+  }
+}
+
+// False when the bodies being read take too much memory together.
+bool HttpConnection::KeepBody() {
+  const uint64_t kept = body_->content().capacity();
+  shared_->bodies_bytes += kept - body_kept_;
+  body_kept_ = kept;
+  return shared_->bodies_bytes <= shared_->limits.bodies_bytes;
+}
+
+void HttpConnection::ReleaseBody() {
+  body_.reset();
+  const uint64_t kept = std::exchange(body_kept_, 0);
+  shared_->bodies_bytes -= kept;
+  if (kept > 0 && shared_->released) shared_->released(kept);
+}
+
+void HttpConnection::StartAnswer() {
   ++number_;
   answering_ = true;
   ending_ = false;
+}
+
+// One request is handed out in each round of the loop, so that a flood of them delays the reading
+// and writing of others, and new connections, by one at a time; vital ones at once.
+void HttpConnection::AwaitTurn() {
+  StartAnswer();
   stream_.expires_never();
   WatchForClose();
-  shared_->handler(std::move(request),
+  if (IsVital(head_.request)) return HandOut();
+  shared_->turns.push_back(shared_from_this());
+  if (shared_->turns.size() == 1) PostTurn();
+}
+
+void HttpConnection::PostTurn() {
+  asio::post(stream_.get_executor(), [self = shared_from_this()] {
+    std::deque<std::shared_ptr<HttpConnection>>& turns = self->shared_->turns;
+    const std::shared_ptr<HttpConnection> next = turns.front();
+    turns.pop_front();
+    if (!turns.empty()) turns.front()->PostTurn();
+    if (!next->closed_) next->HandOut();
+  });
+}
+
+void HttpConnection::HandOut() {
+  shared_->handler(std::move(head_.request),
                    std::make_shared<ConnectionReply>(weak_from_this(), number_));
 }
 
@@ -161,6 +267,7 @@ void HttpConnection::Gone() {
 void HttpConnection::Close() {
   if (closed_) return;
   closed_ = true;
+  ReleaseBody();
   stream_.close();
   shared_->connections.remove(shared_from_this());
   const auto on_gone = std::exchange(on_gone_, nullptr);
@@ -186,10 +293,9 @@ std::string HttpConnection::HeaderText(int status, const std::string& content_ty
 void HttpConnection::Send(uint64_t number, HttpResponse response) {
   if (closed_ || !answering_ || ending_ || number != number_) return;
   ending_ = true;
-  const bool head = parser_ && parser_->get().method() == http::verb::head;
   std::string bytes =
       HeaderText(response.status, response.content_type, response.headers, response.body.size());
-  if (!head) bytes += response.body;
+  if (!is_head_) bytes += response.body;
   Enqueue(bytes);
 }
 
@@ -229,10 +335,12 @@ void HttpConnection::WriteMore() {
   }
   writing_ = true;
   sending_ = std::exchange(unsent_, {});
+  moved_at_ = Clock::Real().Now();
   stream_.expires_after(std::chrono::seconds(shared_->limits.idle_seconds));
   asio::async_write(stream_, asio::buffer(sending_),
                     [self = shared_from_this()](const Error& error, size_t) {
                       self->writing_ = false;
+                      self->moved_at_ = Clock::Real().Now();
                       if (self->closed_) return;
                       if (error) return self->Gone();
                       self->stream_.expires_never();
@@ -248,26 +356,31 @@ void HttpConnection::AnswerDone() {
 }
 
 void HttpConnection::Refuse(int status, const std::string& message) {
-  answering_ = true;
-  ending_ = false;
+  Refuse(shared_->refusal(status, message));
+}
+
+void HttpConnection::Refuse(HttpResponse response) {
+  ReleaseBody();
+  StartAnswer();
   keep_alive_ = false;
-  chunked_ = true;  // what version it speaks is not known
-  Send(number_, shared_->refusal(status, message));
+  chunked_ = true;  // what version it speaks may not be known
+  Send(number_, std::move(response));
 }
 
 // Closes our side and reads what is still coming for a moment, so that the answer is not lost to
 // a reset.
 void HttpConnection::Drain() {
+  draining_ = true;
   Error ignored;
   stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
-  stream_.expires_after(std::chrono::seconds(1));
+  stream_.expires_after(kDrainTime);
   DrainMore(0);
 }
 
 void HttpConnection::DrainMore(uint64_t so_far) {
-  if (so_far > kDrainBytesMax) return Close();
-  buffer_.clear();
-  stream_.async_read_some(buffer_.prepare(shared_->limits.header_bytes),
+  if (so_far > std::max(kDrainBytesMin, shared_->limits.body_bytes)) return Close();
+  buffer_.resize(shared_->limits.header_bytes);
+  stream_.async_read_some(asio::buffer(buffer_),
                           [self = shared_from_this(), so_far](const Error& error, size_t bytes) {
                             if (error || self->closed_) return self->Close();
                             self->DrainMore(so_far + bytes);

@@ -7,9 +7,8 @@ namespace {
 
 using Routes = std::map<std::string, HttpServer::Handler>;
 
-HttpResponse Route(const Routes& routes, const HttpRequest& request) {
-  const auto route = routes.find(request.path);
-  if (route == routes.end()) {
+std::optional<HttpResponse> Refused(const Routes& routes, const HttpRequest& request) {
+  if (!routes.contains(request.path)) {
     return PlainRefusal(404, fmt::format("no such path: {}", request.path));
   }
   if (request.method != "GET" && request.method != "HEAD") {
@@ -17,7 +16,7 @@ HttpResponse Route(const Routes& routes, const HttpRequest& request) {
     refusal.headers = {{"Allow", "GET, HEAD"}};
     return refusal;
   }
-  return route->second();
+  return std::nullopt;
 }
 
 class RouteServer : public HttpServer {
@@ -38,14 +37,16 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host, u
   limits.header_bytes = kRequestBytesMax;
   limits.body_bytes = 0;  // a GET has none
   limits.idle_seconds = kIdleSecondsMax;
-  ASSIGN_OR_RETURN(std::unique_ptr<HttpService> service,
-                   HttpService::Start(
-                       host, port, limits,
-                       [routes = std::move(routes)](const HttpRequest& request,
-                                                    const std::shared_ptr<HttpReply>& reply) {
-                         reply->Send(Route(routes, request));
-                       },
-                       PlainRefusal));
+  const auto shared = std::make_shared<const Routes>(std::move(routes));  // of two callbacks
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<HttpService> service,
+      HttpService::Start(
+          host, port, limits,
+          [shared](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+            reply->Send(shared->at(request.path)());
+          },
+          PlainRefusal,
+          [shared](const HttpRequest& request) { return Refused(*shared, request); }));
   return std::unique_ptr<HttpServer>(std::make_unique<RouteServer>(std::move(service)));
 }
 

@@ -18,7 +18,7 @@ class HttpServer {
   // Called on the server's thread; must not block.
   using Handler = std::function<HttpResponse()>;
 
-  inline static constexpr int kConnectionsMax = 256;  // the longest silent one gives way
+  inline static constexpr int kConnectionsMax = 256;  // HttpLimits::connections
   inline static constexpr int kRequestBytesMax = 16 * 1024;
   inline static constexpr int kIdleSecondsMax = 30;
 

@@ -1,12 +1,17 @@
 #include "common/net/http_service.h"
 
+#include <fcntl.h>
+#include <malloc.h>
+
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <future>
 #include <thread>
+#include <vector>
 
+#include "common/net/fd_passing.h"
 #include "common/net/http_connection.h"
 #include "common/net/listen.h"
 
@@ -18,14 +23,23 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr auto kAcceptRetry = std::chrono::milliseconds(50);  // after running out of descriptors
+constexpr size_t kReserved = 16;      // connections beyond the limit, for vital requests
+constexpr int kDescriptorsShare = 4;  // at most one of so many is for connections
+constexpr int64_t kTrimPeriodMs = 5'000;
+constexpr int kTrims = 4;  // until what was made of the last bodies is freed as well
+constexpr uint64_t kTrimBytes = 1 << 20;
 
 class BeastHttpService : public HttpService {
  public:
-  BeastHttpService(const HttpLimits& limits, Handler handler, Refusal refusal)
-      : shared_{limits, std::move(handler), std::move(refusal), {}},
+  BeastHttpService(const HttpLimits& limits, Handler handler, Refusal refusal, Admit admit)
+      : shared_{limits, std::move(handler), std::move(refusal), std::move(admit)},
         loop_(1),
         acceptor_(loop_),
-        retry_(loop_) {}
+        retry_(loop_) {
+    const auto descriptors = static_cast<int>(DescriptorsMax());
+    shared_.limits.connections = std::clamp(limits.connections, 1, descriptors / kDescriptorsShare);
+    shared_.released = [this](uint64_t bytes) { ReleasedOnLoop(bytes); };
+  }
 
   ~BeastHttpService() override {
     asio::post(loop_, [this] { CloseAllOnLoop(); });
@@ -35,6 +49,7 @@ class BeastHttpService : public HttpService {
   Status Open(const std::string& host, uint16_t port) {
     RETURN_IF_ERROR(Listen(acceptor_, host, port, "HTTP"));
     error_code error;
+    acceptor_.non_blocking(true, error);
     port_ = acceptor_.local_endpoint(error).port();
     AcceptOnLoop();
     thread_ = std::thread([this] { loop_.run(); });
@@ -66,37 +81,86 @@ class BeastHttpService : public HttpService {
 
  private:
   void AcceptOnLoop() {
-    acceptor_.async_accept([this](const error_code& error, tcp::socket socket) {
+    if (spare_.get() < 0 && !spare_spent_)
+      spare_ = OwnedFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    acceptor_.async_wait(tcp::acceptor::wait_read, [this](const error_code&) {
       if (closing_) return;
-      if (error) return RetryOnLoop();
-      Take(std::move(socket));
+      error_code error;
+      tcp::socket socket = acceptor_.accept(error);
+      if (!error) Take(std::move(socket));
+      // Without descriptors accept() fails although none may wait; its answer would be to close
+      // one.
+      if (error && error != asio::error::would_block && IsReadable(acceptor_.native_handle())) {
+        return RetryOnLoop();
+      }
       AcceptOnLoop();
     });
   }
 
+  std::vector<Occupant> Occupants(bool reserved) const {
+    const TimePoint now = Clock::Real().Now();
+    std::vector<Occupant> occupants;
+    for (const auto& one : shared_.connections) {
+      if (one->reserved() == reserved) occupants.push_back(one->occupant(now));
+    }
+    return occupants;
+  }
+  void CloseOne(bool reserved, size_t index) {
+    for (const auto& one : shared_.connections) {
+      if (one->reserved() != reserved || index-- > 0) continue;
+      return std::shared_ptr<HttpConnection>(one)->Close();  // erases it from the list
+    }
+  }
+
   void Take(tcp::socket socket) {
-    HttpConnections& all = shared_.connections;
-    // Sockets that say nothing must not keep a health check out.
-    const bool full = all.size() >= static_cast<size_t>(shared_.limits.connections);
-    const auto idle = std::find_if(all.begin(), all.end(),
-                                   [](const auto& connection) { return !connection->busy(); });
-    const bool refused = full && idle == all.end();
-    if (full && !refused) {
-      const std::shared_ptr<HttpConnection> silent = *idle;
-      silent->Close();
+    const PeerAddress address = PeerAddressOf(socket.native_handle());
+    const bool spent = std::exchange(spare_spent_, false);
+    const Place place = spent ? Place{}
+                              : FindPlace(Occupants(false), address,
+                                          static_cast<size_t>(shared_.limits.connections));
+    if (place.leaves) CloseOne(false, *place.leaves);
+    if (!place.given) {
+      const Place reserved = FindPlace(Occupants(true), address, kReserved);
+      if (reserved.leaves) CloseOne(true, *reserved.leaves);
+      if (!reserved.given) return;  // closes it
     }
     error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
-    const auto connection = std::make_shared<HttpConnection>(std::move(socket), &shared_);
-    all.push_back(connection);
-    if (!refused) return connection->ReadRequest();
-    connection->Refuse(503, "too many connections are being answered; try again later");
+    const auto connection =
+        std::make_shared<HttpConnection>(std::move(socket), &shared_, address, !place.given);
+    shared_.connections.push_back(connection);
+    connection->ReadRequest();
   }
 
+  // Descriptors have run out. A connection that waits gives its own; without one a spare descriptor
+  // lets a vital request in.
   void RetryOnLoop() {
+    if (const auto leaves = FirstToLeave(Occupants(false))) {
+      CloseOne(false, *leaves);
+      return AcceptOnLoop();
+    }
+    if (spare_.get() >= 0) {
+      spare_ = OwnedFd();
+      spare_spent_ = true;
+      return AcceptOnLoop();
+    }
     retry_.expires_after(kAcceptRetry);
     retry_.async_wait([this](const error_code&) {
       if (!closing_) AcceptOnLoop();
+    });
+  }
+
+  // The allocator would keep for good what many bodies took at once.
+  void ReleasedOnLoop(uint64_t bytes) {
+    released_bytes_ += bytes;
+    if (released_bytes_ < kTrimBytes) return;
+    released_bytes_ = 0;
+    if (std::exchange(trims_left_, kTrims) == 0) TrimLater();
+  }
+  void TrimLater() {
+    PostAfter(kTrimPeriodMs, [this] {
+      ::malloc_trim(0);
+      if (--trims_left_ > 0) TrimLater();
     });
   }
 
@@ -116,6 +180,10 @@ class BeastHttpService : public HttpService {
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
   std::list<asio::steady_timer> timers_;
+  OwnedFd spare_;             // given up for a vital request when there is no other
+  bool spare_spent_ = false;  // by the connection that is accepted next
+  uint64_t released_bytes_ = 0;
+  int trims_left_ = 0;
   bool closing_ = false;
   uint16_t port_ = 0;
   std::thread thread_;
@@ -125,8 +193,9 @@ class BeastHttpService : public HttpService {
 
 Result<std::unique_ptr<HttpService>> HttpService::Start(const std::string& host, uint16_t port,
                                                         const HttpLimits& limits, Handler handler,
-                                                        Refusal refusal) {
-  auto service = std::make_unique<BeastHttpService>(limits, std::move(handler), std::move(refusal));
+                                                        Refusal refusal, Admit admit) {
+  auto service = std::make_unique<BeastHttpService>(limits, std::move(handler), std::move(refusal),
+                                                    std::move(admit));
   RETURN_IF_ERROR(service->Open(host, port));
   return std::unique_ptr<HttpService>(std::move(service));
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,10 +20,13 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
   std::string method;  // "GET", as sent
-  std::string path;    // without the query
-  std::string query;
+  std::string path;    // without the query, percent-decoded: any bytes but control characters
+  std::string query;   // as sent
+  std::string host;
+  std::string origin;
   std::string authorization;
   std::string content_type;
+  bool has_body = false;  // one was announced
   std::string body;
 };
 
@@ -53,23 +57,33 @@ class HttpReply {
 };
 
 struct HttpLimits {
-  int connections = 256;  // beyond it the longest idle one gives way, else the newest gets 503
+  // Beyond it one that waits gives way (room.h), else the newest is answered 503. At most a quarter
+  // of the descriptors that the process may open.
+  int connections = 256;
   uint32_t header_bytes = 16 * 1024;
   uint64_t body_bytes = 0;
-  int64_t unsent_bytes = 1 << 20;  // of a streamed answer
-  int idle_seconds = 30;           // to send a request, and to take any part of an answer
+  uint64_t bodies_bytes = 128 << 20;  // of all requests being read; beyond it 429
+  int64_t unsent_bytes = 1 << 20;     // of a streamed answer
+  int idle_seconds = 30;              // to send a request, and to take any part of an answer
 };
+
+// GET requests that are answered before others, and on a few connections beyond the limit: a server
+// that is flooded lives.
+inline constexpr std::string_view kVitalPaths[] = {"/health", "/ready"};
 
 class HttpService {
  public:
   using Handler = std::function<void(HttpRequest request, std::shared_ptr<HttpReply> reply)>;
   // What a request that is not HTTP, too large or too many is answered with.
   using Refusal = std::function<HttpResponse(int status, const std::string& message)>;
+  // Asked when the header has come, before a byte of the body is kept: the answer to a request that
+  // is not to be read further.
+  using Admit = std::function<std::optional<HttpResponse>(const HttpRequest& request)>;
 
   // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one.
   static Result<std::unique_ptr<HttpService>> Start(const std::string& host, uint16_t port,
                                                     const HttpLimits& limits, Handler handler,
-                                                    Refusal refusal);
+                                                    Refusal refusal, Admit admit = nullptr);
   virtual ~HttpService() = default;  // closes every connection and joins
   virtual uint16_t port() const = 0;
   // Whether every answer asked for so far is written. Not from the service's thread.

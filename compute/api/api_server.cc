@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <ctime>
 
 #include "common/obs/log.h"
@@ -14,11 +16,32 @@ constexpr std::string_view kVersion = ENGRAM_VERSION;
 constexpr size_t kFieldsLoggedMax = 1000;
 constexpr size_t kProbesMax = 4;  // at once: they go before the queue
 
+constexpr std::string_view kModelPrefix = "/v1/models/";
+
+std::string_view MediaType(std::string_view content_type) {
+  std::string_view type = content_type.substr(0, content_type.find(';'));
+  while (type.ends_with(' ') || type.ends_with('\t')) type.remove_suffix(1);
+  return type;
+}
+
+bool Equal(std::string_view a, std::string_view b) {
+  return std::ranges::equal(
+      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+}
+
 // Bodies are JSON, also where curl says its usual "application/x-www-form-urlencoded".
 bool MayBeJson(std::string_view content_type) {
-  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  const std::string_view type = MediaType(content_type);
   return type.empty() || type.find("json") != std::string_view::npos ||
-         type == "application/x-www-form-urlencoded" || type == "text/plain";
+         Equal(type, "application/x-www-form-urlencoded") || Equal(type, "text/plain");
+}
+
+// A page of another site asks, through its visitor's browser.
+bool IsForeign(const net::HttpRequest& request) {
+  if (request.origin.empty()) return false;
+  const size_t scheme = request.origin.find("://");
+  return scheme == std::string::npos ||
+         !Equal(std::string_view(request.origin).substr(scheme + 3), request.host);
 }
 
 net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
@@ -94,8 +117,10 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
   const auto refuse = [](int status, const std::string& message) {
     return ErrorResponse({status, message, "", ""});
   };
-  ASSIGN_OR_RETURN(server->service_, net::HttpService::Start(options.host, options.port,
-                                                             options.limits, handle, refuse));
+  const auto admit = [raw](const net::HttpRequest& request) { return raw->Refused(request); };
+  ASSIGN_OR_RETURN(
+      server->service_,
+      net::HttpService::Start(options.host, options.port, options.limits, handle, refuse, admit));
   server->context_.mailbox->Open(server->service_.get());
   server->opened_ = true;
   server->opened_.notify_all();
@@ -114,34 +139,53 @@ bool ApiServer::Authorized(const net::HttpRequest& request) const {
   return given.starts_with(kBearer) && SameSecret(given.substr(kBearer.size()), options_.key);
 }
 
-void ApiServer::Handle(net::HttpRequest& request, const Reply& reply) {
-  std::string path = request.path;
-  if (path.starts_with("/v1/models/")) path = "/v1/models";
-  const auto found = Routes().find(path);
+std::string ApiServer::RouteOf(const net::HttpRequest& request) {
+  return request.path.starts_with(kModelPrefix) ? "/v1/models" : request.path;
+}
+
+std::optional<net::HttpResponse> ApiServer::Refused(const net::HttpRequest& request) {
+  std::optional<net::HttpResponse> refusal = RefusalOf(request);
+  if (refusal) metrics_.Answered(refusal->status);
+  return refusal;
+}
+
+std::optional<net::HttpResponse> ApiServer::RefusalOf(const net::HttpRequest& request) const {
+  const auto found = Routes().find(RouteOf(request));
   if (found == Routes().end()) {
-    return Answer(reply, ErrorResponse({404, fmt::format("no such path: {}", request.path), "",
-                                        "unknown_path"}));
+    return ErrorResponse({404,
+                          fmt::format("no such path: {}", text::ReplaceInvalidUtf8(request.path)),
+                          "", "unknown_path"});
   }
   const Route& route = found->second;
   const bool head = request.method == "HEAD" && route.method == "GET";
   if (request.method != route.method && !head) {
     net::HttpResponse refusal = ErrorResponse(
-        {405, fmt::format("{} takes {}, not {}", request.path, route.method, request.method), "",
+        {405, fmt::format("{} takes {}, not {}", found->first, route.method, request.method), "",
          "method_not_allowed"});
     refusal.headers.emplace_back("Allow", route.method);
-    return Answer(reply, std::move(refusal));
+    return refusal;
   }
   if (!route.open && !Authorized(request)) {
-    return Answer(reply,
-                  ErrorResponse({401, "the API key is missing or wrong", "", "invalid_api_key"}));
+    return ErrorResponse({401, "the API key is missing or wrong", "", "invalid_api_key"});
   }
-  if (route.method == std::string_view("POST") && !MayBeJson(request.content_type)) {
-    return Answer(reply, ErrorResponse({415,
-                                        fmt::format("{} takes application/json, not {:.100}",
-                                                    request.path, request.content_type),
-                                        "", "unsupported_media_type"}));
+  if (route.method != "POST") {
+    if (!request.has_body) return std::nullopt;
+    return ErrorResponse({413, fmt::format("{} takes no body", found->first), "", "no_body"});
   }
-  (this->*route.handler)(request, reply);
+  // A browser asks the server before it sends another site's JSON, but not for these other types.
+  const bool only_json = options_.key.empty() && IsForeign(request);
+  if (only_json ? !Equal(MediaType(request.content_type), "application/json")
+                : !MayBeJson(request.content_type)) {
+    return ErrorResponse({415,
+                          fmt::format("{} takes application/json, not {:.100}", found->first,
+                                      text::ReplaceInvalidUtf8(request.content_type)),
+                          "", "unsupported_media_type"});
+  }
+  return std::nullopt;
+}
+
+void ApiServer::Handle(net::HttpRequest& request, const Reply& reply) {
+  (this->*Routes().at(RouteOf(request)).handler)(request, reply);
 }
 
 void ApiServer::Answer(const Reply& reply, net::HttpResponse response) {
@@ -242,7 +286,7 @@ void ApiServer::Models(net::HttpRequest& request, const Reply& reply) {
   if (request.path == "/v1/models") {
     return AnswerJsonObject(reply, {{"object", "list"}, {"data", json::array{model}}});
   }
-  const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+  const std::string name = text::ReplaceInvalidUtf8(request.path.substr(kModelPrefix.size()));
   if (name == model_.name) return AnswerJsonObject(reply, model);
   Answer(reply, ErrorResponse({404, fmt::format("the model \"{}\" does not exist here", name),
                                "model", "model_not_found"}));

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -50,6 +51,10 @@ class ApiServer {
   ApiServer(const ApiOptions& options, const ApiModel& model, CompletionEngine& engine,
             std::unique_ptr<Worker> worker);
   static const std::map<std::string, Route>& Routes();
+  static std::string RouteOf(const net::HttpRequest& request);
+  // Before the body is read: the answer to a request that nobody will act on.
+  std::optional<net::HttpResponse> Refused(const net::HttpRequest& request);
+  std::optional<net::HttpResponse> RefusalOf(const net::HttpRequest& request) const;
   void Handle(net::HttpRequest& request, const Reply& reply);
   bool Authorized(const net::HttpRequest& request) const;
 

@@ -41,6 +41,7 @@ Result<ApiOptions> OptionsOf(const ApiConfig& config) {
   ASSIGN_OR_RETURN(options.key, ReadKey(config.key_file));
   options.limits.connections = static_cast<int>(config.connections);
   options.limits.body_bytes = static_cast<uint64_t>(config.body_mib) << 20;
+  options.limits.bodies_bytes = BodyReader::kBodiesWaitingMax * options.limits.body_bytes;
   options.limits.unsent_bytes = config.unsent_kib << 10;
   options.limits.idle_seconds = static_cast<int>(config.idle_timeout_s);
   options.keep_alive_ms = config.keep_alive_ms;

@@ -49,8 +49,7 @@ class Server {
                 [this](HttpRequest request, std::shared_ptr<HttpReply> reply) {
                   Answer(std::move(request), std::move(reply));
                 },
-                Refuse,
-                {}} {}
+                Refuse} {}
 
   void Accept(int fd) {
     asio::ip::tcp::socket socket(loop_, asio::ip::tcp::v4(), fd);

@@ -23,6 +23,17 @@ test('models are listed and found', async () => {
   await assert.rejects(client.models.retrieve('gpt'), OpenAI.NotFoundError);
 });
 
+test('a model with a slash in its name is found', async () => {
+  const other = await startServer(['api.model_name=org/tiny']);
+  try {
+    const models = new OpenAI({ baseURL: `${other.url}/v1`, apiKey: 'any', maxRetries: 0 }).models;
+    assert.equal((await models.retrieve('org/tiny')).id, 'org/tiny');
+    await assert.rejects(models.retrieve('org/other'), OpenAI.NotFoundError);
+  } finally {
+    await other.close();
+  }
+});
+
 test('a chat answers with content and usage', async () => {
   const answer = await chat({ seed: 1 });
   assert.equal(answer.object, 'chat.completion');

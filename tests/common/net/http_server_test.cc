@@ -55,7 +55,7 @@ TEST_F(Http, ConnectionsAreKept) {
 TEST_F(Http, OversizedRequestsAreRefused) {
   const std::string header =
       "GET /health HTTP/1.1\r\nX: " + std::string(2 * HttpServer::kRequestBytesMax, 'a');
-  EXPECT_THAT(Ask(header + "\r\n\r\n"), HasSubstr(" 413 "));
+  EXPECT_THAT(Ask(header + "\r\n\r\n"), HasSubstr(" 431 "));
   EXPECT_THAT(Ask("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"),
               HasSubstr(" 413 "));
 }

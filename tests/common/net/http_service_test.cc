@@ -174,8 +174,7 @@ TEST_F(HttpServiceTest, WhenAllConnectionsAreBusyANewOneIsToldSo) {
   }
   size_t count = 0;
   while (count < 4) On([&] { count = held.size(); });
-  RawSocket fifth(service_->port());
-  EXPECT_THAT(fifth.Read(), HasSubstr(" 503 "));
+  EXPECT_THAT(Ask("GET /a HTTP/1.0\r\n\r\n"), HasSubstr(" 503 "));
   On([&] {
     for (const auto& reply : held) reply->Send({200, "text/plain", "done"});
     held.clear();

@@ -21,7 +21,7 @@ class ApiServerFixture : public testing::Test {
     server_.reset();
     options.limits.body_bytes = 100'000;
     ApiModel model;
-    model.name = "tiny";
+    model.name = model_name_;
     model.tokenizer = &tokenizer_;
     model.vocab_size = tokenizer_.vocab_size();
     model.positions_max = engine_.positions_max();
@@ -52,6 +52,7 @@ class ApiServerFixture : public testing::Test {
   std::vector<int32_t> Ids(std::string_view text) { return *tokenizer_.Encode(text); }
 
   const text::Tokenizer tokenizer_ = TinyTokenizer();
+  std::string model_name_ = "tiny";
   FakeEngine engine_;
   std::unique_ptr<ApiServer> server_;
 };

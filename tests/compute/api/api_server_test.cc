@@ -415,6 +415,59 @@ TEST_F(ApiServerTest, AKeyIsAskedForWhereItMatters) {
   EXPECT_THAT(Ask("GET", "/debug/state"), HasSubstr(" 401 "));
 }
 
+TEST_F(ApiServerTest, ABodyIsNotReadWithoutTheKeyNorWhereNoneIsTaken) {
+  ApiOptions options;
+  options.key = "secret";
+  Start(options);
+  const auto begin = [&](const std::string& line) {
+    net::RawSocket socket(server_->port());
+    socket.Send(line + " HTTP/1.1\r\nHost: x\r\nContent-Length: 99000\r\n\r\n");
+    return socket.Read();  // although no byte of the body comes
+  };
+  EXPECT_THAT(begin("POST /v1/completions"), HasSubstr(" 401 "));
+  EXPECT_THAT(begin("POST /tokenize"), HasSubstr(" 401 "));
+  EXPECT_THAT(begin("GET /health"), HasSubstr(" 413 "));
+  EXPECT_THAT(begin("POST /metrics"), HasSubstr(" 405 "));
+  EXPECT_THAT(begin("POST /nothing"), HasSubstr(" 404 "));
+}
+
+// Its visitor's browser sends such bodies without asking the server first.
+TEST_F(ApiServerTest, WithoutAKeyAForeignPageMayOnlySendWhatBrowsersAskAboutFirst) {
+  const std::string body = R"({"prompt":"abc"})";
+  const auto ask = [&](const std::string& headers) {
+    return Ask("POST", "/tokenize", body, headers);
+  };
+  for (const std::string origin :
+       {"https://evil.example", "null", "http://x:81", "http://x.evil"}) {
+    const std::string from = "Origin: " + origin + "\r\n";
+    EXPECT_THAT(ask(from), HasSubstr(" 415 ")) << origin;
+    EXPECT_THAT(ask(from + "Content-Type: text/plain\r\n"), HasSubstr(" 415 ")) << origin;
+    EXPECT_THAT(ask(from + "Content-Type: text/plain; application/json\r\n"), HasSubstr(" 415 "));
+    EXPECT_THAT(ask(from + "Content-Type: application/x-www-form-urlencoded\r\n"),
+                HasSubstr(" 415 "));
+    EXPECT_THAT(ask(from + "Content-Type: Application/JSON ; charset=utf-8\r\n"),
+                HasSubstr(" 200 "));
+  }
+  EXPECT_THAT(ask("Origin: http://X\r\nContent-Type: text/plain\r\n"), HasSubstr(" 200 "))
+      << "our own page";
+  EXPECT_THAT(ask("Content-Type: text/plain\r\n"), HasSubstr(" 200 ")) << "no browser";
+}
+
+TEST_F(ApiServerTest, AModelWithASlashInItsNameIsFoundEscapedOrNot) {
+  model_name_ = "org/tiny é";
+  Start({});
+  for (const std::string path :
+       {"org%2Ftiny%20%C3%A9", "org/tiny%20%c3%a9", "%6Frg/tiny%20\xc3\xa9"}) {
+    const std::string answer = Ask("GET", "/v1/models/" + path);
+    EXPECT_THAT(answer, HasSubstr(" 200 ")) << path;
+    EXPECT_EQ(JsonOf(answer)["id"], "org/tiny é");
+  }
+  EXPECT_THAT(Ask("GET", "/v1/models/org%252Ftiny"), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask("GET", "/v1/models/%ff"), HasSubstr(" 404 "));
+  EXPECT_FALSE(JsonOf(Ask("GET", "/%ff")).empty()) << "the answer is JSON all the same";
+  EXPECT_THAT(Ask("GET", "/v1/models/%2"), HasSubstr(" 400 "));
+}
+
 TEST_F(ApiServerTest, ASilentStreamIsKeptAlive) {
   ApiOptions options;
   options.keep_alive_ms = 10;
