@@ -70,13 +70,16 @@ Status Node::OpenSockets() {
                                       .content_type = "text/plain; version=0.0.4; charset=utf-8",
                                       .body = metrics_.Text(samples)};
                                 }}}));
-  ASSIGN_OR_RETURN(control_,
-                   net::ControlServer::Start(
-                       control.host, control.port,
-                       {.on_hello = [this](const net::Hello& hello) { return Welcome(hello); },
-                        .on_gone = [this](uint64_t session) { CloseSession(session); },
-                        .on_admin = [this](const json::object& request) { return Admin(request); }},
-                       security_));
+  ASSIGN_OR_RETURN(
+      control_,
+      net::ControlServer::Start(
+          control.host, control.port,
+          {.on_hello = [this](const net::Hello& hello) { return Welcome(hello); },
+           .on_gone = [this](uint64_t session) { CloseSession(session); },
+           .on_admin = [this](const json::object& request) { return Admin(request); },
+           .on_damaged = [this](uint64_t session,
+                                const net::DamagedRow& row) { DamagedRow(session, row); }},
+          security_));
   return OkStatus();
 }
 
@@ -124,7 +127,14 @@ const Node::Worker& Node::LeastBusy() const {
 
 // Session ids are random: only the worker it belongs to knows this one.
 void Node::CloseSession(uint64_t session) {
+  tables_of_session_.erase(session);
   for (const Worker& worker : services_) worker.service->CloseSession(session);
+}
+
+void Node::DamagedRow(uint64_t session, const net::DamagedRow& row) {
+  const auto tables = tables_of_session_.find(session);
+  if (tables == tables_of_session_.end()) return;
+  tables_->ReportDamagedRow(tables->second, row.layer_index, row.row);
 }
 
 size_t Node::session_count() const {
@@ -168,6 +178,8 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
     ASSIGN_OR_RETURN(welcome.local_token, local->NewToken());
     welcome.local_socket = local->socket_name();
   }
+  welcome.takes_damage = true;
+  tables_of_session_[welcome.session] = found.tables;
   return welcome;
 }
 

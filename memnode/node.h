@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "common/base/status.h"
@@ -58,6 +59,7 @@ class Node {
   Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
   const Worker& LeastBusy() const;
   void CloseSession(uint64_t session);
+  void DamagedRow(uint64_t session, const net::DamagedRow& row);
   Result<net::Welcome> Welcome(const net::Hello& hello);
   Result<json::object> Admin(const json::object& request);
   net::HttpResponse Ready() const;
@@ -72,6 +74,8 @@ class Node {
   ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
   std::vector<Worker> services_;
+  // What each session reads; the control server's thread only.
+  std::unordered_map<uint64_t, std::weak_ptr<const ServedTables>> tables_of_session_;
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;
   std::atomic<bool> draining_ = false;

@@ -75,6 +75,7 @@ Status GatherLocally(const PlanContext& context, std::span<const LocalNode> node
         table::CopyCheckedRows(lookup.layer_index, rows, block.addresses.data(), row_bytes,
                                block.places.data(), lookup.out.data() + first * row_bytes);
     if (good == rows.size()) continue;
+    context.ReportDamaged(lookup.layer_index, rows[good]);
     const uint32_t partition = context.partitions[lookup.layer_index].PartitionOf(rows[good]);
     return DataLoss(
         fmt::format("memory node {}: row {} of layer {} is damaged in its shared memory",

@@ -14,6 +14,7 @@ namespace {
 constexpr Nanos kSleepMax = std::chrono::milliseconds(20);
 constexpr Nanos kDrainTimeout = std::chrono::seconds(5);
 constexpr Nanos kControlCheckEvery = std::chrono::milliseconds(20);
+constexpr size_t kReportsPerCheck = 1;  // 50 a second
 constexpr uint64_t kSlotMask = 0xffff;
 constexpr int kSlotBits = 16;
 // Local requests up to this size are served by the caller in Submit: about 5 us of copying, less
@@ -23,9 +24,11 @@ constexpr uint32_t kInlineRows = 256;
 }  // namespace
 
 LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
-                       std::vector<NodeLink> nodes, const Clock& clock)
+                       std::vector<NodeLink> nodes, std::shared_ptr<DamageReports> damage,
+                       const Clock& clock)
     : options_(options),
       clock_(clock),
+      damage_(std::move(damage)),
       nodes_(std::move(nodes)),
       counters_(nodes_.size()),
       gone_(nodes_.size()),
@@ -320,10 +323,18 @@ void LookupLoop::OnPeerLost(net::PeerId peer, const Status& why) {
 
 void LookupLoop::CheckControls(TimePoint now) {
   next_control_check_ = now + kControlCheckEvery;
+  if (damage_->any()) TellDamage();
   for (uint32_t node = 0; node < nodes_.size(); ++node) {
     if (nodes_[node].control->Lost()) {
       LoseNode(node, Unavailable("it closed the control connection"));
     }
+  }
+}
+
+// What a node cannot take now is dropped: the row is reported again when it is asked for again.
+void LookupLoop::TellDamage() {
+  for (const DamageReports::Report& report : damage_->Take(kReportsPerCheck)) {
+    nodes_[report.node].control->ReportDamaged(report.row);
   }
 }
 

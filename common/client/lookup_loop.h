@@ -42,9 +42,11 @@ class LookupLoop : private net::TransportHandler {
     uint32_t epoch = 1;
     bool caller_driven = false;  // no thread: Post, Drive and DriveUntil from one thread
   };
-  // `transport` is connected to every node's peer and is the loop's from now on.
+  // `transport` is connected to every node's peer and is the loop's from now on. `damage`: rows
+  // that came damaged, of which it tells their nodes.
   LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
-             std::vector<NodeLink> nodes, const Clock& clock);
+             std::vector<NodeLink> nodes, std::shared_ptr<DamageReports> damage,
+             const Clock& clock);
   // Ends every request under way with CANCELLED and joins.
   ~LookupLoop() override;
 
@@ -123,6 +125,7 @@ class LookupLoop : private net::TransportHandler {
   void OnError(uint32_t node, std::span<const std::byte> header, std::span<const std::byte> body);
   void Expire(TimePoint now);
   void CheckControls(TimePoint now);
+  void TellDamage();
   void LoseNode(uint32_t node, const Status& why);
   Status Gone(uint32_t node);
   Request* FindRequest(uint64_t id);
@@ -133,6 +136,7 @@ class LookupLoop : private net::TransportHandler {
 
   const Options options_;
   const Clock& clock_;
+  const std::shared_ptr<DamageReports> damage_;
   std::vector<NodeLink> nodes_;
   std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
   std::vector<NodeCounters> counters_;

@@ -23,6 +23,7 @@ PlanContext MakePlanContext(const table::TableLayout& layout, const table::Clust
                             std::vector<std::string> node_labels) {
   PlanContext context;
   context.layout = layout;
+  context.damage = std::make_shared<DamageReports>();
   context.node_labels = std::move(node_labels);
   for (uint32_t i = 0; i < layout.layers.size(); ++i) {
     const uint64_t total_rows = layout.layers[i].total_rows;
@@ -229,6 +230,7 @@ Status Step::PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& coun
                                    plan.out.data())
           : table::CopyUncheckedRows(arrived.addresses, row_bytes, places.data(), plan.out.data());
   if (good < count) {
+    context_->ReportDamaged(section.layer_index, rows[good]);
     return DataLoss(fmt::format("row {} of layer {} came damaged, or another row in its place",
                                 rows[good], section.layer_index));
   }

@@ -14,6 +14,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/damage_reports.h"
 #include "common/client/row_set.h"
 #include "common/client/row_source.h"
 #include "common/table/layout.h"
@@ -30,6 +31,12 @@ struct PlanContext {
   std::vector<std::string> node_labels;            // "m0 (127.0.0.1:7400)"
   uint32_t id_bytes = 4;                           // on the wire
   uint32_t request_rows_max = 0;                   // ids that fit one message
+  std::shared_ptr<DamageReports> damage;           // shared with the loop, which tells the nodes
+
+  // Notes a row whose check failed.
+  void ReportDamaged(uint32_t layer_index, uint64_t row) const {
+    damage->Add(owners[layer_index][partitions[layer_index].PartitionOf(row)], layer_index, row);
+  }
 };
 // Cuts every layer and places it over the map's members.
 PlanContext MakePlanContext(const table::TableLayout& layout, const table::ClusterMap& map,

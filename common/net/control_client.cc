@@ -26,11 +26,31 @@ class SocketControlClient : public ControlClient {
   bool Lost() override {
     std::byte byte{};
     if (!lost_) lost_ = stream_.Receive({&byte, 1}) != 0;
+    Flush();
     return lost_;
   }
 
+  bool ReportDamaged(const DamagedRow& row) override {
+    Flush();
+    if (lost_ || !welcome_.takes_damage || !unsent_.empty()) return false;
+    unsent_ = DamagedFrame(row);
+    Flush();
+    return true;
+  }
+
  private:
+  void Flush() {
+    while (!lost_ && !unsent_.empty()) {
+      const iovec piece = {unsent_.data(), unsent_.size()};
+      const ssize_t sent = stream_.Send({&piece, 1});
+      if (sent == 0) return;
+      lost_ = sent < 0;
+      if (sent > 0) unsent_.erase(0, static_cast<size_t>(sent));
+    }
+  }
+
   TcpStream stream_;
+  std::string unsent_;  // of one report
   const Welcome welcome_;
   bool lost_ = false;
 };

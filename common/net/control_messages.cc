@@ -149,6 +149,9 @@ Status AddOptional(const json::object& object, Welcome* welcome) {
                    GetOptionalRaw(object, "local_token", kLocalTokenBytesMax));
   ASSIGN_OR_RETURN(welcome->one_sided_key,
                    GetOptionalRaw(object, "one_sided_key", kOneSidedKeyBytesMax));
+  if (object.contains("takes_damage")) {
+    ASSIGN_OR_RETURN(welcome->takes_damage, io::GetBool(object, "takes_damage", "welcome"));
+  }
   if (!object.contains("generation")) return OkStatus();
   ASSIGN_OR_RETURN(const std::string generation, io::GetString(object, "generation", "welcome"));
   ASSIGN_OR_RETURN(welcome->generation, NumberOf(generation, 10, "welcome: generation"));
@@ -211,6 +214,7 @@ std::string WelcomeFrame(const Welcome& welcome) {
                           {"address", HexOf(welcome.address)},
                           {"known_answers", std::move(answers)}};
   if (welcome.window != 0) content["window"] = welcome.window;
+  if (welcome.takes_damage) content["takes_damage"] = true;
   const auto add = [&](std::string_view key, std::string text) {
     if (!text.empty()) content[key] = std::move(text);
   };
@@ -224,6 +228,22 @@ std::string WelcomeFrame(const Welcome& welcome) {
 
 std::string RefusedFrame(const Status& why) {
   return Frame("refused", {{"code", static_cast<int>(why.code())}, {"message", why.message()}});
+}
+
+std::string DamagedFrame(const DamagedRow& row) {
+  return Frame("damaged", {{"layer", row.layer_index}, {"row", std::to_string(row.row)}});
+}
+
+Result<DamagedRow> ParseDamaged(std::string_view text) {
+  ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "damaged row"));
+  if (!value.is_object()) return InvalidArgument("damaged row: not an object");
+  ASSIGN_OR_RETURN(const json::object* object,
+                   GetObject(value.get_object(), "damaged", "damaged row"));
+  DamagedRow damaged;
+  ASSIGN_OR_RETURN(damaged.layer_index, GetU32(*object, "layer", "damaged row"));
+  ASSIGN_OR_RETURN(const std::string row, io::GetString(*object, "row", "damaged row"));
+  ASSIGN_OR_RETURN(damaged.row, NumberOf(row, 10, "damaged row: row"));
+  return damaged;
 }
 
 std::string AdminFrame(const json::object& request) { return Frame("admin", request); }

@@ -35,7 +35,8 @@ struct ServerContext {
   std::set<std::shared_ptr<Connection>> connections;
 };
 
-// hello -> answer -> silence until either side closes. Shared with the handlers of the operations
+// hello -> answer -> silence until either side closes, or, from a client that was welcomed, reports
+// of damaged rows. Shared with the handlers of the operations
 // under way.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -70,7 +71,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
  private:
-  enum class Step { kPrefix, kHello, kAnswer, kSilence };
+  enum class Step { kPrefix, kHello, kAnswer, kSilence, kReportPrefix, kReport };
 
   // On as far as the socket lets us.
   void Move() {
@@ -78,6 +79,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
       switch (step_) {
         case Step::kPrefix:
         case Step::kHello:
+        case Step::kReportPrefix:
+        case Step::kReport:
           if (!Read()) return;
           break;
         case Step::kAnswer:
@@ -107,9 +110,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (received == 0) return Await(stream_descriptor::wait_read), false;
     if (text_.size() < wanted_) return true;
     if (step_ == Step::kHello) return Answer(), true;
+    if (step_ == Step::kReport) return TakeReport(), false;
     const Result<uint32_t> length = FrameLength(text_);
-    if (!length.ok()) return Close(), false;
-    step_ = Step::kHello;
+    const bool report = step_ == Step::kReportPrefix;
+    if (!length.ok() || (report && *length > kDamagedFrameBytesMax)) return Close(), false;
+    step_ = report ? Step::kReport : Step::kHello;
     wanted_ = *length;
     text_.clear();
     return true;
@@ -154,8 +159,30 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (written_ < answer_.size()) return true;
     // A client that was refused reads why and closes; the timer ends one that does not.
     if (session_ != 0) timer_.cancel();
-    step_ = Step::kSilence;
+    if (session_ != 0 && context_->callbacks.on_damaged) {
+      AwaitReport();
+    } else {
+      step_ = Step::kSilence;
+    }
     return true;
+  }
+
+  void AwaitReport() {
+    step_ = Step::kReportPrefix;
+    wanted_ = kFramePrefixBytes;
+    text_.clear();
+  }
+
+  // Then a pause: what a client sends meanwhile stays in its socket.
+  void TakeReport() {
+    const Result<DamagedRow> row = ParseDamaged(text_);
+    if (!row.ok()) return Close();
+    context_->callbacks.on_damaged(session_, *row);
+    AwaitReport();
+    timer_.expires_after(kDamageReportEvery);
+    timer_.async_wait([self = shared_from_this()](const error_code& error) {
+      if (!error) self->Move();
+    });
   }
 
   // A client has nothing more to say: a byte ends the connection just as a close does.
@@ -167,7 +194,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   TcpStream stream_;
   stream_descriptor ready_;   // waits on the stream's descriptor
-  asio::steady_timer timer_;  // for everything up to the answer's last byte
+  asio::steady_timer timer_;  // for everything up to the answer's last byte, and between reports
   const bool may_administer_;
   ServerContext* const context_;
   Step step_ = Step::kPrefix;

@@ -181,6 +181,20 @@ TEST_F(DiskFault, ARunningNodeFindsAndRepairsABitFromItsMemory) {
   EXPECT_EQ(Verify().exit_code, 0);
 }
 
+TEST_F(DiskFault, WhatIsPublishedIsNotLostWithTheWriteAheadLog) {
+  ASSERT_TRUE(node_->StartReady(model_)) << node_->process().Stderr();
+  node_->Kill();
+  std::vector<std::filesystem::path> logs;
+  for (const auto& entry : std::filesystem::directory_iterator(store_)) {
+    if (entry.path().extension() == ".log") logs.push_back(entry.path());
+  }
+  ASSERT_FALSE(logs.empty());
+  for (const auto& log : logs) std::filesystem::remove(log);
+  model_path_ = model_;
+  ASSERT_TRUE(node_->StartReady("")) << node_->process().Stderr();
+  ExpectServed();
+}
+
 TEST_F(DiskFault, AMissingShardIsNamed) {
   const std::string shard = model_ + "/model-00047-of-00048.safetensors";
   std::filesystem::rename(shard, shard + ".away");

@@ -8,6 +8,7 @@
 
 #include "common/base/rng.h"
 #include "memnode/import_progress.h"
+#include "memnode/version_manager.h"
 #include "tests/memnode/import_fixture.h"
 
 namespace engram::memnode {
@@ -80,6 +81,37 @@ TEST_F(ImportResumeTest, CancelledAnywhereItGoesOnToTheSameBytes) {
               partitions_ + static_cast<uint64_t>(options_.threads) * group_max_);
     EXPECT_GE(watched.reads() + again, partitions_);
   }
+}
+
+TEST_F(ImportResumeTest, WhatAKilledImportLeavesIsListedByNameAndDropped) {
+  options_.ingest_files = 1;
+  MemoryStore store;
+  WatchedSource watched(*opened_.source);
+  std::atomic<bool> cancel = false;
+  watched.before_read = [&](uint64_t number) {
+    if (number == 2 * group_max_) cancel = true;
+  };
+  ImportOptions stopped = options_;
+  stopped.cancel = &cancel;
+  ASSERT_FALSE(Import(watched, store, stopped).ok());
+  ASSERT_GT(store.page_count(), 0u);
+  const auto left = IncompleteImports(store);
+  ASSERT_TRUE(left.ok() && left->size() == 1);
+  EXPECT_EQ(left->front().model, "model");
+  EXPECT_EQ(left->front().version, "1");
+  EXPECT_GT(store.AllPageBytes()->at(left->front().id), 0u);
+
+  const auto versions = VersionManager::Open(
+      store, [](const Manifest&, const std::atomic<bool>*) -> Result<TablesPtr> {
+        return InternalError("nothing is loaded here");
+      });
+  ASSERT_TRUE(versions.ok());
+  const Status dropped = (*versions)->Drop("model", "1");
+  EXPECT_TRUE(dropped.ok()) << dropped.message();
+  EXPECT_EQ(store.page_count(), 0u);
+  EXPECT_TRUE(IncompleteImports(store)->empty());
+  EXPECT_TRUE(store.ReadRecords("")->empty());
+  EXPECT_EQ((*versions)->Drop("model", "1").code(), Code::kNotFound);
 }
 
 TEST_F(ImportResumeTest, CancelledAgainAndAgainItStillEnds) {

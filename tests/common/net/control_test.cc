@@ -42,10 +42,17 @@ Hello MakeHello() {
 }
 
 struct Node {
+  bool takes_damage = false;
+
   explicit Node(uint16_t port = 0) : Node(nullptr, port) {}
   explicit Node(std::shared_ptr<const Security> security, uint16_t port = 0) {
     ControlServer::Callbacks callbacks;
     callbacks.on_hello = [this](const Hello& hello) { return OnHello(hello); };
+    callbacks.on_damaged = [this](uint64_t session, const DamagedRow& row) {
+      const std::lock_guard lock(mutex);
+      damaged.emplace_back(session, row);
+      changed.notify_all();
+    };
     callbacks.on_gone = [this](uint64_t session) {
       const std::lock_guard lock(mutex);
       EXPECT_TRUE(gone.insert(session).second) << "told twice";
@@ -62,6 +69,7 @@ struct Node {
     welcome.identity.content_digest = std::string(64, 'a');
     welcome.session = next_session++;
     welcome.settings = hello.settings;
+    welcome.takes_damage = takes_damage;
     welcome.address = hello.address + "back";
     welcome.known_answers = {{0, 18'446'744'073'709'551'615ull, std::string(64, 'b')}};
     return welcome;
@@ -78,6 +86,7 @@ struct Node {
   std::mutex mutex;
   std::condition_variable changed;
   std::set<uint64_t> gone;
+  std::vector<std::pair<uint64_t, DamagedRow>> damaged;
   uint64_t next_session = 0xfedc'ba98'0000'0001;
   Result<std::unique_ptr<ControlServer>> started = Unavailable("not yet");
 };
@@ -210,6 +219,51 @@ TEST(Control, ASilentNodeIsGivenUpInTime) {
                                              std::chrono::milliseconds(20));
   EXPECT_EQ(client.status().code(), Code::kDeadlineExceeded);
   ::close(listener);
+}
+
+TEST(Control, ARowThatCameDamagedIsToldToItsNode) {
+  Node node;
+  node.takes_damage = true;
+  const auto client = node.Connect();
+  ASSERT_TRUE(client.ok()) << client.status().message();
+  constexpr uint64_t kReports = 3;
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  for (uint64_t told = 0; told < kReports && Clock::Real().Now() < deadline;) {
+    if ((*client)->ReportDamaged({5, UINT64_MAX - told})) ++told;
+  }
+  std::unique_lock lock(node.mutex);
+  ASSERT_TRUE(
+      node.changed.wait_for(lock, kTimeout, [&] { return node.damaged.size() == kReports; }));
+  for (uint64_t i = 0; i < kReports; ++i) {
+    EXPECT_EQ(node.damaged[i].first, (*client)->welcome().session);
+    EXPECT_EQ(node.damaged[i].second.layer_index, 5u);
+    EXPECT_EQ(node.damaged[i].second.row, UINT64_MAX - i);
+  }
+  lock.unlock();
+  EXPECT_FALSE((*client)->Lost());
+}
+
+TEST(Control, ANodeThatTakesNoReportsIsToldNone) {
+  Node node;
+  const auto client = node.Connect();
+  ASSERT_TRUE(client.ok());
+  EXPECT_FALSE((*client)->ReportDamaged({0, 1}));
+  EXPECT_FALSE((*client)->Lost());
+}
+
+TEST(Control, DamagedRowsAreReadStrictly) {
+  const std::string frame = DamagedFrame({3, 17});
+  const auto row = ParseDamaged(std::string_view(frame).substr(kFramePrefixBytes));
+  ASSERT_TRUE(row.ok()) << row.status().message();
+  EXPECT_EQ(row->layer_index, 3u);
+  EXPECT_EQ(row->row, 17u);
+  EXPECT_LE(DamagedFrame({UINT32_MAX, UINT64_MAX}).size(), kDamagedFrameBytesMax);
+  for (const char* text :
+       {"", "[]", "{}", R"({"damaged": 1})", R"({"damaged": {"layer": 1}})",
+        R"({"damaged": {"layer": -1, "row": "1"}})", R"({"damaged": {"layer": 1, "row": 1}})",
+        R"({"damaged": {"layer": 1, "row": "1x"}})"}) {
+    EXPECT_EQ(ParseDamaged(text).status().code(), Code::kInvalidArgument) << text;
+  }
 }
 
 TEST(Control, StrangersBytesEndTheirConnectionOnly) {
