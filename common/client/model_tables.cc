@@ -22,9 +22,15 @@ Result<uint64_t> RawVocabSize(const std::string& config_path) {
   ASSIGN_OR_RETURN(const json::value document, io::ParseJsonFile(config_path));
   const json::object* object = document.if_object();
   if (object == nullptr) return InvalidArgument(fmt::format("{} is no object", config_path));
-  if (const json::value* text = object->if_contains("text_config");
-      text != nullptr && text->is_object() && !object->contains("vocab_size")) {
-    object = text->if_object();
+  const json::value* text = object->if_contains("text_config");
+  if (text != nullptr && text->is_object()) {
+    const json::value* top = object->if_contains("vocab_size");
+    const json::value* nested = text->get_object().if_contains("vocab_size");
+    if (top != nullptr && nested != nullptr && *top != *nested) {
+      return InvalidArgument(fmt::format("{}: vocab_size is {}, but {} in text_config", config_path,
+                                         json::serialize(*top), json::serialize(*nested)));
+    }
+    if (top == nullptr) object = text->if_object();
   }
   if (!object->contains("vocab_size")) return uint64_t{0};
   ASSIGN_OR_RETURN(const int64_t size, io::GetInt(*object, "vocab_size", config_path));
@@ -96,13 +102,16 @@ Result<ModelTables> LoadModelTables(const std::string& model_dir, std::string mo
   const std::string config_path = model_dir + "/config.json";
   ModelTables tables;
   ASSIGN_OR_RETURN(tables.config, table::LoadEngramConfig(config_path));
+  const Result<io::Checkpoint> checkpoint = io::Checkpoint::Open(model_dir);
+  if (checkpoint.ok()) {
+    RETURN_IF_ERROR(CheckLayersListed(*checkpoint, tables.config.layer_ids));
+  }
   if (tables.config.layer_ids.empty()) {
     return FailedPrecondition(
         fmt::format("{} has no Engram layers (engram_layer_ids): there is nothing to serve from "
                     "memory nodes",
                     config_path));
   }
-  const Result<io::Checkpoint> checkpoint = io::Checkpoint::Open(model_dir);
   if (!checkpoint.ok() && (tables.config.ple || checkpoint.status().code() != Code::kNotFound)) {
     return checkpoint.status();
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 namespace engram::client {
 namespace {
@@ -130,7 +131,37 @@ Result<TableParts> PleParts(const io::Checkpoint& checkpoint, const io::TensorIn
   return table;
 }
 
+// The N of a tensor "...layers.N.engram..." or "...layers.N.ple..."; -1 of any other.
+int LayerOfEngramTensor(std::string_view name) {
+  constexpr std::string_view kLayers = "layers.";
+  for (const std::string_view kind : {".engram.", ".ple."}) {
+    const size_t end = name.find(kind);
+    if (end == std::string_view::npos) continue;
+    const size_t layers = name.rfind(kLayers, end);
+    if (layers == std::string_view::npos) continue;
+    int layer = -1;
+    const char* first = name.data() + layers + kLayers.size();
+    const auto parsed = std::from_chars(first, name.data() + end, layer);
+    if (parsed.ec == std::errc() && parsed.ptr == name.data() + end && layer >= 0) return layer;
+  }
+  return -1;
+}
+
 }  // namespace
+
+Status CheckLayersListed(const io::Checkpoint& checkpoint, const std::vector<int>& layer_ids) {
+  for (const auto& [name, info] : checkpoint.tensors()) {
+    const int layer = LayerOfEngramTensor(name);
+    if (layer < 0 || std::find(layer_ids.begin(), layer_ids.end(), layer) != layer_ids.end())
+      continue;
+    return InvalidArgument(fmt::format(
+        "{} holds {}, but its config.json lists {} as Engram layers: layer {} would be run without "
+        "its memory; list it in engram_layer_ids (0-based; ple_layer_ids counts from 1)",
+        checkpoint.directory(), name,
+        layer_ids.empty() ? "none" : fmt::format("[{}]", fmt::join(layer_ids, ", ")), layer));
+  }
+  return OkStatus();
+}
 
 uint64_t TableParts::weight_bytes() const {
   const auto dim = static_cast<uint64_t>(format.head_dim);

@@ -41,4 +41,8 @@ struct TableParts {
 Result<std::vector<TableParts>> FindTableParts(const io::Checkpoint& checkpoint,
                                                const std::vector<int>& layer_ids, int head_dim);
 
+// INVALID_ARGUMENT names a tensor of an Engram layer that `layer_ids`, as the config has them,
+// lacks.
+Status CheckLayersListed(const io::Checkpoint& checkpoint, const std::vector<int>& layer_ids);
+
 }  // namespace engram::client

@@ -11,6 +11,9 @@ namespace engram::table {
 namespace {
 
 constexpr std::string_view kPrefix = "engram_";
+constexpr const char* kOwnModelType = "engram_v3";  // the engine's
+constexpr std::string_view kLayerIds = "engram_layer_ids";
+constexpr std::string_view kPleLayerIds = "ple_layer_ids";
 constexpr std::array<std::string_view, 13> kKeys = {
     "engram_layer_ids",      "engram_num_embeddings",
     "engram_max_ngram_size", "engram_vocab_size",
@@ -36,7 +39,8 @@ Status Missing(std::string_view key) {
 Status CheckKeysKnown(const json::object& object) {
   for (const auto& member : object) {
     const std::string_view key = member.key();
-    if (!key.starts_with(kPrefix) || std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end())
+    if (!key.starts_with(kPrefix) || member.value().is_null() ||
+        std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end())
       continue;
     const std::vector<std::string> known(kKeys.begin(), kKeys.end());
     return InvalidArgument(fmt::format(
@@ -57,15 +61,26 @@ class Keys {
     if (text == nullptr || !text->is_object()) return keys;
     keys.text_ = &text->get_object();
     RETURN_IF_ERROR(CheckKeysKnown(*keys.text_));
-    for (const std::string_view key : kKeys) {
-      const json::value* top = Get(keys.top_, key);
-      const json::value* nested = Get(keys.text_, key);
-      if (top != nullptr && nested != nullptr && *top != *nested) {
-        return Wrong(key, *top,
-                     fmt::format("what text_config says ({})", json::serialize(*nested)));
-      }
-    }
+    RETURN_IF_ERROR(keys.CheckSame(kPleLayerIds));
+    for (const std::string_view key : kKeys) RETURN_IF_ERROR(keys.CheckSame(key));
     return keys;
+  }
+
+  // The engram_* key that stands first here; empty when there is none but the layers'.
+  std::string_view FirstBesideLayers() const {
+    for (const std::string_view key : kKeys) {
+      if (key != kLayerIds && Find(key) != nullptr) return key;
+    }
+    return {};
+  }
+
+  // "missing", or the value that says nothing.
+  std::string Spelled(std::string_view key) const {
+    for (const json::object* object : {top_, text_}) {
+      const json::value* value = object == nullptr ? nullptr : object->if_contains(key);
+      if (value != nullptr) return json::serialize(*value);
+    }
+    return "missing";
   }
 
   // Null when the key is absent.
@@ -97,6 +112,13 @@ class Keys {
   }
 
  private:
+  Status CheckSame(std::string_view key) const {
+    const json::value* top = Get(top_, key);
+    const json::value* nested = Get(text_, key);
+    if (top == nullptr || nested == nullptr || *top == *nested) return OkStatus();
+    return Wrong(key, *top, fmt::format("what text_config says ({})", json::serialize(*nested)));
+  }
+
   static const json::value* Get(const json::object* object, std::string_view key) {
     const json::value* value = object == nullptr ? nullptr : object->if_contains(key);
     return value == nullptr || value->is_null() ? nullptr : value;
@@ -107,7 +129,7 @@ class Keys {
 };
 
 Status ReadLayerIds(const Keys& keys, EngramConfig& config) {
-  constexpr std::string_view kKey = "engram_layer_ids";
+  constexpr std::string_view kKey = kLayerIds;
   const json::value* value = keys.Find(kKey);
   if (value == nullptr) return OkStatus();
   if (!value->is_array() || value->get_array().size() > kEngramLayersMax) {
@@ -127,17 +149,17 @@ Status ReadLayerIds(const Keys& keys, EngramConfig& config) {
 }
 
 // Their ids count from 1.
-Status ReadPleLayerIds(const json::object& object, EngramConfig& config) {
-  constexpr std::string_view kKey = "ple_layer_ids";
-  const json::value* value = object.if_contains(kKey);
-  if (const json::value* text = object.if_contains("text_config");
-      value == nullptr && text != nullptr && text->is_object()) {
-    value = text->get_object().if_contains(kKey);
-  }
-  if (value == nullptr || value->is_null()) return OkStatus();
+Status ReadPleLayerIds(const Keys& keys, EngramConfig& config) {
+  constexpr std::string_view kKey = kPleLayerIds;
+  const json::value* value = keys.Find(kKey);
+  if (value == nullptr) return OkStatus();
   if (!value->is_array() || value->get_array().size() > kEngramLayersMax) {
     return Wrong(kKey, *value, fmt::format("a list of at most {} layers", kEngramLayersMax));
   }
+  if (!config.layer_ids.empty() && !value->get_array().empty()) {
+    return Wrong(kKey, *value, fmt::format("possible beside {}: a model has one kind", kLayerIds));
+  }
+  config.ple = !value->get_array().empty();
   for (const json::value& item : value->get_array()) {
     int layer_id = 0;
     RETURN_IF_ERROR(Keys::ReadInteger(kKey, item, 1, kLayerIdMax, layer_id));
@@ -146,7 +168,6 @@ Status ReadPleLayerIds(const json::object& object, EngramConfig& config) {
     }
     config.layer_ids.push_back(layer_id - 1);
   }
-  config.ple = !config.layer_ids.empty();
   return OkStatus();
 }
 
@@ -194,8 +215,21 @@ Status ReadDeclaredRows(const Keys& keys, EngramConfig& config) {
   return OkStatus();
 }
 
+// A config that has Engram keys means to have Engram layers.
+Status CheckLayersNamed(const Keys& keys) {
+  const std::string_view other = keys.FirstBesideLayers();
+  if (other.empty()) return OkStatus();
+  return InvalidArgument(
+      fmt::format("key '{}' is {}, but '{}' is there: the model would be run without its Engram "
+                  "layers; list them (0-based), or take every engram_* key out",
+                  kLayerIds, keys.Spelled(kLayerIds), other));
+}
+
 // Both spellings are in use; given together they must agree.
 Status ReadPad(const Keys& keys, EngramConfig& config) {
+  if (keys.Find("engram_pad_id") == nullptr && keys.Find("engram_pad_token_id") == nullptr) {
+    return Missing("engram_pad_token_id");  // it stands before every sequence
+  }
   RETURN_IF_ERROR(keys.Read("engram_pad_id", 0, INT32_MAX, config.pad_id));
   int64_t token_id = config.pad_id;
   RETURN_IF_ERROR(keys.Read("engram_pad_token_id", 0, INT32_MAX, token_id));
@@ -205,6 +239,16 @@ Status ReadPad(const Keys& keys, EngramConfig& config) {
   }
   config.pad_id = token_id;
   return OkStatus();
+}
+
+// Every multiplier is drawn from it. Configs of other makers lack it: theirs is 0.
+Status ReadSeed(const Keys& keys, const json::object& object, EngramConfig& config) {
+  constexpr std::string_view kKey = "engram_seed";
+  const json::value* model_type = object.if_contains("model_type");
+  if (model_type != nullptr && *model_type == kOwnModelType && keys.Find(kKey) == nullptr) {
+    return Missing(kKey);
+  }
+  return keys.Read(kKey, 0, INT64_MAX, config.seed);
 }
 
 Status ReadFusion(const Keys& keys, EngramConfig& config) {
@@ -245,7 +289,8 @@ Result<EngramConfig> ParseEngramConfig(const json::object& object) {
   ASSIGN_OR_RETURN(const Keys keys, Keys::Collect(object));
   EngramConfig config;
   RETURN_IF_ERROR(ReadLayerIds(keys, config));
-  if (config.layer_ids.empty()) RETURN_IF_ERROR(ReadPleLayerIds(object, config));
+  RETURN_IF_ERROR(ReadPleLayerIds(keys, config));
+  if (config.layer_ids.empty()) RETURN_IF_ERROR(CheckLayersNamed(keys));
   if (config.layer_ids.empty() || config.ple) return config;
   RETURN_IF_ERROR(
       keys.Require("engram_max_ngram_size", 2, kMaxNgramSizeMax, config.max_ngram_size));
@@ -254,7 +299,7 @@ Result<EngramConfig> ParseEngramConfig(const json::object& object) {
   RETURN_IF_ERROR(ReadVocabSizes(keys, config));
   RETURN_IF_ERROR(ReadDeclaredRows(keys, config));
   RETURN_IF_ERROR(ReadPad(keys, config));
-  RETURN_IF_ERROR(keys.Read("engram_seed", 0, INT64_MAX, config.seed));
+  RETURN_IF_ERROR(ReadSeed(keys, object, config));
   RETURN_IF_ERROR(keys.Read("engram_compressed_vocab_size", 1,
                             static_cast<int64_t>(kCompressedVocabMax),
                             config.compressed_vocab_size));

@@ -49,10 +49,10 @@ struct EngramConfig {
   int embedding_width() const { return rows_per_position() * head_dim; }     // E
 };
 
-// Reads the keys at top level or under "text_config"; null is the same as absent. An object without
-// engram_layer_ids, or with an empty list, gives layer_ids empty. The variant is "paper" unless
-// engram_variant says "v41". ple_layer_ids instead gives layer_ids and `ple`. INVALID_ARGUMENT
-// names the key and the value; an unknown engram_* key is refused.
+// Keys at top level or under "text_config"; null is the same as absent. Without any, layer_ids is
+// empty; INVALID_ARGUMENT names the key and the value: some keys but no layers, layers without pad
+// id or (model_type engram_v3) seed, an unknown engram_* key. The variant is "paper" unless
+// engram_variant says "v41". ple_layer_ids instead gives layer_ids and `ple`.
 Result<EngramConfig> ParseEngramConfig(const json::object& config);
 Result<EngramConfig> LoadEngramConfig(const std::string& config_json_path);
 

@@ -17,11 +17,10 @@ constexpr int64_t kStreamsMax = 16;
 
 // Keys that cannot change a forward pass.
 bool IsHarmless(std::string_view key) {
-  static constexpr std::array<std::string_view, 18> kKeys = {"architectures",
+  static constexpr std::array<std::string_view, 16> kKeys = {"architectures",
                                                              "auto_map",
                                                              "aux_loss_alpha",
                                                              "bos_token_id",
-                                                             "dtype",
                                                              "ep_size",
                                                              "initializer_range",
                                                              "num_nextn_predict_layers",
@@ -30,12 +29,23 @@ bool IsHarmless(std::string_view key) {
                                                              "router_aux_loss_coef",
                                                              "seq_aux",
                                                              "tokenizer_class",
-                                                             "torch_dtype",
                                                              "transformers_version",
                                                              "use_cache",
                                                              "_name_or_path",
                                                              "output_router_logits"};
   return std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end() || key.starts_with("engram_");
+}
+
+// Keys that Hugging Face's configs spell in two ways.
+void NameAliases(ConfigReader& reader) {
+  reader.Alias("n_routed_experts", "num_local_experts");
+  reader.Alias("n_routed_experts", "num_experts");
+  reader.Alias("n_shared_experts", "num_shared_experts");
+  reader.Alias("num_experts_per_tok", "num_experts_per_token");
+  reader.Alias("hidden_act", "hidden_activation");
+  reader.Alias("rope_scaling", "rope_parameters");
+  reader.Alias("torch_dtype", "dtype");
+  reader.Find("torch_dtype");  // the tensors say it themselves
 }
 
 void ReadAttention(ConfigReader& reader, ModelConfig& config) {
@@ -53,18 +63,9 @@ void ReadAttention(ConfigReader& reader, ModelConfig& config) {
   reader.Require("attention_bias", false, "no projection has a bias");
   reader.Double("attention_dropout", 0.0, 1.0, 0.0);  // training only
   reader.Require("rope_interleave", true, "pairs are interleaved");
-  config.rope_theta = reader.Double("rope_theta", 1.0, 1e12, 10000.0);
 }
 
-void ReadYarn(const json::object& object, ConfigReader& outer, ModelConfig& config) {
-  ConfigReader reader(object, "rope_scaling");
-  const json::value* type = reader.Find("type");
-  if (type == nullptr) type = reader.Find("rope_type");
-  reader.Find("rope_type");
-  if (type == nullptr || *type != "yarn") {
-    return outer.Fail("rope_scaling",
-                      fmt::format("{} is not supported, only type yarn", json::serialize(object)));
-  }
+void ReadYarn(ConfigReader& reader, ModelConfig& config) {
   kernels::YarnScaling yarn;
   yarn.factor = reader.Double("factor", 1.0, 1e6);
   yarn.original_positions = reader.Double("original_max_position_embeddings", 1.0, 1e9, 4096.0);
@@ -72,19 +73,39 @@ void ReadYarn(const json::object& object, ConfigReader& outer, ModelConfig& conf
   yarn.beta_slow = reader.Double("beta_slow", 1e-3, 1e6, 1.0);
   yarn.mscale = reader.Double("mscale", 0.0, 1e3, 1.0);
   yarn.mscale_all_dim = reader.Double("mscale_all_dim", 0.0, 1e3, 0.0);
-  if (const auto unread = reader.FirstUnread([](std::string_view) { return false; })) {
-    reader.Fail(*unread, "not understood");
-  }
-  if (!reader.status().ok()) return outer.Fail("rope_scaling", reader.status().message());
   config.yarn = yarn;
   config.rope_magnitude = static_cast<float>(kernels::YarnMscale(yarn.factor, yarn.mscale) /
                                              kernels::YarnMscale(yarn.factor, yarn.mscale_all_dim));
 }
 
-void ReadScale(ConfigReader& reader, ModelConfig& config) {
+// rope_scaling: no type and "default" change nothing. rope_theta may stand in it, as newer configs
+// have it.
+void ReadRopeScaling(const json::object& object, ConfigReader& outer, ModelConfig& config) {
+  ConfigReader reader(object, "rope_scaling");
+  reader.Alias("rope_type", "type");
+  const json::value* type = reader.Find("rope_type");
+  if (type != nullptr && *type == "yarn") {
+    ReadYarn(reader, config);
+  } else if (type != nullptr && *type != "default") {
+    reader.Fail("rope_type", fmt::format("{} is not supported, only \"yarn\" and \"default\"",
+                                         json::serialize(*type)));
+  }
+  if (const json::value* theta = outer.Find("rope_theta")) {
+    reader.Require("rope_theta", *theta, "what the config says outside of it");
+  } else {
+    config.rope_theta = reader.Double("rope_theta", 1.0, 1e12, 10000.0);
+  }
+  if (const auto unread = reader.FirstUnread([](std::string_view) { return false; })) {
+    reader.Fail(*unread, fmt::format("{} is not understood", json::serialize(object.at(*unread))));
+  }
+  if (!reader.status().ok()) outer.Fail("rope_scaling", reader.status().message());
+}
+
+void ReadRope(ConfigReader& reader, ModelConfig& config) {
+  config.rope_theta = reader.Double("rope_theta", 1.0, 1e12, 10000.0);
   if (const json::value* scaling = reader.Find("rope_scaling")) {
     if (!scaling->is_object()) return reader.Fail("rope_scaling", "an object or null is expected");
-    ReadYarn(scaling->get_object(), reader, config);
+    ReadRopeScaling(scaling->get_object(), reader, config);
   }
   double scale =
       1.0 / std::sqrt(static_cast<double>(config.attention.nope + config.attention.rope));
@@ -127,19 +148,6 @@ void ReadFeedForward(ConfigReader& reader, ModelConfig& config) {
   }
 }
 
-void ReadEos(ConfigReader& reader, ModelConfig& config) {
-  const json::value* value = reader.Find("eos_token_id");
-  if (value == nullptr) return;
-  const json::array ids = value->is_array() ? value->get_array() : json::array{*value};
-  for (const json::value& id : ids) {
-    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= config.vocab_size) {
-      return reader.Fail("eos_token_id",
-                         fmt::format("{} is not a token id", json::serialize(*value)));
-    }
-    config.eos_ids.push_back(static_cast<int32_t>(id.get_int64()));
-  }
-}
-
 Status CheckEngram(const ModelConfig& config, const std::string& what) {
   for (const int layer : config.engram.layer_ids) {
     if (layer < 0 || layer >= config.layer_count) {
@@ -169,6 +177,7 @@ std::optional<uint32_t> ModelConfig::EngramIndex(int64_t layer) const {
 Result<ModelConfig> ParseModelConfig(const json::object& object, const std::string& what) {
   ModelConfig config;
   ConfigReader reader(object, what);
+  NameAliases(reader);
   if (reader.Find("model_type") == nullptr)
     reader.Fail("model_type", "missing; engram_v3 is expected");
   reader.Require("model_type", "engram_v3", "this engine's architecture");
@@ -178,9 +187,9 @@ Result<ModelConfig> ParseModelConfig(const json::object& object, const std::stri
   config.positions_max = reader.Int("max_position_embeddings", 1, 1 << 26, 4096);
   config.norm_eps = static_cast<float>(reader.Double("rms_norm_eps", 0.0, 1.0, 1e-6));
   config.tie_embeddings = reader.Bool("tie_word_embeddings", false);
-  ReadEos(reader, config);
+  config.eos_ids = reader.TokenIds("eos_token_id", config.vocab_size);
   ReadAttention(reader, config);
-  ReadScale(reader, config);
+  ReadRope(reader, config);
   ReadFeedForward(reader, config);
   config.streams = reader.Int("hc_mult", 1, kStreamsMax, 1);
   config.sinkhorn_rounds = static_cast<int>(reader.Int("hc_sinkhorn_iters", 1, 1000, 20));

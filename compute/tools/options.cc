@@ -20,11 +20,16 @@ Result<ComputeConfig> CommonOptions::Resolve() const {
   config.Describe(fields);
   RETURN_IF_ERROR(config::Load(config_file, sets, fields));
   if (!model.empty()) config.model_path = model;
-  if (!memnodes.empty()) {
+  if (memnodes) {
     config.lookup.memnodes.clear();
-    std::istringstream list(memnodes);
+    std::istringstream list(*memnodes);
     for (std::string address; std::getline(list, address, ',');)
       config.lookup.memnodes.push_back(address);
+    if (config.lookup.memnodes.empty()) {
+      return InvalidArgument(
+          "--memnodes \"\" names no memory node; for the tables in this process give --local "
+          "instead");
+    }
   }
   if (config.model_path.empty())
     return InvalidArgument("no model: give --model DIR or set model.path");

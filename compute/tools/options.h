@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,13 +14,14 @@ namespace engram::compute {
 
 struct CommonOptions {
   std::string model;
-  std::string memnodes;  // comma separated
+  std::optional<std::string> memnodes;  // comma separated; one at least where given
   bool local = false;
   std::string config_file;
   std::vector<std::string> sets;
 
   void AddTo(CLI::App& app);
-  // INVALID_ARGUMENT when no model is named, or both --local and memory nodes are.
+  // INVALID_ARGUMENT when no model is named, when --memnodes names no node, or when both --local
+  // and memory nodes are given.
   Result<ComputeConfig> Resolve() const;
 };
 

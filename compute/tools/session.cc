@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "common/client/table_parts.h"
 #include "common/obs/log.h"
 #include "compute/engine/follower.h"
 #include "compute/tools/row_source.h"
@@ -49,6 +50,7 @@ Status Session::OpenModel(const ComputeConfig& config) {
   ASSIGN_OR_RETURN(model_, LoadModelConfig(config.model_path));
   ASSIGN_OR_RETURN(io::Checkpoint checkpoint, io::Checkpoint::Open(config.model_path));
   checkpoint_ = std::make_unique<io::Checkpoint>(std::move(checkpoint));
+  RETURN_IF_ERROR(client::CheckLayersListed(*checkpoint_, model_.engram.layer_ids));
   ASSIGN_OR_RETURN(weights_, LoadWeights(*checkpoint_, model_));
   RETURN_IF_ERROR(ShardWeights(model_, ranks_, weights_));
   obs::LogInfo(fmt::format("model loaded path={} layers={} weight_bytes={}", config.model_path,
@@ -57,7 +59,13 @@ Status Session::OpenModel(const ComputeConfig& config) {
 }
 
 Status Session::OpenRows(const ComputeConfig& config) {
-  if (model_.engram.layer_ids.empty()) return OkStatus();
+  if (model_.engram.layer_ids.empty()) {
+    if (config.lookup.memnodes.empty()) return OkStatus();
+    return InvalidArgument(
+        fmt::format("memory nodes are given ({} ...), but {}/config.json has no Engram layers "
+                    "(engram_layer_ids): nothing would be asked of them; leave --memnodes out",
+                    config.lookup.memnodes[0], config.model_path));
+  }
   RETURN_IF_ERROR(table::CheckCanHash(model_.engram));
   ASSIGN_OR_RETURN(
       tables_, client::LoadModelTables(config.model_path, config.model_name, config.model_version));

@@ -53,6 +53,64 @@ TEST(ModelConfig, YarnChangesTheScaleAndTheMagnitude) {
   EXPECT_NEAR(config->rope_magnitude, (0.1 * std::log(4.0) + 1) / mscale_all, 1e-7);
 }
 
+TEST(ModelConfig, TwoSpellingsOfOneKeyThatDisagreeAreRefused) {
+  const auto rope = [](json::object scaling) { return ErrorWith("rope_scaling", scaling); };
+  EXPECT_THAT(rope({{"type", "yarn"}, {"rope_type", "linear"}, {"factor", 2}}),
+              HasSubstr("'type': \"yarn\" where 'rope_type', another spelling of it, says "
+                        "\"linear\""));
+  EXPECT_THAT(rope({{"type", "yarn"}, {"rope_type", "default"}, {"factor", 2}}),
+              HasSubstr("'type': \"yarn\""));
+  EXPECT_EQ(rope({{"type", "yarn"}, {"rope_type", "yarn"}, {"factor", 2}}), "");
+  EXPECT_EQ(rope({{"type", nullptr}, {"rope_type", "yarn"}, {"factor", 2}}), "");
+  EXPECT_THAT(rope({{"rope_type", "default"}, {"rope_theta", 5}}), HasSubstr("'rope_theta': 5 is"));
+  EXPECT_EQ(rope({{"rope_type", "default"}, {"rope_theta", 10000.0}}), "");
+  EXPECT_THAT(ErrorWith("num_local_experts", 4), HasSubstr("'num_local_experts': 4 where"));
+  EXPECT_THAT(ErrorWith("num_experts", 4), HasSubstr("'num_experts': 4 where 'n_routed_experts'"));
+  EXPECT_EQ(ErrorWith("num_experts", 8.0), "");
+  EXPECT_THAT(ErrorWith("num_experts_per_token", 1), HasSubstr("'num_experts_per_token': 1"));
+  EXPECT_THAT(ErrorWith("dtype", "float32"), HasSubstr("\"float32\" where 'torch_dtype'"));
+  EXPECT_EQ(ErrorWith("dtype", "bfloat16"), "");
+  json::object object = TinyConfig({});
+  object["rope_scaling"] = json::object{{"type", "default"}};
+  object["rope_parameters"] = json::object{{"type", "yarn"}, {"factor", 2}};
+  EXPECT_THAT(ParseModelConfig(object, "c").status().message(), HasSubstr("'rope_parameters'"));
+}
+
+TEST(ModelConfig, AKeyMayStandInItsOtherSpellingAlone) {
+  json::object object = TinyConfig({});
+  object["num_local_experts"] = object.at("n_routed_experts");
+  object.erase("n_routed_experts");
+  object.erase("rope_theta");
+  object["rope_scaling"] = nullptr;
+  object["rope_parameters"] =
+      json::object{{"rope_type", "yarn"}, {"rope_theta", 500.0}, {"factor", 4}};
+  const auto config = ParseModelConfig(object, "config.json");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->route.experts, 8);
+  EXPECT_EQ(config->rope_theta, 500.0);
+  EXPECT_EQ(config->yarn->factor, 4);
+}
+
+TEST(ModelConfig, RopeScalingOfTypeDefaultIsNone) {
+  for (const char* key : {"rope_type", "type"}) {
+    json::object object = TinyConfig({});
+    object["rope_scaling"] = json::object{{key, "default"}};
+    const auto config = ParseModelConfig(object, "config.json");
+    ASSERT_TRUE(config.ok()) << config.status().message();
+    EXPECT_FALSE(config->yarn.has_value());
+    EXPECT_EQ(config->rope_magnitude, 1);
+  }
+  EXPECT_THAT(
+      ErrorWith("rope_scaling", json::object{{"rope_type", "default"}, {"low_freq_factor", 1}}),
+      HasSubstr("'low_freq_factor': 1 is not understood"));
+}
+
+TEST(ModelConfig, AnUnknownKeyThatIsNullIsAbsent) {
+  EXPECT_EQ(ErrorWith("sliding_window", nullptr), "");
+  EXPECT_EQ(ErrorWith("quantization_config", nullptr), "");
+  EXPECT_EQ(ErrorWith("engram_extra", nullptr), "");
+}
+
 TEST(ModelConfig, RefusesAnUnknownKeyNamingItAndItsValue) {
   EXPECT_THAT(ErrorWith("sliding_window", 4096), HasSubstr("'sliding_window': 4096"));
   EXPECT_THAT(ErrorWith("quantization_config", json::object{{"quant_method", "fp8"}}),

@@ -168,6 +168,7 @@ json::object TinyConfig(const TinyOptions& options) {
   config["engram_head_dim"] = 32;
   config["engram_vocab_size"] = 50;
   config["engram_pad_token_id"] = 2;
+  config["engram_seed"] = 0;
   return config;
 }
 

@@ -28,6 +28,25 @@ TEST(Options, MemoryNodesAreSplitAtCommas) {
   EXPECT_EQ(config->lookup.memnodes, (std::vector<std::string>{"a:1", "b:2"}));
 }
 
+TEST(Options, MemoryNodesThatAreGivenButEmptyAreNotLocal) {
+  CommonOptions options;
+  options.model = "/m";
+  EXPECT_TRUE(options.Resolve().ok()) << "not given: local";
+  options.memnodes = "";
+  EXPECT_THAT(options.Resolve().status().message(), HasSubstr("--memnodes \"\" names no"));
+  options.sets = {"lookup.memnodes=a:1"};
+  EXPECT_THAT(options.Resolve().status().message(), HasSubstr("--memnodes \"\" names no"));
+}
+
+TEST(Options, AnEmptyMemoryNodeOfTheCommandLineReachesTheOptions) {
+  CLI::App app;
+  CommonOptions options;
+  options.AddTo(app);
+  app.parse("--model /m --memnodes \"\"");
+  EXPECT_EQ(options.memnodes, "");
+  EXPECT_FALSE(options.Resolve().ok());
+}
+
 TEST(Options, LocalAndMemoryNodesExcludeEachOther) {
   CommonOptions options;
   options.model = "/m";

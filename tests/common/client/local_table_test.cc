@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "common/base/rng.h"
+#include "common/client/table_parts.h"
 
 namespace engram::client {
 namespace {
@@ -120,6 +121,21 @@ TEST_F(LocalTableTest, MissingTensorsAreNamed) {
   status = OpenStatus(tensors);
   EXPECT_EQ(status.code(), Code::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("layers.4.engram.embed.scale"));
+}
+
+TEST_F(LocalTableTest, TablesOfLayersThatTheConfigDoesNotListAreNamed) {
+  const io::Checkpoint* checkpoint =
+      Write({{"model.layers.1.engram.embed.weight", DType::kBf16, {2, 8}},
+             {"layers.14.engram.wkv.weight", DType::kBf16, {2, 8}},
+             {"model.layers.3.mlp.engram", DType::kBf16, {2, 8}},
+             {"model.language_model.layers.2.ple.ple_embedding.ngram_embedding.shard_0.weight",
+              DType::kBf16,
+              {2, 8}}});
+  EXPECT_TRUE(CheckLayersListed(*checkpoint, {1, 2, 14}).ok());
+  EXPECT_THAT(CheckLayersListed(*checkpoint, {1, 2}).message(),
+              HasSubstr("layers.14.engram.wkv.weight, but its config.json lists [1, 2]"));
+  EXPECT_THAT(CheckLayersListed(*checkpoint, {1, 14}).message(), HasSubstr("layers.2.ple."));
+  EXPECT_THAT(CheckLayersListed(*checkpoint, {}).message(), HasSubstr("lists none"));
 }
 
 TEST_F(LocalTableTest, WrongShapesAndDtypesAreNamed) {

@@ -72,9 +72,56 @@ TEST(EngramConfig, OptionalKeysAreRead) {
   EXPECT_EQ(With("engram_pad_id", "3")->pad_id, 3);
 }
 
-TEST(EngramConfig, NoEngramLayersIsAModelWithoutMemory) {
+TEST(EngramConfig, NoEngramKeysIsAModelWithoutMemory) {
   EXPECT_TRUE(ParseEngramConfig(Parse(R"({"hidden_size": 8})"))->layer_ids.empty());
   EXPECT_TRUE(ParseEngramConfig(Parse(R"({"engram_layer_ids": []})"))->layer_ids.empty());
+  EXPECT_TRUE(ParseEngramConfig(Parse(R"({"engram_seed": null})"))->layer_ids.empty());
+}
+
+TEST(EngramConfig, EngramKeysWithoutLayersAreAContradiction) {
+  ExpectRefused("engram_layer_ids", "[]", "is [], but 'engram_num_embeddings' is there");
+  ExpectRefused("engram_layer_ids", "null", "is null, but");
+  json::object object = Parse(kV41);
+  object.erase("engram_layer_ids");
+  EXPECT_THAT(ParseEngramConfig(object).status().message(),
+              HasSubstr("'engram_layer_ids' is missing, but 'engram_num_embeddings'"));
+  json::object nested;
+  nested["text_config"] = Parse(R"({"engram_head_dim": 8})");
+  EXPECT_THAT(ParseEngramConfig(nested).status().message(),
+              HasSubstr("'engram_head_dim' is there"));
+}
+
+TEST(EngramConfig, AnAbsentPadIsRefused) {
+  json::object object = Parse(kV41);
+  object.erase("engram_pad_token_id");
+  EXPECT_THAT(ParseEngramConfig(object).status().message(),
+              HasSubstr("'engram_pad_token_id' is missing"));
+  object["engram_pad_id"] = 3;
+  ExpectIsV41(ParseEngramConfig(object));
+}
+
+TEST(EngramConfig, AnAbsentSeedIsRefusedInOurOwnConfigs) {
+  json::object object = Parse(kV41);
+  object["model_type"] = "deepseek_v41";  // whose configs have none
+  ExpectIsV41(ParseEngramConfig(object));
+  object["model_type"] = "engram_v3";
+  EXPECT_THAT(ParseEngramConfig(object).status().message(), HasSubstr("'engram_seed' is missing"));
+  object["engram_seed"] = nullptr;
+  EXPECT_THAT(ParseEngramConfig(object).status().message(), HasSubstr("'engram_seed' is missing"));
+  object["engram_seed"] = 0;
+  ExpectIsV41(ParseEngramConfig(object));
+}
+
+TEST(EngramConfig, AnUnknownKeyThatIsNullIsAbsent) {
+  EXPECT_TRUE(With("engram_extra", "null").ok());
+}
+
+TEST(EngramConfig, TwoKindsOfLayersOrTwoListsOfThemAreRefused) {
+  EXPECT_TRUE(With("ple_layer_ids", "[]").ok());
+  EXPECT_THAT(With("ple_layer_ids", "[2]").status().message(),
+              HasSubstr("'ple_layer_ids': [2] is not possible beside engram_layer_ids"));
+  json::object ple = Parse(R"({"ple_layer_ids": [2], "text_config": {"ple_layer_ids": [3]}})");
+  EXPECT_THAT(ParseEngramConfig(ple).status().message(), HasSubstr("what text_config says ([3])"));
 }
 
 TEST(EngramConfig, AnUnknownKeyIsRefusedWithTheNearestName) {
