@@ -47,6 +47,16 @@ Result<ChatTemplate> ChatTemplateOf(std::string_view name) {
       fmt::format("api.chat_template is \"{}\"; it must be deepseek or raw", name));
 }
 
+std::vector<std::string> MissingMarkers(ChatTemplate chat, const text::Tokenizer& tokenizer) {
+  std::vector<std::string> missing;
+  if (chat == ChatTemplate::kRaw) return missing;
+  for (const std::string_view marker : {kBegin, kEnd, kUser, kAssistant}) {
+    const auto ids = tokenizer.Encode(marker);
+    if (!ids.ok() || ids->size() != 1) missing.emplace_back(marker);
+  }
+  return missing;
+}
+
 std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages,
                                        bool turn_begins) {
   if (chat == ChatTemplate::kDeepseek) return RenderDeepseek(messages, turn_begins);

@@ -30,4 +30,8 @@ Result<ChatTemplate> ChatTemplateOf(std::string_view name);
 std::vector<text::TextPart> RenderChat(ChatTemplate chat, const std::vector<ChatMessage>& messages,
                                        bool turn_begins = true);
 
+// The template's markers that the vocabulary does not have as one token each: they would be spelt
+// out in tokens of text, which says nothing to a model.
+std::vector<std::string> MissingMarkers(ChatTemplate chat, const text::Tokenizer& tokenizer);
+
 }  // namespace engram::compute

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "compute/model/config_reader.h"
+#include "compute/model/folder_files.h"
 
 namespace engram::compute {
 namespace {
@@ -209,7 +210,9 @@ Result<ModelConfig> LoadModelConfig(const std::string& model_directory) {
   const std::string path = model_directory + "/config.json";
   ASSIGN_OR_RETURN(const json::value value, io::ParseJsonFile(path));
   if (!value.is_object()) return InvalidArgument(path + ": a JSON object is expected");
-  return ParseModelConfig(value.get_object(), path);
+  ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(value.get_object(), path));
+  RETURN_IF_ERROR(ReadEosIds(model_directory, config));
+  return config;
 }
 
 }  // namespace engram::compute

@@ -48,7 +48,7 @@ struct ModelConfig {
   std::optional<uint32_t> EngramIndex(int64_t layer) const;
 };
 
-// INVALID_ARGUMENT names `what`, the key and the value.
+// INVALID_ARGUMENT names `what`, the key and the value. The second adds what folder_files.h reads.
 Result<ModelConfig> ParseModelConfig(const json::object& object, const std::string& what);
 Result<ModelConfig> LoadModelConfig(const std::string& model_directory);
 

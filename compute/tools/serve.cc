@@ -1,6 +1,7 @@
 #include "compute/tools/serve.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <thread>
@@ -49,6 +50,18 @@ Result<ApiOptions> OptionsOf(const ApiConfig& config) {
   return options;
 }
 
+void WarnOfMissingMarkers(const ApiConfig& config, ChatTemplate chat,
+                          const text::Tokenizer& tokenizer) {
+  const std::vector<std::string> missing = MissingMarkers(chat, tokenizer);
+  if (missing.empty()) return;
+  obs::LogWarn(fmt::format(
+      "chat markers are no tokens of tokenizer.json and are spelt out as text: answers to chats "
+      "may "
+      "make no sense; render chats in the client with api.chat_template=raw api.chat_template={} "
+      "missing={}",
+      config.chat_template, fmt::join(missing, ",")));
+}
+
 // True when everything accepted is answered before `limit`.
 bool AwaitIdle(ApiServer& server, const CompletionEngine& engine, Nanos limit) {
   const TimePoint end = Clock::Real().Now() + limit;
@@ -70,6 +83,7 @@ Status RunServe(const ComputeConfig& config, parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const text::Tokenizer tokenizer,
                    text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
+  WarnOfMissingMarkers(config.api, model.chat_template, tokenizer);
   CompletionEngine& engine = session->completions();
   model.name = ModelName(config);
   model.tokenizer = &tokenizer;

@@ -1,16 +1,28 @@
 #include "compute/tools/session.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 
 #include "common/client/table_parts.h"
 #include "common/obs/log.h"
 #include "compute/engine/follower.h"
+#include "compute/model/folder_files.h"
 #include "compute/tools/row_source.h"
 #include "kernels/isa.h"
 
 namespace engram::compute {
+namespace {
+
+void LogLeftOut(const ComputeConfig& config) {
+  const std::string left_out = LeftOutOfFolder(config.model_path, config.api.chat_template);
+  if (left_out.empty()) return;
+  obs::LogWarn(fmt::format("files of the model folder are not all used path={}: {}",
+                           config.model_path, left_out));
+}
+
+}  // namespace
 
 std::string ModelNameOf(const std::string& model_path) {
   const std::filesystem::path path =
@@ -24,6 +36,7 @@ Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config,
                                                parallel::Collective& ranks) {
   std::unique_ptr<Session> session(new Session(ranks));
   RETURN_IF_ERROR(session->OpenModel(config));
+  LogLeftOut(config);
   RETURN_IF_ERROR(session->OpenRows(config));
   RETURN_IF_ERROR(session->OpenTransformer(config));
   RETURN_IF_ERROR(session->OpenEngine(config));
@@ -53,8 +66,9 @@ Status Session::OpenModel(const ComputeConfig& config) {
   RETURN_IF_ERROR(client::CheckLayersListed(*checkpoint_, model_.engram.layer_ids));
   ASSIGN_OR_RETURN(weights_, LoadWeights(*checkpoint_, model_));
   RETURN_IF_ERROR(ShardWeights(model_, ranks_, weights_));
-  obs::LogInfo(fmt::format("model loaded path={} layers={} weight_bytes={}", config.model_path,
-                           model_.layer_count, weights_.mapped_bytes));
+  obs::LogInfo(fmt::format("model loaded path={} layers={} weight_bytes={} eos_ids={}",
+                           config.model_path, model_.layer_count, weights_.mapped_bytes,
+                           fmt::join(model_.eos_ids, ",")));
   return OkStatus();
 }
 

@@ -105,5 +105,13 @@ TEST_F(ChatPrompt, WhatTheClientRendersHasItsTokens) {
   EXPECT_THAT(Chat({{"user", "<｜Us"}, {"user", "er｜>"}}), ElementsAre(3)) << "one text";
 }
 
+TEST(ChatMarkers, ThoseThatAreNoTokensOfTheVocabularyAreNamed) {
+  const text::Tokenizer some = TinyTokenizer({kBegin, kUser});
+  EXPECT_THAT(MissingMarkers(ChatTemplate::kDeepseek, some), ElementsAre(kEnd, kAssistant));
+  const text::Tokenizer all = TinyTokenizer({kBegin, kEnd, kUser, kAssistant});
+  EXPECT_THAT(MissingMarkers(ChatTemplate::kDeepseek, all), ElementsAre());
+  EXPECT_THAT(MissingMarkers(ChatTemplate::kRaw, some), ElementsAre()) << "it has none";
+}
+
 }  // namespace
 }  // namespace engram::compute
