@@ -34,17 +34,6 @@ TEST(Options, MemoryNodesThatAreGivenButEmptyAreNotLocal) {
   EXPECT_TRUE(options.Resolve().ok()) << "not given: local";
   options.memnodes = "";
   EXPECT_THAT(options.Resolve().status().message(), HasSubstr("--memnodes \"\" names no"));
-  options.sets = {"lookup.memnodes=a:1"};
-  EXPECT_THAT(options.Resolve().status().message(), HasSubstr("--memnodes \"\" names no"));
-}
-
-TEST(Options, AnEmptyMemoryNodeOfTheCommandLineReachesTheOptions) {
-  CLI::App app;
-  CommonOptions options;
-  options.AddTo(app);
-  app.parse("--model /m --memnodes \"\"");
-  EXPECT_EQ(options.memnodes, "");
-  EXPECT_FALSE(options.Resolve().ok());
 }
 
 TEST(Options, LocalAndMemoryNodesExcludeEachOther) {
