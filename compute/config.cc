@@ -60,6 +60,9 @@ void ComputeConfig::Describe(config::Fields& fields) {
   fields.Add(
       "engram.on_missing", &on_missing,
       "when rows do not come: fail (the request ends) or degrade (gates closed, and said so)");
+  fields.Add("engram.content_digest", &content_digest,
+             "the memory nodes' tables must have it (engramctl digest); empty: that of "
+             "engram_content_digest.txt beside the model, if there is one");
   api.Describe(fields);
   lookup.Describe(fields);
   fields.Add("log.level", &log_level, "trace, debug, info, warn, error or off");

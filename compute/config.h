@@ -48,6 +48,7 @@ struct ComputeConfig {
   int64_t page_positions = 32;
   bool verify = false;
   std::string on_missing = "fail";
+  std::string content_digest;  // empty: the file's beside the model, if there is one
   client::LookupConfig lookup;
   ApiConfig api;
   std::string log_level = "warn";

@@ -77,6 +77,7 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
 
   const Nanos timeout = std::chrono::milliseconds(options.connect_timeout_ms);
   const std::vector<KnownRow> known = KnownRowsOf(cluster);
+  for (const KnownRow& row : known) client->known_answers_.push_back(row.answer);
   ASSIGN_OR_RETURN(std::vector<NodeLink> links,
                    LinkNodes(std::move(cluster), options, layout, *transport));
   LookupLoop::Options loop_options;
@@ -91,6 +92,7 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
   }
   RETURN_IF_ERROR(
       CalibratePaths(*client, *client->loop_, *client->context_, clock.Now() + timeout, clock));
+  if (options.check) RETURN_IF_ERROR(options.check(*client));
   client->rows_asked_ = 0;
   client->rows_distinct_ = 0;
   client->loop_->ResetCounters();
@@ -133,6 +135,11 @@ SourceStats LookupClient::stats() const {
     stats.nodes.push_back(std::move(told));
   }
   return stats;
+}
+
+const std::string& LookupClient::OwnerOf(uint32_t layer_index, uint64_t row) const {
+  const uint32_t partition = context_->partitions[layer_index].PartitionOf(row);
+  return context_->node_labels[context_->owners[layer_index][partition]];
 }
 
 std::vector<std::string> LookupClient::DescribePaths() const {

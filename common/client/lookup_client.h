@@ -16,6 +16,7 @@
 #include "common/base/status.h"
 #include "common/client/node_paths.h"
 #include "common/client/row_source.h"
+#include "common/net/control.h"
 #include "common/net/security.h"
 #include "common/net/transport.h"
 #include "common/table/identity.h"
@@ -26,6 +27,8 @@ namespace engram::client {
 class LookupLoop;
 class StepPool;
 struct PlanContext;
+
+class LookupClient;
 
 struct LookupClientOptions {
   std::vector<std::string> memnodes;  // "host:port" of every member of the cluster, any order
@@ -41,6 +44,9 @@ struct LookupClientOptions {
   // False in benchmarks only: rows are taken as they come, damaged or not.
   bool check_rows = true;
   std::shared_ptr<const net::Security> security;  // of the control connections; null: none
+  // Sees the client before Connect returns it; what it asks for is not counted, its error is
+  // Connect's. May be null.
+  std::function<Status(LookupClient&)> check;
   // Makes the transport the client owns; tests pass one of a loopback hub.
   std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
 };
@@ -63,6 +69,10 @@ class LookupClient : public RowSource {
                                          const SubmitOptions& options) override;
   void Poll() override;
   SourceStats stats() const override;
+  // The rows that the nodes vouched for at connect, of all nodes.
+  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
+  // The label of the node that has the row, for messages: "m0 (127.0.0.1:7400)".
+  const std::string& OwnerOf(uint32_t layer_index, uint64_t row) const;
   // What the calibration found, for logs: one line a node.
   std::vector<std::string> DescribePaths() const;
   // Messages that belonged to no request: late, repeated or unreadable.
@@ -78,6 +88,7 @@ class LookupClient : public RowSource {
   const std::shared_ptr<StepPool> pool_;              // shared with the steps: they return to it
   table::TableIdentity identity_;
   std::vector<std::string> members_;
+  std::vector<net::KnownAnswer> known_answers_;
   std::atomic<uint64_t> rows_asked_ = 0;
   std::atomic<uint64_t> rows_distinct_ = 0;
   std::unique_ptr<LookupLoop> loop_;

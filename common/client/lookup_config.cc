@@ -38,10 +38,12 @@ Result<LookupClientOptions> LookupConfig::Options() const {
 }
 
 Result<std::unique_ptr<RowSource>> LookupConfig::Connect(
-    const table::TableLayout& layout, const table::TableIdentity& identity) const {
+    const table::TableLayout& layout, const table::TableIdentity& identity,
+    const std::function<Status(LookupClient&)>& check) const {
   RETURN_IF_ERROR(Validate());
   ASSIGN_OR_RETURN(LookupClientOptions options, Options());
   options.identity = identity;
+  options.check = check;
   ASSIGN_OR_RETURN(std::unique_ptr<LookupClient> client, LookupClient::Connect(options, layout));
   for (const std::string& line : client->DescribePaths()) obs::LogInfo("paths to node " + line);
   if (cache_mib == 0) return std::unique_ptr<RowSource>(std::move(client));

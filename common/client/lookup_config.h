@@ -1,6 +1,7 @@
 // The settings of a lookup client that every program shares.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,9 +26,11 @@ struct LookupConfig {
   Status Validate() const;
   // Everything but the identity; loads the secret and certificates.
   Result<LookupClientOptions> Options() const;
-  // Connects to the memory nodes, behind a cache when cache_mib says so.
-  Result<std::unique_ptr<RowSource>> Connect(const table::TableLayout& layout,
-                                             const table::TableIdentity& identity) const;
+  // Connects to the memory nodes, behind a cache when cache_mib says so. `check`: as
+  // LookupClientOptions::check.
+  Result<std::unique_ptr<RowSource>> Connect(
+      const table::TableLayout& layout, const table::TableIdentity& identity,
+      const std::function<Status(LookupClient&)>& check = nullptr) const;
 };
 
 }  // namespace engram::client

@@ -72,6 +72,20 @@ void ApiMetrics::Answered(int status) {
       .Add();
 }
 
+void ApiMetrics::TellTables(const std::string& model, const TablesInfo& tables) {
+  if (!tables.any) return;
+  metrics_
+      .GetGauge("engram_compute_tables_info",
+                "1; which tables the rows come from, and what of them was compared with the "
+                "engine's own",
+                {{"model", model},
+                 {"source", tables.remote ? "memory_nodes" : "model_folder"},
+                 {"version", tables.version},
+                 {"content_digest", tables.content_digest},
+                 {"compared", tables.compared}})
+      .Set(1);
+}
+
 void ApiMetrics::Advance(const std::string& name, const std::string& help, double total,
                          const obs::Labels& labels) {
   obs::Counter& counter = metrics_.GetCounter(kPrefix + name, help, labels);

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/obs/metrics.h"
 #include "compute/engine/completion.h"
+#include "compute/memory/tables_info.h"
 
 namespace engram::compute {
 
@@ -25,6 +26,9 @@ class ApiMetrics {
   void Ended(std::string_view reason);  // one the engine did not accept: nothing else is observed
   void ClientGone();
   void Answered(int status);  // an HTTP answer that is not a stream
+
+  // Once, at start: engram_compute_tables_info.
+  void TellTables(const std::string& model, const TablesInfo& tables);
 
   // Takes over the engine's figures and renders everything.
   std::string Text(const EngineSnapshot& snapshot);

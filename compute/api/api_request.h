@@ -12,6 +12,7 @@
 #include "compute/api/api_error.h"
 #include "compute/api/chat_template.h"
 #include "compute/engine/completion.h"
+#include "compute/memory/tables_info.h"
 
 namespace engram::compute {
 
@@ -24,6 +25,7 @@ struct ApiModel {
   int64_t positions_max = 0;
   int64_t prompts_max = 64;  // of one request
   bool allow_unknown_fields = false;
+  TablesInfo tables = {};  // to be told
 };
 
 struct ApiRequest {

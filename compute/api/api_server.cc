@@ -101,6 +101,7 @@ ApiServer::ApiServer(const ApiOptions& options, const ApiModel& model, Completio
       started_(std::time(nullptr)),
       context_{&engine, model.tokenizer, std::make_shared<Mailbox>(), &metrics_},
       bodies_(std::move(worker), context_.mailbox, &metrics_) {
+  metrics_.TellTables(model.name, model.tables);
   context_.keep_alive_ms = options.keep_alive_ms;
   context_.request_timeout_s = options.request_timeout_s;
 }
@@ -270,7 +271,15 @@ void ApiServer::MetricsText(net::HttpRequest&, const Reply& reply) {
 }
 
 void ApiServer::Version(net::HttpRequest&, const Reply& reply) {
-  AnswerJsonObject(reply, {{"version", kVersion}, {"model", model_.name}});
+  const TablesInfo& tables = model_.tables;
+  json::object answer{{"version", kVersion}, {"model", model_.name}};
+  if (tables.any) {
+    answer["tables"] = {{"source", tables.remote ? "memory nodes" : "model folder"},
+                        {"version", tables.version},
+                        {"content_digest", tables.content_digest},
+                        {"compared", tables.compared}};
+  }
+  AnswerJsonObject(reply, answer);
 }
 
 void ApiServer::DebugState(net::HttpRequest&, const Reply& reply) {

@@ -77,7 +77,8 @@ Status RunBatch(const ComputeConfig& config, const std::string& input, const std
                        session->model().vocab_size,
                        engine.positions_max(),
                        1,
-                       config.api.allow_unknown_fields};
+                       config.api.allow_unknown_fields,
+                       {}};
   ASSIGN_OR_RETURN(const std::vector<ApiRequest> requests, ParseLines(content, input, model));
   ASSIGN_OR_RETURN(ReplacingFile out, ReplacingFile::Create(output));
   // As many as the queue takes are given to the engine at a time.

@@ -8,12 +8,18 @@
 #include "common/client/row_source.h"
 #include "common/io/safetensors.h"
 #include "compute/config.h"
+#include "compute/memory/tables_info.h"
 
 namespace engram::compute {
 
-// `checkpoint` and `tables` must outlive the source.
-Result<std::unique_ptr<client::RowSource>> OpenRowSource(const ComputeConfig& config,
-                                                         const io::Checkpoint& checkpoint,
-                                                         const client::ModelTables& tables);
+struct OpenedRows {
+  std::unique_ptr<client::RowSource> source;
+  TablesInfo tables;
+};
+// `checkpoint` and `tables` must outlive the source. FAILED_PRECONDITION when the nodes' tables are
+// not this folder's: by its rows, or by the digest it insists on. Where neither can be compared,
+// one warning says so.
+Result<OpenedRows> OpenRowSource(const ComputeConfig& config, const io::Checkpoint& checkpoint,
+                                 const client::ModelTables& tables);
 
 }  // namespace engram::compute

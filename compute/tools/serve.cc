@@ -73,6 +73,17 @@ bool AwaitIdle(ApiServer& server, const CompletionEngine& engine, Nanos limit) {
   }
 }
 
+std::string ReadyLine(const ApiOptions& options, const ApiServer& server, const ApiModel& model) {
+  const TablesInfo& tables = model.tables;
+  std::string line =
+      fmt::format("ready http={}:{} model={}", options.host, server.port(), model.name);
+  if (tables.remote) {
+    line += fmt::format(" tables_version={} content_digest={} compared={}", tables.version,
+                        tables.content_digest, tables.compared);
+  }
+  return line;
+}
+
 }  // namespace
 
 Status RunServe(const ComputeConfig& config, parallel::Collective& ranks) {
@@ -91,11 +102,11 @@ Status RunServe(const ComputeConfig& config, parallel::Collective& ranks) {
   model.positions_max = engine.positions_max();
   model.prompts_max = config.api.prompts_max;
   model.allow_unknown_fields = config.api.allow_unknown_fields;
+  model.tables = session->tables();
   ASSIGN_OR_RETURN(const std::unique_ptr<ApiServer> server,
                    ApiServer::Start(options, model, engine));
   RETURN_IF_ERROR(CatchShutdownSignals());
-  RETURN_IF_ERROR(WriteLine(real_stdout, fmt::format("ready http={}:{} model={}", options.host,
-                                                     server->port(), model.name)));
+  RETURN_IF_ERROR(WriteLine(real_stdout, ReadyLine(options, *server, model)));
   WaitForShutdownSignal();
   obs::LogInfo("signal received, draining");
   engine.StartDraining();

@@ -83,7 +83,9 @@ Status Session::OpenRows(const ComputeConfig& config) {
   RETURN_IF_ERROR(table::CheckCanHash(model_.engram));
   ASSIGN_OR_RETURN(
       tables_, client::LoadModelTables(config.model_path, config.model_name, config.model_version));
-  ASSIGN_OR_RETURN(source_, OpenRowSource(config, *checkpoint_, tables_));
+  ASSIGN_OR_RETURN(OpenedRows opened, OpenRowSource(config, *checkpoint_, tables_));
+  source_ = std::move(opened.source);
+  tables_info_ = std::move(opened.tables);
   return OkStatus();
 }
 

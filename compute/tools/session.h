@@ -11,6 +11,7 @@
 #include "common/io/safetensors.h"
 #include "compute/config.h"
 #include "compute/engine/serving_engine.h"
+#include "compute/memory/tables_info.h"
 
 namespace engram::compute {
 
@@ -30,6 +31,7 @@ class Session {
   CompletionEngine& completions() { return *engine_; }
   const CompletionEngine& completions() const { return *engine_; }
   const ModelConfig& model() const { return model_; }
+  const TablesInfo& tables() const { return tables_info_; }
   int64_t decode_bytes() const { return DecodeBytes(weights_, model_); }
 
  private:
@@ -44,6 +46,7 @@ class Session {
   std::unique_ptr<io::Checkpoint> checkpoint_;
   Weights weights_;
   client::ModelTables tables_;  // empty when the model has no Engram layers
+  TablesInfo tables_info_;
   std::unique_ptr<client::RowSource> source_;
   std::unique_ptr<kernels::Pool> pool_;
   std::unique_ptr<Prefetcher> prefetcher_;

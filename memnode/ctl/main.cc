@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "memnode/ctl/digest_command.h"
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
 #include "memnode/ctl/hotset_command.h"
@@ -18,10 +19,10 @@ int main(int argc, char** argv) {
   CLI::App app("Tools for Engram models and their tables", "engramctl");
   app.require_subcommand(1);
   std::vector<Subcommand> commands = {
-      engram::ctl::AddDumpCommand(app),   engram::ctl::AddHashCommand(app),
-      engram::ctl::AddHotsetCommand(app), engram::ctl::AddImportCommand(app),
-      engram::ctl::AddLayoutCommand(app), engram::ctl::AddMakeModelCommand(app),
-      engram::ctl::AddVerifyCommand(app),
+      engram::ctl::AddDigestCommand(app),    engram::ctl::AddDumpCommand(app),
+      engram::ctl::AddHashCommand(app),      engram::ctl::AddHotsetCommand(app),
+      engram::ctl::AddImportCommand(app),    engram::ctl::AddLayoutCommand(app),
+      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddVerifyCommand(app),
   };
   for (const Subcommand& command : engram::ctl::AddVersionCommands(app)) {
     commands.push_back(command);

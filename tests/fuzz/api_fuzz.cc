@@ -22,8 +22,8 @@ using namespace engram::compute;
 
 const ApiModel& Model() {
   static const text::Tokenizer tokenizer = TinyTokenizer();
-  static const ApiModel model{"tiny", &tokenizer, ChatTemplate::kDeepseek, tokenizer.vocab_size(),
-                              1000,   4};
+  static const ApiModel model{
+      "tiny", &tokenizer, ChatTemplate::kDeepseek, tokenizer.vocab_size(), 1000, 4, {}};
   return model;
 }
 
