@@ -96,6 +96,10 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
   client->rows_asked_ = 0;
   client->rows_distinct_ = 0;
   client->loop_->ResetCounters();
+  if (options.probe_timeout_ms > 0) {
+    client->loop_->WatchNodes(client->context_,
+                              std::chrono::milliseconds(options.probe_timeout_ms));
+  }
   return client;
 }
 
@@ -128,6 +132,10 @@ SourceStats LookupClient::stats() const {
     const NodeCounters& counters = loop_->counters(node);
     SourceStats::Node told;
     told.name = members_[node];
+    const Status status = loop_->NodeStatus(node);
+    if (!status.ok()) {
+      told.status = status.WithContext("memory node " + context_->node_labels[node]);
+    }
     told.rows_fetched = counters.rows_fetched.load();
     told.bytes_fetched = counters.bytes_fetched.load();
     told.requests = counters.requests.load();

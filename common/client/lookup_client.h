@@ -41,6 +41,10 @@ struct LookupClientOptions {
   // latency for a caller that has nothing better to do than to wait.
   bool caller_driven = false;
   PathChoice path;  // none: the cheapest for each request, calibrated at connect
+  // Not 0: every node is probed once a second and counts as down when it says nothing for so long;
+  // one that missed a lookup's deadline, or two probes, is skipped until it answers one. Not with
+  // caller_driven.
+  uint32_t probe_timeout_ms = 0;
   // False in benchmarks only: rows are taken as they come, damaged or not.
   bool check_rows = true;
   std::shared_ptr<const net::Security> security;  // of the control connections; null: none
@@ -63,8 +67,9 @@ class LookupClient : public RowSource {
 
   // With the version and content digest the nodes told.
   const table::TableIdentity& identity() const override { return identity_; }
-  // Also UNAVAILABLE when a node it needs is gone, RESOURCE_EXHAUSTED over inflight_requests_max,
-  // OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may outlive the client.
+  // Also UNAVAILABLE when a node it needs is gone or skipped, RESOURCE_EXHAUSTED over
+  // inflight_requests_max, OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may
+  // outlive the client.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
                                          const SubmitOptions& options) override;
   void Poll() override;

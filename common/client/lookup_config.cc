@@ -14,6 +14,8 @@ void LookupConfig::Describe(config::Fields& fields) {
              "auto, local (mapped memory of the same host), gather or one_sided (RDMA reads)");
   fields.Add("lookup.spin_us", &spin_us, 0, 1'000'000,
              "how long a waiting thread polls before it sleeps");
+  fields.Add("lookup.probe_timeout_ms", &probe_timeout_ms, 10, 3'600'000,
+             "memory nodes are probed once a second: one that says nothing for so long is down");
   fields.Add("lookup.cache_mib", &cache_mib, 0, INT64_MAX >> 20,
              "memory of the n-gram cache; 0: none. Pays from 17 % hits on against remote rows");
   wire.Describe(fields);
@@ -44,6 +46,7 @@ Result<std::unique_ptr<RowSource>> LookupConfig::Connect(
   ASSIGN_OR_RETURN(LookupClientOptions options, Options());
   options.identity = identity;
   options.check = check;
+  options.probe_timeout_ms = static_cast<uint32_t>(probe_timeout_ms);
   ASSIGN_OR_RETURN(std::unique_ptr<LookupClient> client, LookupClient::Connect(options, layout));
   for (const std::string& line : client->DescribePaths()) obs::LogInfo("paths to node " + line);
   if (cache_mib == 0) return std::unique_ptr<RowSource>(std::move(client));

@@ -18,6 +18,7 @@ struct LookupConfig {
   int64_t connect_timeout_ms = 5000;
   std::string path = "auto";
   int64_t spin_us = 50;
+  int64_t probe_timeout_ms = 1000;
   int64_t cache_mib = 0;
   net::WireConfig wire;
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/obs/log.h"
 #include "common/table/row_check.h"
 
 namespace engram::client {
@@ -32,6 +33,10 @@ LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transpor
       nodes_(std::move(nodes)),
       counters_(nodes_.size()),
       gone_(nodes_.size()),
+      down_(nodes_.size()),
+      skip_(nodes_.size()),
+      health_(nodes_.size()),
+      skipped_here_(nodes_.size()),
       slots_(options.requests_max),
       queues_(nodes_.size()),
       transport_(std::move(transport)) {
@@ -73,8 +78,9 @@ Status LookupLoop::Post(const StepRef& step) {
   {
     const std::lock_guard lock(mutex_);
     for (const NodeRequest& request : step->requests()) {
-      const Status& gone = gone_[request.node];
-      if (gone.ok()) continue;
+      const bool skipped = skip_[request.node] && request.path != Path::kLocal;
+      if (!skipped && gone_[request.node].ok()) continue;
+      const Status gone = skipped ? Skipped(down_[request.node]) : gone_[request.node];
       return Status(gone.code(),
                     fmt::format("memory node {}: {}; {} rows wanted from it",
                                 nodes_[request.node].label, gone.message(), request.rows));
@@ -154,7 +160,9 @@ void LookupLoop::Run() {
 }
 
 int LookupLoop::RunOnce(TimePoint now) {
+  now_ = now;
   TakePosts();
+  if (watching_.load(std::memory_order_acquire) && now >= next_probe_) SendProbes(now);
   SendQueued();
   const int events = transport_->Progress();
   if (events > 0) last_event_ = now;
@@ -224,8 +232,12 @@ void LookupLoop::Queue(const StepRef& step, uint32_t index) {
   request.section = 0;
   request.first = 0;
   next_deadline_ = std::min(next_deadline_, step->deadline());
-  // Posted just before its node was found gone.
-  if (const Status gone = Gone(request.plan().node); !gone.ok()) return End(request, gone);
+  // Posted just before its node was found gone or skipped.
+  const uint32_t node = request.plan().node;
+  if (const Status gone = Gone(node); !gone.ok()) return End(request, gone);
+  if (skipped_here_[node] && !step->probe() && request.plan().path != Path::kLocal) {
+    return End(request, Skipped(health_[node].status()));
+  }
   if (request.plan().path == Path::kLocal) {
     Uncount(request);
     End(request, ServeLocal(*step, request.plan()));
@@ -248,6 +260,7 @@ void LookupLoop::OnMessage(net::PeerId from, std::span<const std::byte> header,
                            std::span<const std::byte> body) {
   const auto node = node_of_peer_.find(from);
   const Result<net::MessageType> type = net::PeekType(header);
+  if (node != node_of_peer_.end()) health_[node->second].Heard(now_);
   if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kRows) {
     OnRows(node->second, header, body);
   } else if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kLookupError) {
@@ -298,7 +311,7 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
   for (uint32_t i = 0; i < rows.row_count; ++i) addresses[i] = body.data() + size_t{i} * stride;
   RETURN_IF_ERROR(
       request.step->PlaceRows({*section, rows.first, std::span(addresses).first(rows.row_count)},
-                              Path::kGather, counters_[plan.node]));
+                              Path::kGather, CountersOf(*request.step, plan.node)));
   request.rows_missing -= rows.row_count;
   return OkStatus();
 }
@@ -339,12 +352,17 @@ void LookupLoop::TellDamage() {
 }
 
 void LookupLoop::LoseNode(uint32_t node, const Status& why) {
-  const Status gone = Unavailable("is gone: " + why.message());
+  const Status gone =
+      Unavailable("is gone: " + why.message() + "; it is not connected to again until a restart");
   {
     const std::lock_guard lock(mutex_);
     if (!gone_[node].ok()) return;
     gone_[node] = gone;
     any_gone_.store(true);
+  }
+  if (watching_.load()) {
+    obs::LogWarn(
+        fmt::format("memory node is gone node=\"{}\" why={}", nodes_[node].label, why.message()));
   }
   transport_->Disconnect(nodes_[node].peer);
   for (Request& request : slots_) {
@@ -357,7 +375,10 @@ void LookupLoop::Expire(TimePoint now) {
   for (Request& request : slots_) {
     if (request.id == 0) continue;
     if (request.step->deadline() <= now) {
+      const bool missed = watching_.load() && request.sent && !request.step->probe();
+      const uint32_t node = request.plan().node;
       End(request, DeadlineExceeded("no complete answer before the deadline"));
+      if (missed) LookupMissed(node, request.sent_at);
     } else {
       next_deadline_ = std::min(next_deadline_, request.step->deadline());
     }
@@ -374,9 +395,12 @@ void LookupLoop::End(Request& request, const Status& why) {
   if (request.sent) --queues_[request.plan().node].under_way;
   Uncount(request);
   if (!why.ok()) request.step->Fail(request.plan(), why);
+  const bool probe = request.step->probe();
+  const uint32_t node = request.plan().node;
   request.id = 0;
   request.step = StepRef();
   free_slots_.push_back(static_cast<uint32_t>(&request - slots_.data()));
+  if (probe) ProbeEnded(node, why);
 }
 
 }  // namespace engram::client

@@ -18,6 +18,7 @@
 #include "common/client/id_ring.h"
 #include "common/client/local_gather.h"
 #include "common/client/lookup_plan.h"
+#include "common/client/node_health.h"
 #include "common/client/node_paths.h"
 #include "common/client/step_pool.h"
 #include "common/net/control.h"
@@ -50,8 +51,8 @@ class LookupLoop : private net::TransportHandler {
   // Ends every request under way with CANCELLED and joins.
   ~LookupLoop() override;
 
-  // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone;
-  // then nothing is sent.
+  // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone or
+  // skipped; then nothing is sent.
   Status Post(const StepRef& step);
   // Whether a step of so many rows would take the local path at every node.
   bool AllLocal(size_t rows) const;
@@ -62,6 +63,12 @@ class LookupLoop : private net::TransportHandler {
   // Caller-driven: rounds until the layer is done or late. Else nothing.
   void DriveUntil(const Step& step, uint32_t layer_index);
   bool caller_driven() const { return options_.caller_driven; }
+
+  // Once, while nothing is in flight, not caller-driven: from now on every node that has rows is
+  // probed, and one that does not answer is skipped (node_health.h).
+  void WatchNodes(std::shared_ptr<const PlanContext> context, Nanos probe_timeout);
+  // Any thread. Ok while the node is there and, as far as it is watched, answers; else why not.
+  Status NodeStatus(size_t node) const;
 
   // Only while nothing is in flight.
   NodePaths& paths(size_t node) { return nodes_[node].paths; }
@@ -82,6 +89,7 @@ class LookupLoop : private net::TransportHandler {
     uint32_t rows_missing = 0;  // of this request
     bool sent = false;          // counts in its node's window
     bool counted = true;        // in requests_under_way_
+    TimePoint sent_at;          // the round it was sent in
     // One-sided: the next rows to read.
     uint32_t section = 0;
     uint32_t first = 0;
@@ -101,6 +109,14 @@ class LookupLoop : private net::TransportHandler {
     std::array<IdRing, kPriorityCount> waiting;  // request ids, ended ones too
     uint32_t under_way = 0;
     uint32_t window = 0;
+  };
+
+  // What a node is asked to see whether it answers.
+  struct Probe {
+    uint32_t layer_index = 0;
+    uint64_t row = 0;
+    std::vector<std::byte> bytes;  // the row; empty: the node has none
+    Nanos timeout = Nanos::zero();
   };
 
   void OnMessage(net::PeerId from, std::span<const std::byte> header,
@@ -128,6 +144,15 @@ class LookupLoop : private net::TransportHandler {
   void TellDamage();
   void LoseNode(uint32_t node, const Status& why);
   Status Gone(uint32_t node);
+  void SendProbes(TimePoint now);
+  void SendProbe(uint32_t node, TimePoint now);
+  void ProbeEnded(uint32_t node, const Status& why);
+  void LookupMissed(uint32_t node, TimePoint sent);
+  void TellHealth(uint32_t node);
+  static Status Skipped(const Status& why);
+  NodeCounters& CountersOf(const Step& step, uint32_t node) {
+    return step.probe() ? probe_counters_ : counters_[node];
+  }
   Request* FindRequest(uint64_t id);
   void Uncount(Request& request);
   void End(Request& request, const Status& why);  // ok: answered in full
@@ -140,19 +165,33 @@ class LookupLoop : private net::TransportHandler {
   std::vector<NodeLink> nodes_;
   std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
   std::vector<NodeCounters> counters_;
+  NodeCounters probe_counters_;  // of all nodes; not told
   std::vector<LocalNode> local_nodes_;
   std::atomic<uint64_t> messages_dropped_ = 0;
   std::atomic<uint32_t> requests_under_way_ = 0;  // posted and not ended
 
-  std::mutex mutex_;            // guards the next two
+  mutable std::mutex mutex_;    // guards the next four
   std::vector<StepRef> posts_;  // bounded by requests_under_way_
   std::vector<Status> gone_;    // per node: why it is gone, or ok
+  std::vector<Status> down_;    // per node: NodeHealth::status
+  std::vector<bool> skip_;      // per node: NodeHealth::skipped
   std::atomic<bool> any_gone_ = false;
   std::atomic<bool> has_posts_ = false;
   std::atomic<bool> sleeping_ = false;
   std::atomic<bool> stopping_ = false;
 
+  // Of WatchNodes, then only read but for the probes' bytes, which the loop writes.
+  std::atomic<bool> watching_ = false;
+  std::shared_ptr<const PlanContext> probe_context_;  // shared with the steps
+  std::shared_ptr<StepPool> probe_pool_ = std::make_shared<StepPool>();
+  Nanos probe_timeout_ = Nanos::zero();
+  std::vector<Probe> probes_;  // per node
+
   // The loop's own.
+  std::vector<NodeHealth> health_;  // per node
+  std::vector<bool> skipped_here_;  // per node: as last told
+  TimePoint now_;                   // when the round began
+  TimePoint next_probe_;
   std::vector<Request> slots_;
   std::vector<uint32_t> free_slots_;
   std::vector<NodeQueue> queues_;  // per node

@@ -44,6 +44,7 @@ Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& opti
   planned_ = finished_ = Clock::Real().Now();
   deadline_ = options.deadline;
   priority_ = options.priority;
+  probe_ = false;
   rows_asked_ = 0;
   rows_distinct_ = 0;
   for (LayerPlan& plan : layers_) plan.asked = false;

@@ -138,6 +138,9 @@ class Step {
   bool Ready(uint32_t layer_index, const Clock& clock) const;
   // Caller. From Plan until the last layer was done; zero while one is not, or after FinishAtOnce.
   Nanos took() const;
+  // The client's own question whether a node answers; until the next Plan.
+  void MarkProbe() { probe_ = true; }
+  bool probe() const { return probe_; }
   // Caller. After this returns nothing is written into the caller's buffers any more.
   void Detach();
 
@@ -156,6 +159,7 @@ class Step {
   TimePoint finished_;                                // the last layer so far; under the mutex
   TimePoint deadline_;
   Priority priority_ = Priority::kDecode;
+  bool probe_ = false;
   uint64_t rows_asked_ = 0;
   uint64_t rows_distinct_ = 0;
   std::vector<LayerPlan> layers_;  // one for each layer of the layout; never resized

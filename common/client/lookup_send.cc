@@ -51,8 +51,9 @@ bool LookupLoop::SendFirst(NodeQueue& queue, IdRing& waiting) {
   if (!request.sent) {
     if (queue.under_way >= queue.window || !HasBuffer()) return false;
     request.sent = true;
+    request.sent_at = now_;
     ++queue.under_way;
-    counters_[request.plan().node].requests.fetch_add(1, std::memory_order_relaxed);
+    CountersOf(*request.step, request.plan().node).requests.fetch_add(1, std::memory_order_relaxed);
   }
   if (request.plan().path == Path::kOneSided) {
     const Result<bool> all_started = StartReads(request);
@@ -177,7 +178,8 @@ void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
       }
       placed = request->step->PlaceRows(
           {operation->section, operation->first, std::span(addresses).first(operation->count)},
-          Path::kOneSided, counters_[request->plan().node]);
+          Path::kOneSided, CountersOf(*request->step, request->plan().node));
+      if (placed.ok()) health_[request->plan().node].Heard(now_);
       request->rows_missing -= operation->count;
     }
     if (!placed.ok() || request->rows_missing == 0) End(*request, placed);
@@ -189,7 +191,7 @@ void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
 // Copies the request's rows out of the node's mapped memory. Any thread.
 Status LookupLoop::ServeLocal(Step& step, const NodeRequest& request) {
   const NodePaths& paths = nodes_[request.node].paths;
-  NodeCounters& counters = counters_[request.node];
+  NodeCounters& counters = CountersOf(step, request.node);
   counters.requests.fetch_add(1, std::memory_order_relaxed);
   std::array<uint64_t, kPlacedRowsMax> ids;
   std::array<const std::byte*, kPlacedRowsMax> addresses;

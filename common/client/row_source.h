@@ -45,7 +45,7 @@ struct LayerLookup {
   TimePoint deadline = TimePoint::max();  // when this layer is needed, if before the step's
 };
 
-// Exact counts since the source was made; every field only grows.
+// Exact counts since the source was made; every count only grows.
 struct SourceStats {
   uint64_t rows_asked = 0;     // before duplicates are removed
   uint64_t rows_distinct = 0;  // after, per (step, layer); mapped memory is read with duplicates
@@ -56,6 +56,7 @@ struct SourceStats {
     uint64_t bytes_fetched = 0;  // rows with their checks, as they travelled
     uint64_t requests = 0;
     std::array<uint64_t, kPathCount> rows_by_path = {};  // indexed by Path; adds to rows_fetched
+    Status status;  // of now: ok while the node answers; else who it is and why it does not
   };
   std::vector<Node> nodes;  // empty for an in-process source
 };

@@ -134,7 +134,9 @@ json::object SnapshotJson(const EngineSnapshot& s) {
     nodes.push_back({{"name", node.name},
                      {"rows_fetched", node.rows_fetched},
                      {"bytes_fetched", node.bytes_fetched},
-                     {"requests", node.requests}});
+                     {"requests", node.requests},
+                     {"up", node.status.ok()},
+                     {"message", node.status.message()}});
   }
   return {{"running", s.running},
           {"waiting", s.waiting},

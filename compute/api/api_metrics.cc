@@ -103,7 +103,8 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
   Show("requests_waiting", "requests in the queue", number(s.waiting));
   Show("cache_pages_used_ratio", "share of the latent cache that running requests hold",
        number(s.pages_used) / number(std::max<int64_t>(1, s.pages_total)));
-  Show("memory_ok", "1 when the last step got all its rows", s.memory.ok() ? 1 : 0);
+  Show("memory_ok", "1 while every memory node answers and the ranks work together",
+       s.memory.ok() ? 1 : 0);
   Show("draining", "1 while shutting down", s.draining ? 1 : 0);
   Advance("prompt_tokens_total", "prompt tokens computed", number(s.prompt_tokens));
   Advance("generation_tokens_total", "tokens generated", number(s.generated_tokens));
@@ -165,6 +166,10 @@ void ApiMetrics::ShowRows(const EngineSnapshot& s) {
   if (s.nodes.empty()) of_tier("in_process", s.rows_asked - s.rows_cached);
   std::array<uint64_t, client::kPathCount> by_path = {};
   for (const client::SourceStats::Node& node : s.nodes) {
+    metrics_
+        .GetGauge("engram_compute_node_up", "1 while the memory node is connected and answers",
+                  {{"node", node.name}})
+        .Set(node.status.ok() ? 1 : 0);
     Advance("engram_bytes_fetched_total", "bytes of rows from a memory node",
             static_cast<double>(node.bytes_fetched), {{"node", node.name}});
     for (size_t i = 0; i < by_path.size(); ++i) by_path[i] += node.rows_by_path[i];

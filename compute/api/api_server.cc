@@ -222,7 +222,14 @@ void ApiServer::Ready(net::HttpRequest&, const Reply& reply) {
   const EngineSnapshot snapshot = engine_.Snapshot();
   if (snapshot.draining) return AnswerJsonObject(reply, {{"status", "draining"}}, 503);
   if (!snapshot.memory.ok()) {
-    return AnswerJsonObject(reply, {{"status", "memory"}, {"message", snapshot.memory.message()}},
+    json::array down;
+    for (const client::SourceStats::Node& node : snapshot.nodes) {
+      if (!node.status.ok()) down.emplace_back(node.name);
+    }
+    return AnswerJsonObject(reply,
+                            {{"status", "memory"},
+                             {"message", snapshot.memory.message()},
+                             {"nodes_down", std::move(down)}},
                             503);
   }
   AnswerJsonObject(reply, {{"status", "ready"}});

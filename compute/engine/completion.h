@@ -134,7 +134,7 @@ struct EngineSnapshot {
   int64_t rank_exchange_bytes = 0;
   std::vector<client::SourceStats::Node> nodes;  // empty when the tables are in this process
   bool draining = false;
-  Status memory;  // of the last fetch: what a memory node answered wrong, or ok
+  Status memory;  // of now: ok while every memory node answers and the ranks work together
 };
 
 class CompletionEngine {

@@ -15,6 +15,16 @@ Status NotFinite() {
       "a logit is not a finite number: the weights or the Engram rows hold NaN or infinity");
 }
 
+// Names every node that does not answer.
+Status StatusOf(const std::vector<client::SourceStats::Node>& nodes) {
+  Status all;
+  for (const client::SourceStats::Node& node : nodes) {
+    if (node.status.ok()) continue;
+    all = all.ok() ? node.status : Status(all.code(), all.message() + "; " + node.status.message());
+  }
+  return all;
+}
+
 }  // namespace
 
 ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& transformer,
@@ -144,7 +154,6 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
   }
   SharedRows shared(rows, runs.size(), leader_.ranks());
   std::vector<float> hidden = transformer_.Forward(segments, shared, pages_, &figures_.expert_load);
-  figures_.memory = OkStatus();
   for (size_t i = 0; i < step.size(); ++i) JudgeRows(step[i], rows.status(i));
   prefetcher_.EndStep(std::move(rows));
   RanksWork();
@@ -154,7 +163,6 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
 bool ServingEngine::RanksWork() {
   const Status status = leader_.status();
   if (status.ok()) return true;
-  figures_.memory = status;  // not ready any more
   scheduler_.ForEach([&](Sequence& sequence) { End(sequence, FinishReason::kError, status); });
   const std::lock_guard lock(mutex_);
   broken_ = status;
@@ -168,7 +176,6 @@ void ServingEngine::Logits(std::span<const float> hidden) {
 
 void ServingEngine::JudgeRows(const ScheduledRun& run, const Status& status) {
   if (status.ok()) return;
-  figures_.memory = status;
   Sequence& sequence = *run.sequence;
   sequence.tainted = true;
   if (!options_.degrade) return End(sequence, FinishReason::kError, status);
@@ -365,6 +372,7 @@ EngineSnapshot ServingEngine::Snapshot() const {
   snapshot.rows_distinct = rows.rows_distinct;
   snapshot.rows_cached = rows.rows_cached;
   snapshot.nodes = rows.nodes;
+  snapshot.memory = broken_.ok() ? StatusOf(rows.nodes) : broken_;
   return snapshot;
 }
 

@@ -141,10 +141,13 @@ StepRows Prefetcher::Take(std::span<const TokenRun> runs) {
   }
   if (late.empty()) return step;
   for (const TokenRun& run : late) late_tokens_ += static_cast<int64_t>(run.tokens.size());
-  const Result<Fetch*> fetch = Start(late, client::Priority::kDecode);
+  Result<Fetch*> fetch = Start(late, client::Priority::kDecode);
+  const bool one_by_one = !fetch.ok() && late.size() > 1;
   for (size_t i = 0; i < runs.size(); ++i) {
     StepRows::Part& part = step.parts_[i];
     if (part.fetch != nullptr) continue;
+    // Refused together: only the runs that need what is not to be had are to do without it.
+    if (one_by_one) fetch = Start({&runs[i], 1}, client::Priority::kDecode);
     if (fetch.ok()) {
       CHECK(Find(runs[i], part));
     } else {

@@ -139,6 +139,19 @@ TEST_F(PrefetcherTest, WhenASharedLookupFailsEachRunIsAskedForAlone) {
   EXPECT_EQ(tiny_.source->submits, 3);
 }
 
+// A node that is gone or skipped refuses a lookup as a whole, also for those who do not need it.
+TEST_F(PrefetcherTest, RunsThatAreRefusedTogetherAreAskedForOneByOne) {
+  tiny_.source->failure = Unavailable("memory node m1: does not answer; it is skipped");
+  tiny_.source->refuse_submits_above = 8;  // rows a layer: 4 a token
+  const std::vector<TokenRun> runs = {Run(0, tokens_, 1), Run(7, others_, 2)};
+  StepRows rows = prefetcher_.Take(runs);
+  rows.Wait(0);
+  EXPECT_EQ(rows.status(0).code(), Code::kUnavailable);
+  EXPECT_THAT(rows.status(0).message(), HasSubstr("positions 0 to 2: memory node m1"));
+  EXPECT_TRUE(rows.status(1).ok());
+  EXPECT_EQ(Bytes(rows.Rows(1, 0)), Expected(0, others_));
+}
+
 TEST_F(PrefetcherTest, WhenTheTimeIsUpNothingIsAskedForAgain) {
   tiny_.source->failure = DeadlineExceeded("memory node m1 did not answer in 2000 ms");
   tiny_.source->fail_from_submit = 1;

@@ -94,10 +94,27 @@ TEST(ServingEngine, AMissingRowEndsTheRequestButNotTheEngine) {
   EXPECT_THAT(failed.status().message(), HasSubstr("layer 1"));
   EXPECT_THAT(failed.status().message(), HasSubstr("positions 4 to 7"));
   EXPECT_THAT(failed.status().message(), HasSubstr("memory node m1"));
-  EXPECT_FALSE(tiny.engine->Snapshot().memory.ok());
   tiny.source->fail_from_submit = INT64_MAX;
   EXPECT_TRUE(tiny.Score(RandomTokens(8, 12, 97)).ok());
-  EXPECT_TRUE(tiny.engine->Snapshot().memory.ok());
+}
+
+// Readiness remembered the last step: it turned neither way while the engine was idle.
+TEST(ServingEngine, MemoryIsAsTheNodesAreNowNotAsTheLastStepFoundThem) {
+  TinyEngine tiny(kPaper, 4, 1);
+  tiny.source->failure = DeadlineExceeded("memory node m1: 3 rows missing");
+  tiny.source->fail_from_submit = 1;
+  EXPECT_FALSE(tiny.Score(RandomTokens(8, 12, 97)).ok());
+  EXPECT_TRUE(tiny.engine->Snapshot().memory.ok()) << "the nodes answer";
+  tiny.source->fail_from_submit = INT64_MAX;
+  tiny.source->nodes.resize(3);
+  tiny.source->nodes[0].status = Unavailable("memory node m0 is gone");
+  tiny.source->nodes[2].status = Unavailable("memory node m2 does not answer");
+  EXPECT_THAT(tiny.engine->Snapshot().memory.message(),
+              testing::AllOf(HasSubstr("m0 is gone"), HasSubstr("m2 does not answer")));
+  EXPECT_TRUE(tiny.Score(RandomTokens(8, 12, 97)).ok());
+  EXPECT_FALSE(tiny.engine->Snapshot().memory.ok()) << "out of a cache, say";
+  for (auto& node : tiny.source->nodes) node.status = OkStatus();
+  EXPECT_TRUE(tiny.engine->Snapshot().memory.ok()) << "without a step";
 }
 
 TEST(ServingEngine, AMissingRowOfOneRequestDoesNotTouchAnother) {

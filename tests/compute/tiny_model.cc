@@ -261,6 +261,7 @@ void FakeRowSource::FillRow(const table::RowFormat& format, uint32_t layer_index
 Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
     std::span<const client::LayerLookup> layers, const client::SubmitOptions&) {
   ++submits;
+  if (!layers.empty() && layers[0].rows.size() > refuse_submits_above) return failure;
   const size_t row_bytes = layout_.row_format.row_bytes();
   for (const client::LayerLookup& layer : layers) {
     rows_asked_ += layer.rows.size();

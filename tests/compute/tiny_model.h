@@ -58,7 +58,7 @@ class FakeRowSource : public client::RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
                                                  const client::SubmitOptions& options) override;
-  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, 0, {}}; }
+  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, 0, nodes}; }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
                       std::span<std::byte> out);
@@ -70,6 +70,9 @@ class FakeRowSource : public client::RowSource {
   // The same for every submit of more rows a layer than this.
   size_t fail_submits_above = SIZE_MAX;
   Status failure = OkStatus();
+  // Refused with `failure`: a submit of more rows a layer than this.
+  size_t refuse_submits_above = SIZE_MAX;
+  std::vector<client::SourceStats::Node> nodes;  // as told
   int64_t submits = 0;
   bool spoil = false;  // answer with the bytes of the row before
 

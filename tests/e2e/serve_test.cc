@@ -50,6 +50,11 @@ class Serve : public testing::Test {
     socket.Send(Post(path, body));
     return socket.Read();
   }
+  std::string Get(const std::string& path) const {
+    RawSocket socket(port_);
+    socket.Send("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    return socket.Read();
+  }
   json::object State() const {
     RawSocket socket(port_);
     socket.Send("GET /debug/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -258,6 +263,66 @@ TEST_F(Serve, AStopStringInADegradedAnswerDoesNotHideThatItIsDegraded) {
             whole.at("engram").at("degraded_positions").to_number<int64_t>());
   EXPECT_THAT(Ask("/v1/completions", stopping + "true}"),
               HasSubstr("\"engram\":{\"degraded_positions\":"));
+}
+
+// An idle server: nothing but its own probes can tell. A cached prompt says nothing of the nodes.
+TEST_F(Serve, AnIdleServersReadinessFollowsItsMemoryNodes) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  Start({"lookup.path=gather", "lookup.cache_mib=16", "lookup.probe_timeout_ms=300"},
+        cluster.memnodes());
+  const auto await_ready = [&](const std::string& status) {
+    std::string answer;
+    for (int i = 0; i < 1000; ++i) {
+      answer = Get("/ready");
+      if (answer.find(status) != std::string::npos) return answer;
+      std::this_thread::sleep_for(10ms);
+    }
+    ADD_FAILURE() << "never" << status << "but " << answer;
+    return answer;
+  };
+  await_ready(" 200 ");
+  const std::string prompt = R"({"prompt":"x","max_tokens":2,"temperature":0})";
+  EXPECT_THAT(Ask("/v1/completions", prompt), HasSubstr(" 200 "));
+  cluster.node(1).Signal(SIGSTOP);
+  EXPECT_THAT(await_ready(" 503 "), HasSubstr("memory node m1 (" + cluster.control(1)));
+  EXPECT_THAT(Ask("/v1/completions", prompt), HasSubstr(" 200 ")) << "out of the cache";
+  EXPECT_THAT(Get("/ready"), HasSubstr(" 503 "));
+  EXPECT_THAT(Get("/metrics"), HasSubstr("engram_compute_node_up{node=\"m1\"} 0"));
+  cluster.node(1).Signal(SIGCONT);
+  await_ready(" 200 ");
+  cluster.node(0).Signal(SIGKILL);
+  EXPECT_THAT(await_ready(" 503 "), HasSubstr("until a restart"));
+  // Each change once, and not each probe.
+  const std::string log = server_->Stderr();
+  const auto count = [&](const std::string& line) {
+    int times = 0;
+    for (size_t at = log.find(line); at != std::string::npos; at = log.find(line, at + 1)) ++times;
+    return times;
+  };
+  EXPECT_GE(count("memory node is down node=\"m1 ("), 1) << log;
+  EXPECT_EQ(count("memory node is down node=\"m1 ("), count("is up again node=\"m1 (")) << log;
+  EXPECT_EQ(count("memory node is gone node=\"m0 ("), 1) << log;
+}
+
+// Each token of a degraded answer waited for a whole deadline.
+TEST_F(Serve, ADegradingServerWaitsForAStoppedNodeOnce) {
+  testing_support::Cluster cluster(work_dir_, model_, 2);
+  Start({"lookup.path=gather", "engram.on_missing=degrade", "engine.deadline_ms=700"},
+        cluster.memnodes());
+  const auto requests = [&] { return State().at("nodes").at(1).at("requests").to_number<int>(); };
+  cluster.node(1).Signal(SIGSTOP);
+  const int before = requests();
+  const std::string answer =
+      Ask("/v1/completions", R"({"prompt":"some words","max_tokens":24,"ignore_eos":true})");
+  EXPECT_THAT(answer, HasSubstr(" 200 "));
+  EXPECT_THAT(answer, HasSubstr("degraded_positions"));
+  EXPECT_LE(requests() - before, 4) << "of 24 tokens' lookups those before it was found silent";
+  cluster.node(1).Signal(SIGCONT);
+  for (int i = 0; i < 1000 && Get("/ready").find(" 200 ") == std::string::npos; ++i) {
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"other words","max_tokens":4})"),
+              testing::Not(HasSubstr("degraded_positions")));
 }
 
 TEST_F(Serve, ABatchFileGivesWhatTheServerGives) {

@@ -48,6 +48,27 @@ TEST(ApiMetrics, ShowsWhatTheRanksExchanged) {
   EXPECT_THAT(text, HasSubstr("engram_compute_rank_exchange_bytes_total 4096"));
 }
 
+TEST(ApiMetrics, ShowsWhichNodesAnswerAndWhichTablesTheyHave) {
+  ApiMetrics metrics;
+  metrics.TellTables("tiny", {true, true, "7", "abcd", "rows"});
+  EngineSnapshot snapshot;
+  snapshot.nodes.resize(2);
+  snapshot.nodes[0].name = "m0";
+  snapshot.nodes[1].name = "m1";
+  snapshot.nodes[1].status = snapshot.memory = Unavailable("memory node m1 is gone");
+  std::string text = metrics.Text(snapshot);
+  EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m0\"} 1"));
+  EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m1\"} 0"));
+  EXPECT_THAT(text, HasSubstr("engram_compute_memory_ok 0"));
+  EXPECT_THAT(text,
+              HasSubstr("engram_compute_tables_info{compared=\"rows\",content_digest=\"abcd\","
+                        "model=\"tiny\",source=\"memory_nodes\",version=\"7\"} 1"));
+  snapshot.nodes[1].status = snapshot.memory = OkStatus();
+  text = metrics.Text(snapshot);
+  EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m1\"} 1"));
+  EXPECT_THAT(text, HasSubstr("engram_compute_memory_ok 1"));
+}
+
 TEST(SnapshotJson, HasExpertsAndWhatTheRanksExchanged) {
   const json::object state = SnapshotJson(SnapshotOfTwoLayers());
   EXPECT_EQ(json::serialize(state.at("expert_load")),
