@@ -140,6 +140,14 @@ Status Challenge::CheckPrefix(std::string_view message) {
     case Verdict::kNotExpected:
       return FailedPrecondition(
           "the other side does not expect this client: its control connection has ended");
+    case Verdict::kSecretRequired:
+      return FailedPrecondition(
+          "the other side requires a secret, and this one has none: set security.secret_file to "
+          "the cluster's");
+    case Verdict::kNoSecretHere:
+      return FailedPrecondition(
+          "the other side has no secret, and this one has: set security.secret_file there to the "
+          "same file, or leave it out here");
     default:
       return FailedPrecondition("refused, for a reason this version does not know");
   }
@@ -154,11 +162,11 @@ Status Challenge::Refuse(Verdict verdict, size_t message_bytes, Status why) {
   return why;
 }
 
-std::string Challenge::Proof(std::string_view role) const {
+std::string Challenge::ProofOf(std::string_view secret, std::string_view role) const {
   const std::string text = std::string(role) + transcript_ + channel_;
   std::string proof(kProofBytes, '\0');
   unsigned length = 0;
-  const unsigned char* done = HMAC(EVP_sha256(), secret_.data(), static_cast<int>(secret_.size()),
+  const unsigned char* done = HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
                                    reinterpret_cast<const unsigned char*>(text.data()), text.size(),
                                    reinterpret_cast<unsigned char*>(proof.data()), &length);
   CHECK(done != nullptr && length == kProofBytes) << "HMAC-SHA256 failed";
@@ -205,8 +213,7 @@ Status Challenge::TakeAnswer(std::string_view message) {
 Status Challenge::TakeDialerProof(std::string_view message) {
   const std::string expected = Proof("engram dialer");
   if (CRYPTO_memcmp(expected.data(), message.data(), kProofBytes) != 0) {
-    return Refuse(Verdict::kWrongSecret, kAcceptorProofBytes,
-                  FailedPrecondition("the dialer has another cluster secret"));
+    return RefuseSecret(message);
   }
   if (admit_ && !admit_(peer_id_)) {
     return Refuse(Verdict::kNotExpected, kAcceptorProofBytes,
@@ -215,6 +222,21 @@ Status Challenge::TakeDialerProof(std::string_view message) {
   output_ = Prefix(Verdict::kGood) + Proof("engram acceptor");
   step_ = Step::kDone;
   return OkStatus();
+}
+
+// Tells apart the two mistakes that look like a wrong secret: none there, none here.
+Status Challenge::RefuseSecret(std::string_view message) {
+  if (secret_.empty()) {
+    return Refuse(Verdict::kNoSecretHere, kAcceptorProofBytes,
+                  FailedPrecondition("the dialer has a cluster secret, this process has none "
+                                     "(security.secret_file)"));
+  }
+  if (message == ProofOf("", "engram dialer")) {
+    return Refuse(Verdict::kSecretRequired, kAcceptorProofBytes,
+                  FailedPrecondition("the dialer has no cluster secret (security.secret_file)"));
+  }
+  return Refuse(Verdict::kWrongSecret, kAcceptorProofBytes,
+                FailedPrecondition("the dialer has another cluster secret"));
 }
 
 Status Challenge::TakeAcceptorProof(std::string_view message) {

@@ -62,13 +62,17 @@ class Challenge {
     kOtherEndpoint = 3,
     kWrongSecret = 4,
     kNotExpected = 5,
+    kSecretRequired = 6,  // the dialer has none
+    kNoSecretHere = 7,    // the dialer has one
   };
 
   Challenge() = default;
   std::string Prefix(Verdict verdict) const;
   Status CheckPrefix(std::string_view message);
   Status Refuse(Verdict verdict, size_t message_bytes, Status why);
-  std::string Proof(std::string_view role) const;
+  std::string Proof(std::string_view role) const { return ProofOf(secret_, role); }
+  std::string ProofOf(std::string_view secret, std::string_view role) const;
+  Status RefuseSecret(std::string_view message);
   Status TakeOpening(std::string_view message);
   Status TakeAnswer(std::string_view message);
   Status TakeDialerProof(std::string_view message);

@@ -87,7 +87,8 @@ Status Introduce(TcpStream& stream, const Security& security, ChallengePurpose p
   if (!handshaken.ok()) {
     return handshaken.code() == Code::kFailedPrecondition
                ? handshaken
-               : handshaken.WithContext("TLS is on here; is it on there as well?");
+               : handshaken.WithContext(
+                     "TLS is on here; is it on there as well (security.tls_certificate)?");
   }
   Challenge challenge =
       Challenge::Dial(purpose, security.secret(), stream.TlsChannel(), own, wanted);
@@ -102,6 +103,11 @@ Status Introduce(TcpStream& stream, const Security& security, ChallengePurpose p
     if (read.code() == Code::kUnavailable && !answered && !security.tls()) {
       return read.WithContext(
           "TLS is off here; is it off there as well (security.tls_certificate)?");
+    }
+    if (read.code() == Code::kDeadlineExceeded && !answered) {
+      return read.WithContext(
+          "it accepts connections and says nothing: stopped, overloaded, or no port of a memory "
+          "node");
     }
     RETURN_IF_ERROR(read);
     answered = true;

@@ -114,7 +114,7 @@ TEST_F(SecureCluster, RefusesEverybodyElseWithOneClearLine) {
       Secured(secret_, testing_support::MakeCertificate(work_dir_, "stranger", others));
   for (const auto& [sets, what] : std::vector<std::pair<Sets, std::string>>{
            {other_secret, "same secret file"},
-           {tls, "same secret file"},
+           {tls, "requires a secret"},
            {stranger, "refuses this process' certificate"},
            {{"--set", "security.secret_file=" + secret_}, "is it off there as well"},
            {{}, "is it off there as well"}}) {

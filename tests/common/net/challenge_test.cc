@@ -121,15 +121,31 @@ TEST(Challenge, EverySingleChangedBitIsRefused) {
 }
 
 TEST(Challenge, AnotherSecretIsToldToBothSides) {
-  const Side dialer;
-  for (const std::string secret : {"the secret of another cluster", ""}) {
-    const Side acceptor{secret, "", RandomEndpointId(), Purpose::kData};
-    for (const auto& [one, other] : {std::pair{&dialer, &acceptor}, {&acceptor, &dialer}}) {
-      const Outcome outcome = Meet(Dial(*one, kAny), Accept(*other));
-      ExpectSays(outcome.acceptor, "the dialer has another cluster secret");
-      ExpectSays(outcome.dialer, "give both the same secret file");
-      EXPECT_EQ(outcome.dialer->code(), Code::kFailedPrecondition);
-    }
+  const Side ours;
+  const Side others{"the secret of another cluster", "", RandomEndpointId(), Purpose::kData};
+  for (const auto& [one, other] : {std::pair{&ours, &others}, {&others, &ours}}) {
+    const Outcome outcome = Meet(Dial(*one, kAny), Accept(*other));
+    ExpectSays(outcome.acceptor, "the dialer has another cluster secret");
+    ExpectSays(outcome.dialer, "give both the same secret file");
+    EXPECT_EQ(outcome.dialer->code(), Code::kFailedPrecondition);
+  }
+}
+
+// It said "another cluster secret", or nothing, to a side that has none at all.
+TEST(Challenge, ASecretThatOneSideLacksIsNamedAsThat) {
+  const Side without{"", "", RandomEndpointId(), Purpose::kControl};
+  const Side with{kSecret, "", RandomEndpointId(), Purpose::kControl};
+  const Outcome missing_here = Meet(Dial(without, kAny), Accept(with));
+  ExpectSays(missing_here.acceptor, "the dialer has no cluster secret");
+  ExpectSays(missing_here.dialer, "requires a secret, and this one has none");
+  ExpectSays(missing_here.dialer, "set security.secret_file");
+  const Outcome missing_there = Meet(Dial(with, kAny), Accept(without));
+  ExpectSays(missing_there.acceptor, "this process has none");
+  ExpectSays(missing_there.dialer, "the other side has no secret");
+  ExpectSays(missing_there.dialer, "set security.secret_file there");
+  for (const Outcome& outcome : {missing_here, missing_there}) {
+    EXPECT_EQ(outcome.dialer->code(), Code::kFailedPrecondition);
+    EXPECT_FALSE(outcome.dialer_done || outcome.acceptor_done);
   }
 }
 

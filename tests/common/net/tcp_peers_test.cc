@@ -164,12 +164,17 @@ Status Refusal(const std::shared_ptr<const Security>& accepts,
 
 TEST(TcpPeers, AnotherSecretIsRefusedWithWhatToDo) {
   const auto ours = SecretSecurity("the secret of our cluster");
-  for (const auto& [one, other] : {std::pair{ours, SecretSecurity("the secret of another")},
-                                   {ours, SecretSecurity("")},
-                                   {SecretSecurity(""), ours}}) {
-    const Status status = Refusal(one, other);
+  const auto none = SecretSecurity("");
+  struct Case {
+    std::shared_ptr<const Security> accepts, dials;
+    std::string says;
+  };
+  for (const auto& [accepts, dials, says] :
+       {Case{ours, SecretSecurity("the secret of another"), "same secret file"},
+        Case{ours, none, "requires a secret"}, Case{none, ours, "the other side has no secret"}}) {
+    const Status status = Refusal(accepts, dials);
     EXPECT_EQ(status.code(), Code::kFailedPrecondition);
-    EXPECT_THAT(status.message(), AllOf(HasSubstr("127.0.0.1:"), HasSubstr("same secret file")));
+    EXPECT_THAT(status.message(), AllOf(HasSubstr("127.0.0.1:"), HasSubstr(says)));
   }
   Pair pair(ours);
 }
@@ -192,7 +197,7 @@ TEST(TcpPeers, ACertificateOfAnotherAuthorityIsRefusedByEitherSide) {
 TEST(TcpPeers, TlsOnOneSideOnlyIsNamed) {
   const auto tls = TlsSecurity(true);
   const Status dials = Refusal({}, tls);
-  EXPECT_THAT(dials.message(), HasSubstr("is it on there as well?"));
+  EXPECT_THAT(dials.message(), HasSubstr("is it on there as well"));
   const Status accepts = Refusal(tls, {});
   EXPECT_THAT(accepts.message(), HasSubstr("is it off there as well (security.tls_certificate)?"));
   EXPECT_NE(MakeDialer()->settings(), MakeDialer(tls)->settings());
