@@ -14,7 +14,7 @@ Status RunUntilSignal(const NodeConfig& config) {
   config::Fields fields;
   NodeConfig in_force = config;
   in_force.Describe(fields);
-  obs::LogInfo("configuration in force:\n" + config::Dump(fields, false));
+  obs::LogText("configuration in force:\n" + config::Dump(fields, false));
   ASSIGN_OR_RETURN(const int real_stdout, TakeStdout());
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start(config));
   RETURN_IF_ERROR(CatchShutdownSignals());

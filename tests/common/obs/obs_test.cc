@@ -7,7 +7,6 @@
 
 #include "common/base/rng.h"
 #include "common/obs/latency_histogram.h"
-#include "common/obs/log.h"
 #include "common/obs/metrics.h"
 
 namespace engram::obs {
@@ -85,12 +84,6 @@ TEST(LatencyHistogram, QuantilesAreWithinOneBucketOfTheSortedValues) {
   }
   EXPECT_EQ(histogram->max_ns(), values.back());
   EXPECT_EQ(histogram->total(), 50000u);
-}
-
-TEST(Log, RefusesAnUnknownLevel) {
-  EXPECT_THAT(InitLog("t", "loud").message(), HasSubstr("log level 'loud'"));
-  EXPECT_TRUE(InitLog("t", "off").ok());
-  EXPECT_TRUE(InitLog("t", "warn").ok());
 }
 
 }  // namespace
