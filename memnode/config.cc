@@ -11,6 +11,8 @@
 namespace engram::memnode {
 namespace {
 
+constexpr uint64_t kSendBufferBytes = 126 << 10;
+
 // "auto" asks for reserved huge pages, which fall back by themselves to transparent ones.
 std::optional<PageBacking> BackingOf(const std::string& text) {
   if (text == "auto" || text == "hugetlb") return PageBacking::kHugeTlb;
@@ -89,6 +91,8 @@ void NodeConfig::Describe(config::Fields& f) {
   f.Add("limits.prepared_timeout_ms", &limits_prepared_timeout_ms, 1'000, 86'400'000,
         "how long a version that was prepared for publication stays in memory once its tool no "
         "longer renews that");
+  f.Add("limits.stuck_ms", &limits_stuck_ms, 100, 3'600'000,
+        "a data thread that stands still for longer makes /health answer 503");
   f.Add("limits.send_buffers", &limits_send_buffers, 2, 4096,
         "replies under way at once in a data thread, about 126 KiB each");
   f.Add("log.level", &log_level, "trace, debug, info, warn, error or off");
@@ -139,6 +143,10 @@ PageBacking NodeConfig::ArenaBacking() const {
 bool NodeConfig::SharesArena() const {
   if (arena_share != "auto") return arena_share == "on";
   return ArenaBacking() == PageBacking::kSmall || SharedHugePages();
+}
+
+uint64_t NodeConfig::SendBufferBytes() const {
+  return static_cast<uint64_t>(transport_workers * limits_send_buffers) * kSendBufferBytes;
 }
 
 table::ProceduralSpec NodeConfig::Procedural() const {

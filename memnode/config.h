@@ -52,6 +52,7 @@ struct NodeConfig {
   int64_t limits_window = 16;
   int64_t limits_drain_timeout_ms = 5000;
   int64_t limits_prepared_timeout_ms = 60'000;
+  int64_t limits_stuck_ms = 5000;
   int64_t limits_send_buffers = 64;
   std::string log_level = "info";
 
@@ -65,6 +66,7 @@ struct NodeConfig {
   // Both of a valid config. "auto" shares the arena when that costs no huge pages.
   PageBacking ArenaBacking() const;
   bool SharesArena() const;
+  uint64_t SendBufferBytes() const;  // of all data threads
   bool procedural() const { return !procedural_layout.empty(); }
   table::ProceduralSpec Procedural() const;
 };

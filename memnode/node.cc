@@ -61,7 +61,7 @@ Status Node::OpenSockets() {
   http_host_ = http.host;
   ASSIGN_OR_RETURN(http_, net::HttpServer::Start(
                               http.host, http.port,
-                              {{"/health", [] { return net::HttpResponse{.body = "alive\n"}; }},
+                              {{"/health", [this] { return Health(); }},
                                {"/ready", [this] { return Ready(); }},
                                {"/metrics", [this] {
                                   std::vector<obs::Sample> samples = {CpuSeconds()};
@@ -186,6 +186,19 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
 Result<json::object> Node::Admin(const json::object& request) {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
   return tables_->Admin(request);
+}
+
+net::HttpResponse Node::Health() const {
+  if (!ready_) return {.body = "alive\n"};
+  for (size_t i = 0; i < services_.size(); ++i) {
+    const Nanos since = services_[i].service->SinceLastRound();
+    if (since < std::chrono::milliseconds(config_.limits_stuck_ms)) continue;
+    const std::chrono::duration<double> seconds = since;
+    return {.status = 503,
+            .body = fmt::format("data thread {} has stood still for {:.1f} s: restart this node\n",
+                                i, seconds.count())};
+  }
+  return {.body = "alive\n"};
 }
 
 net::HttpResponse Node::Ready() const {

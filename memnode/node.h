@@ -62,6 +62,7 @@ class Node {
   void DamagedRow(uint64_t session, const net::DamagedRow& row);
   Result<net::Welcome> Welcome(const net::Hello& hello);
   Result<json::object> Admin(const json::object& request);
+  net::HttpResponse Health() const;
   net::HttpResponse Ready() const;
 
   const NodeConfig config_;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <future>
 
+#include "common/base/threads.h"
 #include "common/net/wire.h"
 #include "common/net/wire_encode.h"
 #include "common/obs/log.h"
@@ -75,7 +76,8 @@ RowService::RowService(std::unique_ptr<net::Transport> transport, const RowServi
       queue_(options.sessions_max * options.window),
       rows_(net::kChunkRowsMax),
       addresses_(net::kChunkRowsMax),
-      waker_(std::make_shared<Waker>(transport_.get())) {}
+      waker_(std::make_shared<Waker>(transport_.get())),
+      last_round_(Nanos(Clock::Real().Now().time_since_epoch()).count()) {}
 
 Result<std::unique_ptr<RowService>> RowService::Start(std::unique_ptr<net::Transport> transport,
                                                       const RowServiceOptions& options,
@@ -85,7 +87,7 @@ Result<std::unique_ptr<RowService>> RowService::Start(std::unique_ptr<net::Trans
   service->transport_->SetHandler(service.get());
   RETURN_IF_ERROR(
       service->ring_.Allocate(*service->transport_, options.send_buffers, kChunkBytesMax));
-  service->thread_ = std::thread([raw = service.get()] { raw->Run(); });
+  ASSIGN_OR_RETURN(service->thread_, StartThread("rows", [raw = service.get()] { raw->Run(); }));
   return service;
 }
 
@@ -113,6 +115,7 @@ void RowService::Run() {
     SendErrors();
     if (ServeChunk()) ++events;
     const TimePoint now = Clock::Real().Now();
+    last_round_.store(Nanos(now.time_since_epoch()).count(), std::memory_order_relaxed);
     if (now >= next_stall_check_) CutOffStuck();
     if (events > 0) {
       busy = now;

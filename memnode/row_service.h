@@ -73,6 +73,11 @@ class RowService : public net::TransportHandler {
   // What is queued is answered; what comes later is refused with CANCELLED.
   void Drain() { draining_ = true; }
   size_t session_count() const { return session_count_; }
+  // How long ago the data thread last went round its loop, which it does every 100 ms at least
+  // unless something holds it.
+  Nanos SinceLastRound() const {
+    return Clock::Real().Now() - TimePoint(Nanos(last_round_.load(std::memory_order_relaxed)));
+  }
 
  private:
   struct Session {
@@ -145,6 +150,7 @@ class RowService : public net::TransportHandler {
   std::atomic<bool> stop_ = false;
   std::atomic<bool> draining_ = false;
   std::atomic<size_t> session_count_ = 0;
+  std::atomic<int64_t> last_round_;  // nanoseconds of the monotonic clock
   std::atomic<bool> has_posted_ = false;
   std::mutex posted_mutex_;
   std::vector<std::function<void()>> posted_;  // guarded by posted_mutex_
