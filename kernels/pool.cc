@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "common/base/check.h"
+#include "common/base/threads.h"
 
 namespace engram::kernels {
 namespace {
@@ -46,8 +47,12 @@ bool SpinUntil(const Done& done) {
 
 Pool::Pool(int threads) {
   CHECK(threads >= 1 && threads <= kThreadsMax) << "threads " << threads;
-  for (int share = 1; share < threads; ++share) {
-    workers_.emplace_back([this, share] { Work(share); });
+  const auto wanted = static_cast<size_t>(threads - 1);
+  const size_t count = wanted == 0 ? 0 : ThreadsToBeHad(wanted);
+  for (int share = 1; workers_.size() < count; ++share) {
+    Result<std::thread> started = StartThread("engine pool", [this, share] { Work(share); });
+    if (!started.ok()) break;
+    workers_.push_back(*std::move(started));
   }
 }
 

@@ -18,7 +18,8 @@ namespace engram::kernels {
 class Pool {
  public:
   static constexpr int kThreadsMax = 64;
-  // `threads` counts the caller, who takes part in every loop: 1 starts no thread.
+  // `threads` counts the caller, who takes part in every loop: 1 starts no thread. Where the
+  // machine gives fewer, there are fewer: results do not depend on it.
   explicit Pool(int threads);
   ~Pool();
   Pool(const Pool&) = delete;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "common/base/machine_limits.h"
 #include "common/table/row_check.h"
 #include "common/table/row_copy.h"
 
@@ -23,6 +24,16 @@ void SealRows(uint32_t layer_index, uint64_t first_row, std::span<const std::byt
     std::memcpy(stored, rows.data() + i * row_bytes, row_bytes);
     table::SealRow(layer_index, first_row + i, {stored, stride});
   }
+}
+
+Status CheckRowsFit(uint64_t size_bytes, PageBacking pages, uint64_t send_buffer_bytes) {
+  const MachineLimits limits = ReadMachineLimits();
+  const bool reserved = pages == PageBacking::kHugeTlb && limits.huge_pages_bytes >= size_bytes;
+  const std::array<MemoryUse, 2> parts = {
+      {{"rows", reserved ? 0 : size_bytes}, {"send buffers", send_buffer_bytes}}};
+  return CheckFits(parts, limits,
+                   "set arena.budget_mib to less (rows beyond it are read from the store), or give "
+                   "this node more memory");
 }
 
 Result<Arena> Arena::Allocate(const TablePlan& plan, const ArenaOptions& options) {

@@ -25,6 +25,10 @@ struct ArenaOptions {
 void SealRows(uint32_t layer_index, uint64_t first_row, std::span<const std::byte> rows,
               uint32_t row_bytes, std::byte* stored);
 
+// RESOURCE_EXHAUSTED, with the sum, when this machine or cgroup lacks the memory for `size_bytes`
+// of rows and `send_buffer_bytes` besides. Rows in reserved huge pages are not counted.
+Status CheckRowsFit(uint64_t size_bytes, PageBacking pages, uint64_t send_buffer_bytes);
+
 class Arena {
  public:
   // RESOURCE_EXHAUSTED: memory; FAILED_PRECONDITION: the NUMA node.

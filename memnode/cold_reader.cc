@@ -1,9 +1,13 @@
 #include "memnode/cold_reader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "common/base/threads.h"
+#include "common/obs/log.h"
 #include "common/table/row_check.h"
 
 namespace engram::memnode {
@@ -48,8 +52,20 @@ void ColdBatch::Done(uint32_t part, uint32_t count, const Status& status) {
 
 ColdReader::ColdReader(const TableReader& reader, RowCache* cache, const Options& options)
     : reader_(reader), cache_(cache), options_(options) {
-  threads_.resize(static_cast<size_t>(options.threads));
-  for (std::thread& thread : threads_) thread = std::thread([this] { Run(); });
+  const auto wanted = static_cast<size_t>(options.threads);
+  const size_t count = std::max<size_t>(ThreadsToBeHad(wanted), 1);
+  while (threads_.size() < count && started_.ok()) {
+    Result<std::thread> thread = StartThread("cold reader", [this] { Run(); });
+    started_ = thread.status();
+    if (thread.ok()) threads_.push_back(*std::move(thread));
+  }
+  if (!threads_.empty()) started_ = OkStatus();
+  if (threads_.size() < wanted) {
+    obs::LogWarn(
+        fmt::format("fewer threads read rows from the store threads={} tiers.readers={}: "
+                    "raise ulimit -u or pids.max",
+                    threads_.size(), wanted));
+  }
 }
 
 ColdReader::~ColdReader() {

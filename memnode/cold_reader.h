@@ -68,9 +68,11 @@ class ColdReader {
     size_t pending_rows_max = 1 << 18;
   };
 
-  // `reader` and `cache` (may be null) outlive this.
+  // `reader` and `cache` (may be null) outlive this. Starts fewer threads where the machine gives
+  // no more; with none `started` says why, and nothing that is submitted is ever read.
   ColdReader(const TableReader& reader, RowCache* cache, const Options& options);
   ~ColdReader();  // what has not been read fails with CANCELLED
+  const Status& started() const { return started_; }
 
   // False when pending_rows_max are on their way already: try again when some have arrived.
   bool Submit(const std::shared_ptr<ColdBatch>& batch);
@@ -101,6 +103,7 @@ class ColdReader {
   std::condition_variable more_;
   std::deque<Job> jobs_;  // guarded by mutex_
   bool stop_ = false;     // guarded by mutex_
+  Status started_;
   std::vector<std::thread> threads_;
 };
 

@@ -12,7 +12,10 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/machine_limits.h"
 #include "common/base/sha256_pair.h"
+#include "common/base/threads.h"
+#include "common/obs/log.h"
 #include "memnode/import_progress.h"
 #include "memnode/page.h"
 #include "memnode/table_reader.h"
@@ -66,9 +69,11 @@ class Import {
     ASSIGN_OR_RETURN(std::vector<Group> todo, Prepare(known));
     if (!manifest_.base_version.empty()) RETURN_IF_ERROR(OpenBase());
     next_ = 0;
-    std::vector<std::thread> threads(Threads(todo.size()));
-    for (std::thread& thread : threads) thread = std::thread([&] { Work(todo); });
-    for (std::thread& thread : threads) thread.join();
+    const ThreadsRun run = RunOnThreads(Threads(todo.size()), "import", [&] { Work(todo); });
+    if (!run.shortage.ok()) {
+      obs::LogWarn(fmt::format("import goes on with fewer threads threads={} why={}", run.count,
+                               run.shortage.message()));
+    }
     // Also after a cancellation: what is finished need not be done again.
     if (error_.ok() || error_.code() == Code::kCancelled) {
       const Status last = Ingest();
@@ -84,9 +89,8 @@ class Import {
     for (const LayerPlan& layer : plan_.layers) {
       partition_bytes = std::max(partition_bytes, layer.cut.RowCount(0) * plan_.row_bytes);
     }
-    const size_t wanted = options_.threads > 0
-                              ? static_cast<size_t>(options_.threads)
-                              : 4 * std::max(1u, std::thread::hardware_concurrency());
+    const size_t wanted =
+        options_.threads > 0 ? static_cast<size_t>(options_.threads) : ThreadsPerCpu(4);
     const uint64_t room = (options_.memory_mib << 20) / (3 * partition_bytes);  // two, and a file
     return std::clamp<size_t>(std::min<uint64_t>(wanted, room), 1,
                               std::max<size_t>(group_count, 1));

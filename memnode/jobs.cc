@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 #include "memnode/random_name.h"
 
@@ -70,7 +71,13 @@ Result<std::string> Jobs::Start(const std::string& key, const std::string& title
   job.key = key;
   job.title = title;
   job.subjects = subjects;
-  job.thread = std::thread([this, &job, work = std::move(work)] { Run(job, work); });
+  Result<std::thread> started =
+      StartThread("job", [this, &job, work = std::move(work)] { Run(job, work); });
+  if (!started.ok()) {
+    jobs_.pop_back();
+    return started.status().WithContext(title);
+  }
+  job.thread = *std::move(started);
   return job.name;
 }
 

@@ -141,7 +141,7 @@ Status NodeTables::OpenStore() {
   request.import.threads = static_cast<int>(config_.model_import_threads);
   request.import.memory_mib = static_cast<uint64_t>(config_.model_import_memory_mib);
   request.import.base_version.clear();
-  StartScrubber();
+  RETURN_IF_ERROR(StartScrubber());
   ASSIGN_OR_RETURN(versions_,
                    VersionManager::Open(
                        *store_,
@@ -172,7 +172,7 @@ Status NodeTables::OpenStore() {
   return OkStatus();
 }
 
-void NodeTables::StartScrubber() {
+Status NodeTables::StartScrubber() {
   Repairer::Options repair;
   repair.read_memory = [this](TableSetId table_set, uint32_t layer_index, uint64_t first,
                               uint64_t count, std::byte* out) {
@@ -183,6 +183,7 @@ void NodeTables::StartScrubber() {
   scrub.mib_per_s = static_cast<double>(config_.store_scrub_mib_s);
   scrub.idle_pause = std::chrono::seconds(config_.store_scrub_pause_s);
   scrubber_ = std::make_unique<Scrubber>(*store_, *repairer_, metrics_, scrub);
+  return scrubber_->started();
 }
 
 std::vector<TablesPtr> NodeTables::Loaded() const {
@@ -216,6 +217,7 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.member = config_.node_name;
   options.arena = Memory();
   options.memory = memory_;
+  options.send_buffer_bytes = config_.SendBufferBytes();
   const table::TableIdentity& identity = manifest.identity;
   const TableSetId id = TableSetIdOf(identity.model, identity.version);
   options.on_damage = [this, id](uint32_t layer_index, uint64_t page, const Status& why) {

@@ -52,7 +52,7 @@ class NodeTables {
   NodeTables(const NodeConfig& config, obs::Metrics& metrics);
   Status OpenProcedural();
   Status OpenStore();
-  void StartScrubber();
+  Status StartScrubber();
   Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel);
   Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
   void TellOpen(const ServedTables& tables, double seconds);

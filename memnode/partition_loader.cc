@@ -1,10 +1,15 @@
 #include "memnode/partition_loader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <thread>
 
+#include "common/base/machine_limits.h"
+#include "common/base/threads.h"
+#include "common/obs/log.h"
 #include "common/table/row_check.h"
 #include "memnode/arena.h"
 
@@ -62,11 +67,13 @@ Status LoadPartitions(const TableReader& reader, const std::vector<PartitionPlac
       if (options.on_loaded) options.on_loaded(places[at]);
     }
   };
-  const size_t wanted = options.threads > 0 ? static_cast<size_t>(options.threads)
-                                            : 2 * std::max(1u, std::thread::hardware_concurrency());
-  std::vector<std::thread> threads(std::min(wanted, places.size()));
-  for (std::thread& thread : threads) thread = std::thread(work);
-  for (std::thread& thread : threads) thread.join();
+  const size_t wanted =
+      options.threads > 0 ? static_cast<size_t>(options.threads) : ThreadsPerCpu(2);
+  const ThreadsRun run = RunOnThreads(std::min(wanted, places.size()), "load", work);
+  if (!run.shortage.ok()) {
+    obs::LogWarn(fmt::format("partitions were loaded by fewer threads threads={} why={}", run.count,
+                             run.shortage.message()));
+  }
   return first_error;
 }
 

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
-#include <thread>
 #include <utility>
 #include <vector>
+
+#include "common/base/machine_limits.h"
+#include "common/base/threads.h"
 
 namespace engram::memnode {
 namespace {
@@ -26,18 +27,6 @@ void FillPartition(const table::RowFormat& format, uint64_t seed, uint32_t layer
   }
 }
 
-// Memory to be had without pushing anybody out, less a tenth; everything where that is not told.
-uint64_t AvailableBytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  uint64_t kib = 0;
-  while (file >> key >> kib) {
-    if (key == "MemAvailable:") return kib * 1024 / 10 * 9;
-    file.ignore(256, '\n');
-  }
-  return UINT64_MAX;
-}
-
 }  // namespace
 
 Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec,
@@ -48,8 +37,11 @@ Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec,
   loaded.identity = table::MakeProceduralIdentity(spec, layout);
   ASSIGN_OR_RETURN(loaded.plan, MakePlan(loaded.identity, map, member));
   loaded.format = layout.row_format;
-  const uint64_t room = budget_bytes > 0 ? budget_bytes : AvailableBytes();
+  const uint64_t room = budget_bytes > 0 ? budget_bytes : ReadMachineLimits().memory_bytes / 10 * 9;
   if (loaded.plan.Map().size_bytes() > room) return loaded;
+  if (budget_bytes > 0) {
+    RETURN_IF_ERROR(CheckRowsFit(loaded.plan.Map().size_bytes(), arena.pages, 0));
+  }
   ASSIGN_OR_RETURN(loaded.arena, Arena::Allocate(loaded.plan, arena));
   std::vector<std::pair<uint32_t, uint32_t>> partitions;  // layer index, partition
   for (uint32_t i = 0; i < loaded.plan.layers.size(); ++i) {
@@ -64,9 +56,7 @@ Result<ProceduralTables> LoadProcedural(const table::ProceduralSpec& spec,
                     loaded.plan.layers[layer_index], *loaded.arena);
     }
   };
-  std::vector<std::thread> threads(std::max(1u, std::thread::hardware_concurrency()));
-  for (std::thread& thread : threads) thread = std::thread(work);
-  for (std::thread& thread : threads) thread.join();
+  RunOnThreads(ThreadsPerCpu(1), "procedural", work);  // fewer take longer, no more
   return loaded;
 }
 

@@ -8,6 +8,7 @@
 #include "memnode/rocks_options.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/env.h>
 #include <rocksdb/listener.h>
@@ -16,6 +17,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
+#include <thread>
+
+#include "common/base/threads.h"
 
 namespace engram::memnode::rocks {
 namespace {
@@ -125,6 +130,27 @@ rocksdb::DBOptions ReadOnlyOptions(const std::string& path) {
   options.track_and_verify_wals_in_manifest = false;
   options.info_log = std::make_shared<NoLog>();  // the log belongs to who has it open for writing
   return options;
+}
+
+Status StartThreads(rocksdb::DBOptions& options) {
+  rocksdb::Env* env = options.env;
+  try {
+    for (const auto priority : {rocksdb::Env::HIGH, rocksdb::Env::LOW}) {
+      env->IncBackgroundThreadsIfNeeded(1, priority);
+      env->Schedule([](void*) {}, nullptr, priority);  // starts all that may run
+    }
+  } catch (const std::system_error& error) {
+    return ResourceExhausted(
+        fmt::format("cannot start RocksDB's background threads: {}: raise "
+                    "ulimit -u or pids.max",
+                    error.code().message()));
+  }
+  // Open starts its threads by itself, and cannot do with fewer.
+  const auto wanted = static_cast<size_t>(options.max_file_opening_threads);
+  if (ThreadsToBeHad(wanted) < wanted) options.max_file_opening_threads = 1;
+  ASSIGN_OR_RETURN(std::thread timer, StartThread("RocksDB's timer", [] {}));
+  timer.join();
+  return OkStatus();
 }
 
 rocksdb::Options WriterOptions() { return rocksdb::Options(rocksdb::DBOptions(), PagesOptions()); }

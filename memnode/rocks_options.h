@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/base/status.h"
+
 namespace engram::memnode::rocks {
 
 inline constexpr size_t kBlockBytes = 4096;  // one page a block
@@ -17,6 +19,10 @@ rocksdb::ColumnFamilyOptions PagesOptions();
 rocksdb::DBOptions StoreOptions(const std::string& path);
 // The same, leaving no trace in the folder.
 rocksdb::DBOptions ReadOnlyOptions(const std::string& path);
+// Starts the background threads that RocksDB would start when it first needs them, where a limit of
+// threads that is reached ends the process; and has Open use no more threads than there are to be
+// had. RESOURCE_EXHAUSTED names the limit.
+Status StartThreads(rocksdb::DBOptions& options);
 
 // For files of pages. Past the page cache it takes a third less of the processor, and the disk is
 // never idle before the sync.

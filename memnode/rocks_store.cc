@@ -17,6 +17,7 @@
 #include <atomic>
 #include <filesystem>
 #include <mutex>
+#include <system_error>
 
 #include "common/base/check.h"
 #include "memnode/disk_reserve.h"
@@ -203,6 +204,7 @@ class RocksStore : public RowStore {
   // found to be damaged when they are read, and repaired. Only then is RocksDB told to be lenient.
   Status OpenWith(rocksdb::DBOptions options) {
     direct_ = options.use_direct_reads;
+    RETURN_IF_ERROR(rocks::StartThreads(options).WithContext("opening the store " + path_));
     RETURN_IF_ERROR(rocks::CheckLogs(path_));
     rocksdb::Status opened = OpenOnce(options);
     if (opened.IsCorruption() || opened.IsPathNotFound()) {  // what is left: a table file
@@ -216,9 +218,14 @@ class RocksStore : public RowStore {
   rocksdb::Status OpenOnce(const rocksdb::DBOptions& options) {
     families_.clear();
     rocksdb::DB* db = nullptr;
-    const rocksdb::Status opened =
-        read_only_ ? rocksdb::DB::OpenForReadOnly(options, path_, Families(), &families_, &db)
+    rocksdb::Status opened;
+    try {
+      opened = read_only_
+                   ? rocksdb::DB::OpenForReadOnly(options, path_, Families(), &families_, &db)
                    : rocksdb::DB::Open(options, path_, Families(), &families_, &db);
+    } catch (const std::system_error& error) {
+      return rocksdb::Status::Busy("cannot start a thread", error.code().message());
+    }
     db_.reset(db);
     return opened;
   }

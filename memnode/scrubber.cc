@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 
 namespace engram::memnode {
@@ -50,8 +51,11 @@ Scrubber::Scrubber(RowStore& store, Repairer& repairer, obs::Metrics& metrics,
       options_(options),
       clock_(*options.clock),
       metrics_(metrics),
-      rate_(options.mib_per_s, *options.clock),
-      thread_([this] { Run(); }) {}
+      rate_(options.mib_per_s, *options.clock) {
+  Result<std::thread> thread = StartThread("scrub", [this] { Run(); });
+  started_ = thread.status();
+  if (thread.ok()) thread_ = *std::move(thread);
+}
 
 Scrubber::~Scrubber() {
   {
@@ -59,7 +63,7 @@ Scrubber::~Scrubber() {
     stop_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool Scrubber::ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page) {

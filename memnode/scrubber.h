@@ -44,10 +44,12 @@ struct ScrubberOptions {
 
 class Scrubber {
  public:
-  // All outlive it. Starts at once.
+  // All outlive it. Starts at once; where no thread can be started `started` says why, and nothing
+  // is read.
   Scrubber(RowStore& store, Repairer& repairer, obs::Metrics& metrics,
            const ScrubberOptions& options = {});
   ~Scrubber();  // stops within the reading of a partition
+  const Status& started() const { return started_; }
 
   // Asks for a page to be looked at and repaired now. Never waits for the disk. False when too much
   // is waiting; duplicates count as one.
@@ -143,6 +145,7 @@ class Scrubber {
   std::map<TableSetId, ScrubState> states_;
   std::vector<IncompleteImport> incomplete_;
 
+  Status started_;
   std::thread thread_;
 };
 

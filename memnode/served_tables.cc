@@ -5,6 +5,7 @@
 
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 #include "common/table/procedural.h"
 
@@ -92,6 +93,10 @@ Result<std::shared_ptr<ServedTables>> ServedTables::Open(RowStore& store, Manife
   ASSIGN_OR_RETURN(tables->reader_,
                    TableReader::Open(store, std::move(manifest), options.on_damage));
   tables->repair_ = options.repair;
+  const uint64_t room = options.memory == nullptr ? share_bytes : options.memory->left();
+  RETURN_IF_ERROR(
+      CheckRowsFit(std::min(room, share_bytes), options.arena.pages, options.send_buffer_bytes)
+          .WithContext(NameOf(tables->identity_)));
   bool all = true;
   if (options.memory != nullptr) {
     tables->share_ = MemoryBudget::Share(options.memory);
@@ -132,15 +137,15 @@ Status ServedTables::LoadAll(const OpenTablesOptions& options, RowStore&) {
   TierOptions tier = options.tier;
   tier.pinned.clear();  // everything will be in memory
   ASSIGN_OR_RETURN(tier_, Tier::Open(*reader_, plan_, tier));
-  LoadInBackground(std::move(places), LoadOptions(options));
-  return OkStatus();
+  return LoadInBackground(std::move(places), LoadOptions(options));
 }
 
-void ServedTables::LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load) {
+Status ServedTables::LoadInBackground(std::vector<PartitionPlace> places,
+                                      PartitionLoadOptions load) {
   load.on_loaded = [this](const PartitionPlace& place) {
     tier_->residency().Publish(place.layer_index, place.partition, place.stored);
   };
-  loader_ = std::thread([this, places = std::move(places), load = std::move(load)] {
+  const auto fill = [this, places = std::move(places), load = std::move(load)] {
     const Status loaded = LoadPartitions(*reader_, places, load);
     if (loaded.ok()) {
       complete_ = true;
@@ -149,7 +154,9 @@ void ServedTables::LoadInBackground(std::vector<PartitionPlace> places, Partitio
       obs::LogError(fmt::format("loading ended, rows are read from the store from now on {} why={}",
                                 NameOf(identity_), loaded.message()));
     }
-  });
+  };
+  ASSIGN_OR_RETURN(loader_, StartThread("fill memory", fill));
+  return OkStatus();
 }
 
 Status ServedTables::LoadSome(const OpenTablesOptions& options, RowStore& store) {
@@ -163,18 +170,21 @@ Status ServedTables::LoadSome(const OpenTablesOptions& options, RowStore& store)
   const uint64_t in_use = tier_->memory_bytes() - tier.cache_bytes;
   share_.GiveBack(tier.pinned_bytes_max - std::min(tier.pinned_bytes_max, in_use));
   if (options.serve_while_loading) {
-    loader_ = std::thread([this, &store, period = options.balance_period] {
-      const Status filled = tier_->FillMemory(store).status();
+    const auto fill = [this, &store, period = options.balance_period] {
+      Status filled = tier_->FillMemory(store).status();
+      if (!stop_ && (filled.ok() || filled.code() != Code::kCancelled)) {
+        const Status balanced = tier_->KeepBalanced(store, period);
+        if (filled.ok()) filled = balanced;
+      }
       if (!filled.ok() && filled.code() != Code::kCancelled) {
         obs::LogError(fmt::format("loading ended {} why={}", NameOf(identity_), filled.message()));
       }
-      if (!stop_) tier_->KeepBalanced(store, period);
-    });
-  } else {
-    RETURN_IF_ERROR(tier_->FillMemory(store).status());
-    tier_->KeepBalanced(store, options.balance_period);
+    };
+    ASSIGN_OR_RETURN(loader_, StartThread("fill memory", fill));
+    return OkStatus();
   }
-  return OkStatus();
+  RETURN_IF_ERROR(tier_->FillMemory(store).status());
+  return tier_->KeepBalanced(store, options.balance_period);
 }
 
 uint64_t ServedTables::memory_bytes() const {

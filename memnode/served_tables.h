@@ -36,6 +36,7 @@ struct OpenTablesOptions {
   // For the rows; null: whatever the share needs. With less than that, the rest is read from the
   // store.
   std::shared_ptr<MemoryBudget> memory;
+  uint64_t send_buffer_bytes = 0;  // what the node takes besides, when it is judged what fits
   bool serve_while_loading = false;
   TierOptions tier;
   Nanos balance_period = std::chrono::seconds(10);
@@ -51,7 +52,8 @@ class ServedTables {
  public:
   // Loads a complete table set of the store, which outlives it. Returns when the rows that have
   // room are in memory and verified, or, serving while loading, at once. Errors: TableReader's,
-  // Arena's; FAILED_PRECONDITION when the store lacks partitions that this member owns.
+  // Arena's; FAILED_PRECONDITION when the store lacks partitions that this member owns;
+  // RESOURCE_EXHAUSTED, with the sum, when this machine or cgroup lacks the memory.
   static Result<std::shared_ptr<ServedTables>> Open(RowStore& store, Manifest manifest,
                                                     const OpenTablesOptions& options,
                                                     obs::Metrics& metrics);
@@ -127,7 +129,7 @@ class ServedTables {
   Status LoadAll(const OpenTablesOptions& options, RowStore& store);
   Status LoadSome(const OpenTablesOptions& options, RowStore& store);
   PartitionLoadOptions LoadOptions(const OpenTablesOptions& options);
-  void LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load);
+  Status LoadInBackground(std::vector<PartitionPlace> places, PartitionLoadOptions load);
   Status ChooseKnownAnswers();
   Result<std::vector<std::byte>> SoundPartition(uint32_t layer_index, uint32_t partition) const;
   uint64_t WriteOver(uint32_t layer_index, uint64_t first_row,

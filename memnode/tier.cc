@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 #include "common/table/row_check.h"
 
@@ -38,6 +39,7 @@ Result<std::unique_ptr<Tier>> Tier::Open(const TableReader& reader, const TableP
         cache, RowCache::Create(options.cache_bytes, table::StoredRowBytes(reader.row_bytes())));
   }
   std::unique_ptr<Tier> tier(new Tier(reader, plan, options, std::move(cache)));
+  RETURN_IF_ERROR(tier->cold_.started());
   if (!options.pinned.empty()) RETURN_IF_ERROR(tier->PinRows());
   return tier;
 }
@@ -225,8 +227,8 @@ Result<bool> Tier::FillAndRebalance(RowStore& store) {
   return filled > 0 || moved > 0;
 }
 
-void Tier::KeepBalanced(RowStore& store, Nanos period) {
-  balancer_ = std::thread([this, &store, period] {
+Status Tier::KeepBalanced(RowStore& store, Nanos period) {
+  const auto balance = [this, &store, period] {
     std::unique_lock lock(mutex_);
     while (!stop_changed_.wait_for(lock, period, [&] { return stop_; })) {
       lock.unlock();
@@ -238,7 +240,9 @@ void Tier::KeepBalanced(RowStore& store, Nanos period) {
       }
       lock.lock();
     }
-  });
+  };
+  ASSIGN_OR_RETURN(balancer_, StartThread("balance", balance));
+  return OkStatus();
 }
 
 Tier::Figures Tier::figures() const {

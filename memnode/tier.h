@@ -80,7 +80,7 @@ class Tier {
   // What is resident, for the next start.
   Status SaveResident(RowStore& store);
   // Fills and rebalances from now on in the background, every `period`.
-  void KeepBalanced(RowStore& store, Nanos period);
+  Status KeepBalanced(RowStore& store, Nanos period);
 
   // Of the cache, the pinned rows and partitions.
   uint64_t memory_bytes() const;

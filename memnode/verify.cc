@@ -7,7 +7,9 @@
 #include <tuple>
 
 #include "common/base/clock.h"
+#include "common/base/machine_limits.h"
 #include "common/base/sha256.h"
+#include "common/base/threads.h"
 #include "memnode/read_rate.h"
 
 namespace engram::memnode {
@@ -40,14 +42,10 @@ class Verification {
 
   Result<VerifyReport> Run() {
     const TimePoint begin = Clock::Real().Now();
-    const int cpus = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    const size_t count = static_cast<size_t>(options_.threads > 0 ? options_.threads : cpus);
-    std::vector<std::thread> threads;
-    for (size_t i = 1; i < std::min(count, places_.size()); ++i) {
-      threads.emplace_back([this] { Work(); });
-    }
-    Work();
-    for (std::thread& thread : threads) thread.join();
+    const size_t count =
+        options_.threads > 0 ? static_cast<size_t>(options_.threads) : ThreadsPerCpu(1);
+    // Fewer threads take longer, no more.
+    RunOnThreads(std::min(count, places_.size()), "verify", [this] { Work(); });
     if (Stopped()) return Cancelled("verification was cancelled");
     for (auto& [place, damage] : damage_) report_.damage.push_back(std::move(damage));
     report_.bytes = progress_.bytes_done;

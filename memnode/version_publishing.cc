@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <limits>
-#include <system_error>
 #include <tuple>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 #include "memnode/version_manager.h"
 
@@ -172,13 +172,7 @@ Status VersionManager::Abort(const std::string& model, const std::string& versio
 }
 
 Status VersionManager::StartLapsing() {
-  try {
-    lapsing_ = std::thread([this] { EndLapsed(); });
-  } catch (const std::system_error& error) {
-    return ResourceExhausted(fmt::format(
-        "no thread for the catalog of versions: {}: raise this process' limit (ulimit -u)",
-        error.what()));
-  }
+  ASSIGN_OR_RETURN(lapsing_, StartThread("versions", [this] { EndLapsed(); }));
   return OkStatus();
 }
 

@@ -113,6 +113,17 @@ TEST(Floors, EveryLibraryHasOneHome) {
   }
 }
 
+// A thread that cannot start must be an error, not the end of the process.
+TEST(Floors, EveryThreadStartsInOnePlace) {
+  static const std::regex kStart(R"(std::(thread|jthread)\s*(\w+\s*)?[({]|std::async\s*\()");
+  for (const SourceFile& file : AllSources()) {
+    if (file.path.starts_with("tests/") || file.path == "common/base/threads.cc") continue;
+    for (const std::string& line : file.lines) {
+      EXPECT_FALSE(std::regex_search(line, kStart)) << file.path << ": " << line;
+    }
+  }
+}
+
 TEST(Floors, FilesAndLinesStayReadable) {
   constexpr size_t kLinesMax = 500;
   constexpr size_t kColumnsMax = 100;

@@ -2,9 +2,11 @@
 
 #include <utility>
 
+#include "common/base/threads.h"
+
 namespace engram {
 
-Worker::Worker(size_t waiting_max) : waiting_max_(waiting_max), thread_([this] { Run(); }) {}
+Worker::Worker(size_t waiting_max) : waiting_max_(waiting_max) {}
 
 Worker::~Worker() {
   std::deque<std::function<void()>> dropped;
@@ -15,13 +17,18 @@ Worker::~Worker() {
   }
   changed_.notify_one();
   dropped.clear();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool Worker::TryPost(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
     if (tasks_.size() >= waiting_max_) return false;
+    if (!thread_.joinable()) {
+      Result<std::thread> started = StartThread("worker", [this] { Run(); });
+      if (!started.ok()) return false;
+      thread_ = *std::move(started);
+    }
     tasks_.push_back(std::move(task));
   }
   changed_.notify_one();

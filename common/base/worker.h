@@ -1,5 +1,5 @@
 // One thread for work that is too long for a loop's own: runs what is posted, in order. What waits
-// is bounded; whoever posts has an answer for a full queue.
+// is bounded; callers have an answer for a full queue. The thread starts with the first task.
 #pragma once
 
 #include <condition_variable>
@@ -19,7 +19,8 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
   ~Worker();  // drops what waits, on the caller's thread, then waits for what runs
 
-  // False when the queue is full: the task is not taken. Thread-safe, as waiting() is.
+  // False when the queue is full or no thread can be started: the task is not taken. Thread-safe,
+  // as waiting() is.
   [[nodiscard]] bool TryPost(std::function<void()> task);
   size_t waiting() const;  // without the one that runs
 
@@ -31,7 +32,7 @@ class Worker {
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_;
   bool closing_ = false;
-  std::thread thread_;  // last: uses all of the above
+  std::thread thread_;  // guarded by mutex_ until it runs; last: uses all of the above
 };
 
 }  // namespace engram

@@ -87,6 +87,7 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
   loop_options.caller_driven = options.caller_driven;
   client->loop_ = std::make_unique<LookupLoop>(loop_options, std::move(transport), std::move(links),
                                                client->context_->damage, clock);
+  RETURN_IF_ERROR(client->loop_->started());
   if (options.check_rows) {
     RETURN_IF_ERROR(CheckKnownPaths(*client, *client->loop_, known, layout, clock.Now() + timeout));
   }

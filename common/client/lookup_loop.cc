@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 #include "common/table/row_check.h"
 
@@ -51,7 +52,10 @@ LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transpor
   }
   next_control_check_ = last_event_ = clock_.Now();
   transport_->SetHandler(this);
-  if (!options.caller_driven) thread_ = std::thread([this] { Run(); });
+  if (options.caller_driven) return;
+  Result<std::thread> started = StartThread("lookups", [this] { Run(); });
+  started_ = started.status();
+  if (started.ok()) thread_ = *std::move(started);
 }
 
 LookupLoop::~LookupLoop() {

@@ -44,12 +44,14 @@ class LookupLoop : private net::TransportHandler {
     bool caller_driven = false;  // no thread: Post, Drive and DriveUntil from one thread
   };
   // `transport` is connected to every node's peer and is the loop's from now on. `damage`: rows
-  // that came damaged, of which it tells their nodes.
+  // that came damaged, of which it tells their nodes. Starts its thread; where that fails `started`
+  // says why, and nothing may be posted.
   LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
              std::vector<NodeLink> nodes, std::shared_ptr<DamageReports> damage,
              const Clock& clock);
   // Ends every request under way with CANCELLED and joins.
   ~LookupLoop() override;
+  const Status& started() const { return started_; }
 
   // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone or
   // skipped; then nothing is sent.
@@ -212,6 +214,7 @@ class LookupLoop : private net::TransportHandler {
   std::vector<net::SendBuffer*> free_buffers_;
   std::vector<std::unique_ptr<ReadOperation>> reads_;
   std::vector<ReadOperation*> free_reads_;
+  Status started_;
   std::thread thread_;
 };
 

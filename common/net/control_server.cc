@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/threads.h"
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_acceptor.h"
@@ -244,7 +245,7 @@ class AsioControlServer : public ControlServer {
     arrivals_.assign(acceptor_->fd(), unwatched);
     if (unwatched) return Unavailable("control server: epoll: " + unwatched.message());
     AcceptOnLoop();
-    thread_ = std::thread([this] { loop_.run(); });
+    ASSIGN_OR_RETURN(thread_, StartThread("control", [this] { loop_.run(); }));
     return OkStatus();
   }
 

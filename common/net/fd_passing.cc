@@ -17,6 +17,8 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/threads.h"
+
 namespace engram::net {
 namespace {
 
@@ -124,7 +126,7 @@ class UnixFdServer : public FdServer {
         ::listen(socket_.get(), 64) != 0) {
       return SystemError("listening for local clients");
     }
-    thread_ = std::thread([this] { Run(); });
+    ASSIGN_OR_RETURN(thread_, StartThread("local clients", [this] { Run(); }));
     return OkStatus();
   }
 

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/threads.h"
 #include "common/net/fd_passing.h"
 #include "common/net/http_connection.h"
 #include "common/net/listen.h"
@@ -52,7 +53,7 @@ class BeastHttpService : public HttpService {
     acceptor_.non_blocking(true, error);
     port_ = acceptor_.local_endpoint(error).port();
     AcceptOnLoop();
-    thread_ = std::thread([this] { loop_.run(); });
+    ASSIGN_OR_RETURN(thread_, StartThread("http", [this] { loop_.run(); }));
     return OkStatus();
   }
 

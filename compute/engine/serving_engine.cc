@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "common/base/threads.h"
+
 namespace engram::compute {
 namespace {
 
@@ -48,7 +50,9 @@ ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& trans
   figures_.step_tokens = obs::Buckets({1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
   figures_.expert_load = ExpertLoad(config);
   TakeFigures();
-  thread_ = std::thread([this] { Loop(); });
+  Result<std::thread> started = StartThread("engine", [this] { Loop(); });
+  started_ = started.status();
+  if (started.ok()) thread_ = *std::move(started);
 }
 
 ServingEngine::~ServingEngine() {
@@ -57,7 +61,7 @@ ServingEngine::~ServingEngine() {
     stopping_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void ServingEngine::Loop() {

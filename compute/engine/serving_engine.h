@@ -29,13 +29,15 @@ struct ServingOptions {
 
 class ServingEngine : public CompletionEngine {
  public:
-  // Starts the thread, the only one that uses `prefetcher`, `pool` and `pages` from then on. All
-  // references must outlive the engine.
+  // Starts the thread, the only one that uses `prefetcher`, `pool` and `pages` from then on; where
+  // that fails `started` says why, and nothing may be submitted. All references must outlive the
+  // engine.
   ServingEngine(const ModelConfig& config, const Transformer& transformer, Prefetcher& prefetcher,
                 kernels::Pool& pool, PagePool& pages, const ServingOptions& options,
                 parallel::Collective& ranks = parallel::Solo(), const Clock& clock = Clock::Real());
   // Aborts every request (their callbacks are called) and joins.
   ~ServingEngine() override;
+  const Status& started() const { return started_; }
 
   Result<uint64_t> Submit(CompletionRequest request, UpdateCallback callback) override;
   void Cancel(uint64_t id) override;
@@ -95,6 +97,7 @@ class ServingEngine : public CompletionEngine {
 
   std::vector<uint64_t> to_cancel_;  // the engine's thread's, like the next one
   uint64_t abort_before_ = 0;
+  Status started_;
   std::thread thread_;  // last: it uses all of the above
 };
 

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
 #include <filesystem>
 
+#include "common/base/machine_limits.h"
 #include "common/client/table_parts.h"
 #include "common/obs/log.h"
 #include "compute/engine/follower.h"
@@ -98,9 +100,20 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
         "cache.mib {} is less than one page of {} positions, which takes {} bytes of this model",
         config.cache_mib, config.page_positions, page_bytes));
   }
+  const std::array<MemoryUse, 2> parts = {
+      {{"packed weights", weights_.mapped_bytes},
+       {"cache.mib", static_cast<uint64_t>(config.cache_mib) << 20}}};
+  RETURN_IF_ERROR(
+      CheckFits(parts, ReadMachineLimits(), "lower cache.mib, or give the engine more memory"));
   ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
   pages_ = std::make_unique<PagePool>(std::move(pool));
   pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
+  if (pool_->threads() < config.threads) {
+    obs::LogWarn(
+        fmt::format("fewer threads compute threads={} engine.threads={}: raise ulimit -u or "
+                    "pids.max",
+                    pool_->threads(), config.threads));
+  }
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
   transformer_ =
       std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
@@ -108,7 +121,7 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
       fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} pages={} "
                   "page_positions={}",
                   ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()),
-                  config.threads, weights_.memory.bytes(), pages, config.page_positions));
+                  pool_->threads(), weights_.memory.bytes(), pages, config.page_positions));
   return OkStatus();
 }
 
@@ -130,6 +143,7 @@ Status Session::OpenEngine(const ComputeConfig& config) {
                                config.on_missing == "degrade"};
   engine_ = std::make_unique<ServingEngine>(model_, *transformer_, *prefetcher_, *pool_, *pages_,
                                             options, ranks_);
+  RETURN_IF_ERROR(engine_->started());
   obs::LogInfo(fmt::format("engine ready positions_max={}", engine_->positions_max()));
   return OkStatus();
 }

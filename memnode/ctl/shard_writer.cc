@@ -1,9 +1,11 @@
 #include "memnode/ctl/shard_writer.h"
 
 #include <algorithm>
-#include <thread>
+#include <atomic>
 #include <vector>
 
+#include "common/base/machine_limits.h"
+#include "common/base/threads.h"
 #include "common/io/safetensors.h"
 #include "memnode/ctl/random_tensor.h"
 
@@ -14,9 +16,7 @@ constexpr uint64_t kBlockBytes = 8 << 20;        // drawn by one thread at a tim
 constexpr uint64_t kParallelBytesMin = 1 << 20;  // below it a thread costs more than it saves
 constexpr uint64_t kThreadsMax = 16;
 
-uint64_t ThreadCount() {
-  return std::clamp<uint64_t>(std::thread::hardware_concurrency(), 1, kThreadsMax);
-}
+uint64_t ThreadCount() { return std::min<uint64_t>(ThreadsPerCpu(1), kThreadsMax); }
 
 // Fills `out` with the tensor's elements from `first` on, cut among threads at multiples of 8.
 void FillParallel(const ModelTensor& tensor, uint64_t seed, uint64_t first,
@@ -25,14 +25,14 @@ void FillParallel(const ModelTensor& tensor, uint64_t seed, uint64_t first,
   const uint64_t threads = out.size() < kParallelBytesMin ? 1 : ThreadCount();
   const uint64_t count = out.size() / element_bytes;
   const uint64_t share = (count / threads + 7) / 8 * 8;
-  std::vector<std::jthread> workers;
-  for (uint64_t begin = share; begin < count; begin += share) {
-    const auto part =
-        out.subspan(begin * element_bytes, std::min(share, count - begin) * element_bytes);
-    workers.emplace_back(
-        [&tensor, seed, first, begin, part] { FillTensor(tensor, seed, first + begin, part); });
-  }
-  FillTensor(tensor, seed, first, out.first(std::min(share, count) * element_bytes));
+  std::atomic<uint64_t> next = 0;
+  RunOnThreads(threads, "make-model", [&] {
+    for (uint64_t begin = share * next++; begin < count; begin = share * next++) {
+      FillTensor(
+          tensor, seed, first + begin,
+          out.subspan(begin * element_bytes, std::min(share, count - begin) * element_bytes));
+    }
+  });
 }
 
 }  // namespace

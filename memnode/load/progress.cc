@@ -4,6 +4,8 @@
 
 #include <cstdio>
 
+#include "common/base/threads.h"
+
 namespace engram::memnode::load {
 
 std::string ProgressLine(const SecondFigures& second, double total_seconds) {
@@ -14,8 +16,10 @@ std::string ProgressLine(const SecondFigures& second, double total_seconds) {
       second.p50_us, second.p99_us, second.outstanding, second.errors);
 }
 
-Progress::Progress(double total_seconds)
-    : total_seconds_(total_seconds), thread_([this] { Print(); }) {}
+Progress::Progress(double total_seconds) : total_seconds_(total_seconds) {
+  Result<std::thread> started = StartThread("progress", [this] { Print(); });
+  if (started.ok()) thread_ = *std::move(started);  // without it no progress is shown
+}
 
 Progress::~Progress() {
   {
@@ -23,7 +27,7 @@ Progress::~Progress() {
     done_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Progress::Show(const SecondFigures& second) {
