@@ -226,6 +226,7 @@ Result<HotSet> ReadHotSet(const std::string& path) {
   ASSIGN_OR_RETURN(const io::MmapFile file, io::MmapFile::Open(path));
   file.AdviseSequential();
   Result<HotSet> hot_set = Parse(file.bytes());
+  RETURN_IF_ERROR(file.CheckUnchanged());
   if (!hot_set.ok()) return hot_set.status().WithContext("hot set " + path);
   return hot_set;
 }

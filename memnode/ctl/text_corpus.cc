@@ -84,7 +84,7 @@ Status TextCorpus::Visit(const TextFile& file, const std::function<Status(const 
     RETURN_IF_ERROR(visit({rest.substr(0, end), first}));
     rest.remove_prefix(end);
   }
-  return OkStatus();
+  return mapped.CheckUnchanged();
 }
 
 size_t PieceEnd(std::string_view text, size_t size_max) {
