@@ -47,6 +47,7 @@ Status NoTensor(const io::Checkpoint& checkpoint, int layer_id, std::string_view
 }
 
 Status CheckShape(const io::TensorInfo& info, uint64_t columns) {
+  RETURN_IF_ERROR(info.usable);
   if (info.shape.size() == 2 && info.shape[1] == columns && info.shape[0] > 0) return OkStatus();
   return InvalidArgument(fmt::format("tensor {} has shape [{}], expected [rows, {}]", info.name,
                                      fmt::join(info.shape, ", "), columns));
@@ -56,7 +57,7 @@ Status CheckScale(const io::TensorInfo& scale, const io::TensorInfo& weight, uin
   RETURN_IF_ERROR(CheckShape(scale, columns));
   if (scale.dtype != DType::kF8E8m0 && scale.dtype != DType::kU8) {
     return InvalidArgument(fmt::format("tensor {} has dtype {}, expected {}", scale.name,
-                                       DTypeName(scale.dtype), DTypeName(DType::kF8E8m0)));
+                                       scale.dtype_name, DTypeName(DType::kF8E8m0)));
   }
   if (scale.shape[0] == weight.shape[0]) return OkStatus();
   return InvalidArgument(fmt::format("tensor {} has {} rows, but {} has {}", scale.name,
@@ -67,7 +68,7 @@ Result<RowEncoding> EncodingOf(const io::TensorInfo& weight, RowEncoding of_fp8)
   if (weight.dtype == DType::kBf16) return RowEncoding::kBf16;
   if (weight.dtype == DType::kF8E4m3) return of_fp8;
   return InvalidArgument(fmt::format("tensor {} has dtype {}, expected {} or {}", weight.name,
-                                     DTypeName(weight.dtype), DTypeName(DType::kBf16),
+                                     weight.dtype_name, DTypeName(DType::kBf16),
                                      DTypeName(DType::kF8E4m3)));
 }
 
@@ -98,6 +99,7 @@ Result<TableParts> EngramParts(const io::Checkpoint& checkpoint, const io::Tenso
 
 Result<TableParts> PleParts(const io::Checkpoint& checkpoint, const io::TensorInfo& first,
                             int layer_id, int head_dim) {
+  RETURN_IF_ERROR(first.usable);
   const uint64_t columns = Columns(first, head_dim);
   TableParts table;
   table.layer_id = layer_id;
@@ -109,8 +111,7 @@ Result<TableParts> PleParts(const io::Checkpoint& checkpoint, const io::TensorIn
     RETURN_IF_ERROR(CheckShape(*weight, columns));
     if (weight->dtype != first.dtype) {
       return InvalidArgument(fmt::format("tensor {} has dtype {}, but {} has {}", weight->name,
-                                         DTypeName(weight->dtype), first.name,
-                                         DTypeName(first.dtype)));
+                                         weight->dtype_name, first.name, first.dtype_name));
     }
     table.parts.push_back({table.rows, weight->shape[0], weight, nullptr});
     table.rows += weight->shape[0];
@@ -189,7 +190,7 @@ Result<std::vector<TableParts>> FindTableParts(const io::Checkpoint& checkpoint,
     if (!tables.empty() && table.format != tables[0].format) {
       const io::TensorInfo& weight = *table.parts[0].weight;
       return InvalidArgument(fmt::format("tensor {} has dtype {}, but the table of layer {} is {}",
-                                         weight.name, DTypeName(weight.dtype), layer_ids[0],
+                                         weight.name, weight.dtype_name, layer_ids[0],
                                          table::RowEncodingName(tables[0].format.encoding)));
     }
     tables.push_back(std::move(table));

@@ -38,28 +38,53 @@ Result<std::vector<std::string>> ShardNames(const WeightMap& weight_map, const s
   return names;
 }
 
-Status CheckAgainstIndex(const WeightMap& weight_map, const std::string& index_path,
-                         const std::map<std::string, TensorInfo, std::less<>>& tensors,
-                         const std::vector<MmapFile>& files) {
+// Without an index: the safetensors files of the folder, in order.
+Result<std::vector<std::string>> ShardsWithoutIndex(const std::string& directory) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().extension() == ".safetensors") names.push_back(entry->path().filename());
+    if (names.size() > kShardsMax) {
+      return InvalidArgument(fmt::format("{}: more than {} shards", directory, kShardsMax));
+    }
+  }
+  if (error) return NotFound(fmt::format("cannot list {}: {}", directory, error.message()));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// What the index says and the shards do not bear out becomes a fault of those tensors.
+void CompareWithIndex(const WeightMap& weight_map, const std::string& index_path,
+                      const std::map<std::string, Status>& shard_faults,
+                      const std::vector<MmapFile>& files,
+                      std::map<std::string, TensorInfo, std::less<>>* tensors) {
+  const auto refuse = [](TensorInfo& info, Status why) {
+    if (info.usable.ok()) info.usable = std::move(why);
+  };
   for (const auto& [name, shard] : weight_map) {
-    const auto found = tensors.find(name);
-    if (found == tensors.end()) {
-      return InvalidArgument(
-          fmt::format("{}: tensor \"{}\" is not in {}", index_path, name, shard));
+    const auto [found, absent] = tensors->try_emplace(name);
+    TensorInfo& info = found->second;
+    if (absent) {
+      info.name = name;
+      const auto fault = shard_faults.find(shard);
+      refuse(info, fault != shard_faults.end()
+                       ? fault->second.WithContext(fmt::format("tensor \"{}\"", name))
+                       : InvalidArgument(fmt::format("{}: tensor \"{}\" is not in {}", index_path,
+                                                     name, shard)));
+      continue;
     }
-    const std::filesystem::path holder = files[found->second.file_index].path();
-    if (holder.filename() != shard) {
-      return InvalidArgument(fmt::format("{}: tensor \"{}\" should be in {} but is in {}",
-                                         index_path, name, shard, holder.filename().string()));
-    }
+    const std::filesystem::path holder = files[info.file_index].path();
+    if (holder.filename() == shard) continue;
+    refuse(info, InvalidArgument(fmt::format("{}: tensor \"{}\" should be in {} but is in {}",
+                                             index_path, name, shard, holder.filename().string())));
   }
-  for (const auto& [name, info] : tensors) {
-    if (!weight_map.contains(name)) {
-      return InvalidArgument(fmt::format("{}: tensor \"{}\" of {} is not in the index", index_path,
-                                         name, files[info.file_index].path()));
-    }
+  for (auto& [name, info] : *tensors) {
+    if (weight_map.contains(name)) continue;
+    refuse(info, InvalidArgument(fmt::format("{}: tensor \"{}\" of {} is not in the index",
+                                             index_path, name, files[info.file_index].path())));
   }
-  return OkStatus();
 }
 
 // A scalar may be written as [] or as [1].
@@ -104,40 +129,61 @@ Result<Checkpoint> Checkpoint::Open(const std::string& directory) {
   const std::string index_path = (fs::path(directory) / kIndexFile).string();
   const bool has_single = fs::exists(fs::path(directory) / kSingleFile, error);
   const bool has_index = fs::exists(index_path, error);
-  if (has_single == has_index) {
-    const char* what = has_single ? "both, so which is the model is unclear" : "neither";
-    return Status(has_single ? Code::kInvalidArgument : Code::kNotFound,
-                  fmt::format("checkpoint {} should hold either {} or {}; it holds {}", directory,
-                              kSingleFile, kIndexFile, what));
+  if (has_single && has_index) {
+    return InvalidArgument(
+        fmt::format("checkpoint {} should hold either {} or {}; it holds both, so which is the "
+                    "model is unclear",
+                    directory, kSingleFile, kIndexFile));
   }
   WeightMap weight_map;
   std::vector<std::string> shards = {kSingleFile};
   if (has_index) {
     ASSIGN_OR_RETURN(weight_map, LoadIndex(index_path));
     ASSIGN_OR_RETURN(shards, ShardNames(weight_map, index_path));
+  } else if (!has_single) {
+    ASSIGN_OR_RETURN(shards, ShardsWithoutIndex(directory));
+    if (shards.empty()) {
+      return NotFound(
+          fmt::format("checkpoint {} should hold {}, or shards and their {}; it holds "
+                      "no safetensors file",
+                      directory, kSingleFile, kIndexFile));
+    }
   }
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
+  std::map<std::string, Status> faults;  // of shards that are absent or damaged
   for (const std::string& shard : shards) {
-    ASSIGN_OR_RETURN(MmapFile file, MmapFile::Open((fs::path(directory) / shard).string()));
-    ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors,
-                     ParseSafetensorsHeader(file.bytes(), file.path()));
-    for (TensorInfo& info : tensors) {
-      info.file_index = static_cast<uint32_t>(checkpoint.files_.size());
-      const auto [other, inserted] = checkpoint.tensors_.try_emplace(info.name, info);
-      if (!inserted) {
-        return InvalidArgument(fmt::format("{}: tensor \"{}\" is also in {}", file.path(),
-                                           info.name,
-                                           checkpoint.files_[other->second.file_index].path()));
-      }
-    }
-    checkpoint.files_.push_back(std::move(file));
+    const Status opened = checkpoint.AddShard((fs::path(directory) / shard).string());
+    if (!opened.ok()) faults.emplace(shard, opened);
   }
+  // Without an index nothing says which tensors a file holds that cannot be read.
+  if (!has_index && !faults.empty()) return faults.begin()->second;
   if (has_index) {
-    RETURN_IF_ERROR(
-        CheckAgainstIndex(weight_map, index_path, checkpoint.tensors_, checkpoint.files_));
+    CompareWithIndex(weight_map, index_path, faults, checkpoint.files_, &checkpoint.tensors_);
   }
   return checkpoint;
+}
+
+Status Checkpoint::AddShard(const std::string& path) {
+  ASSIGN_OR_RETURN(MmapFile file, MmapFile::Open(path));
+  Result<std::vector<TensorInfo>> parsed = ParseSafetensorsHeader(file.bytes(), path);
+  RETURN_IF_ERROR(file.CheckUnchanged());
+  ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors, std::move(parsed));
+  for (TensorInfo& info : tensors) {
+    info.file_index = static_cast<uint32_t>(files_.size());
+    const auto [other, inserted] = tensors_.try_emplace(info.name, info);
+    if (inserted || !other->second.usable.ok()) continue;
+    other->second.usable =
+        InvalidArgument(fmt::format("{}: tensor \"{}\" is also in {}", path, info.name,
+                                    files_[other->second.file_index].path()));
+  }
+  files_.push_back(std::move(file));
+  return OkStatus();
+}
+
+Status Checkpoint::CheckUnchanged() const {
+  for (const MmapFile& file : files_) RETURN_IF_ERROR(file.CheckUnchanged());
+  return OkStatus();
 }
 
 Result<TensorView> Checkpoint::Get(std::string_view name) const {
@@ -146,6 +192,7 @@ Result<TensorView> Checkpoint::Get(std::string_view name) const {
     return NotFound(fmt::format("checkpoint {} has no tensor \"{}\"", directory_, name));
   }
   const TensorInfo& info = found->second;
+  RETURN_IF_ERROR(info.usable);
   ASSIGN_OR_RETURN(const auto bytes,
                    files_[info.file_index].Slice(info.file_offset, info.size_bytes));
   return TensorView{&info, bytes};
@@ -160,12 +207,13 @@ Result<TensorView> Checkpoint::Get(std::string_view name, std::span<const uint64
                     files_[view.info->file_index].path(), name, fmt::join(view.info->shape, ","),
                     fmt::join(shape, ",")));
   }
-  if (std::find(allowed.begin(), allowed.end(), view.info->dtype) == allowed.end()) {
+  const std::optional<DType> dtype = view.info->dtype;
+  if (!dtype || std::find(allowed.begin(), allowed.end(), *dtype) == allowed.end()) {
     std::vector<std::string_view> names;
-    for (const DType dtype : allowed) names.push_back(DTypeName(dtype));
+    for (const DType one : allowed) names.push_back(DTypeName(one));
     return InvalidArgument(fmt::format("{}: tensor \"{}\" is {} where {} is needed",
                                        files_[view.info->file_index].path(), name,
-                                       DTypeName(view.info->dtype), fmt::join(names, " or ")));
+                                       view.info->dtype_name, fmt::join(names, " or ")));
   }
   return view;
 }

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 #include <unordered_set>
@@ -18,6 +19,19 @@ namespace {
 constexpr uint64_t kHeaderBytesMax = 100'000'000;  // the format's own limit
 constexpr size_t kDimensionsMax = 16;
 constexpr size_t kPrefixBytes = 8;
+
+// Every element type of the format; the sizes place tensors that are never read.
+struct Format {
+  std::string_view name;
+  uint64_t bits;
+};
+constexpr std::array kFormats = std::to_array<Format>({
+    {"BOOL", 8}, {"F4", 4},      {"F6_E2M3", 6},     {"F6_E3M2", 6}, {"U8", 8},
+    {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8},     {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"I16", 16}, {"U16", 16},    {"F8_E5M2FNUZ", 8}, {"F16", 16},    {"BF16", 16},
+    {"I32", 32}, {"U32", 32},    {"F32", 32},        {"C64", 64},    {"F64", 64},
+    {"I64", 64}, {"U64", 64},
+});
 
 std::optional<uint64_t> AsUnsigned(const json::value& value) {
   if (value.is_uint64()) return value.get_uint64();
@@ -76,13 +90,14 @@ Result<std::vector<uint64_t>> ParseShape(const json::value& value, const std::st
   return shape;
 }
 
-// nullopt when the product does not fit.
-std::optional<uint64_t> BytesOf(const std::vector<uint64_t>& shape, DType dtype) {
-  uint64_t bytes = SizeOf(dtype);
+// nullopt when the product does not fit, or is no whole number of bytes.
+std::optional<uint64_t> BytesOf(const std::vector<uint64_t>& shape, uint64_t element_bits) {
+  uint64_t bits = element_bits;
   for (const uint64_t size : shape) {
-    if (__builtin_mul_overflow(bytes, size, &bytes)) return std::nullopt;
+    if (__builtin_mul_overflow(bits, size, &bits)) return std::nullopt;
   }
-  return bytes;
+  if (bits % 8 != 0) return std::nullopt;
+  return bits / 8;
 }
 
 Status CheckMembers(const json::object& object, const std::string& where) {
@@ -97,27 +112,9 @@ Status CheckMembers(const json::object& object, const std::string& where) {
   return OkStatus();
 }
 
-Result<TensorInfo> ParseTensor(std::string name, const json::value& value, uint64_t data_begin,
-                               uint64_t data_bytes, const std::string& path) {
-  const std::string where = fmt::format("{}: tensor \"{}\"", path, name);
-  if (!value.is_object()) return InvalidArgument(where + ": its description is not an object");
-  const json::object& object = value.get_object();
-  RETURN_IF_ERROR(CheckMembers(object, where));
-  TensorInfo info;
-  info.name = std::move(name);
-  const json::value& dtype_name = object.at("dtype");
-  if (!dtype_name.is_string()) return InvalidArgument(where + ": \"dtype\" is not a string");
-  const std::optional<DType> dtype = ParseDType(std::string_view(dtype_name.get_string()));
-  if (!dtype) {
-    return InvalidArgument(
-        fmt::format("{}: dtype {} is not one that can be read (F32, BF16, "
-                    "F8_E4M3, F8_E8M0, I32, I64, U8)",
-                    where, json::serialize(dtype_name)));
-  }
-  info.dtype = *dtype;
-  ASSIGN_OR_RETURN(info.shape, ParseShape(object.at("shape"), where));
-
-  const json::value& offsets = object.at("data_offsets");
+// The place comes first: it is known even of a tensor whose type or shape is not understood.
+Status ParsePlace(const json::value& offsets, uint64_t data_begin, uint64_t data_bytes,
+                  const std::string& where, TensorInfo* info) {
   std::optional<uint64_t> begin, end;
   if (offsets.is_array() && offsets.get_array().size() == 2) {
     begin = AsUnsigned(offsets.get_array()[0]);
@@ -128,37 +125,74 @@ Result<TensorInfo> ParseTensor(std::string name, const json::value& value, uint6
         fmt::format("{}: data_offsets {} are not a range inside the file's {} data bytes", where,
                     json::serialize(offsets), data_bytes));
   }
-  info.file_offset = data_begin + *begin;
-  info.size_bytes = *end - *begin;
-  const std::optional<uint64_t> expected = BytesOf(info.shape, info.dtype);
-  if (!expected || *expected != info.size_bytes) {
-    return InvalidArgument(fmt::format("{}: shape [{}] of {} does not fill its {} bytes", where,
-                                       fmt::join(info.shape, ","), DTypeName(info.dtype),
-                                       info.size_bytes));
-  }
-  return info;
+  info->file_offset = data_begin + *begin;
+  info->size_bytes = *end - *begin;
+  return OkStatus();
 }
 
-// The format demands that tensors cover the data exactly: no overlap, no hole, nothing left over.
-Status CheckCoverage(const std::vector<TensorInfo>& tensors, uint64_t data_begin,
-                     uint64_t file_bytes, const std::string& path) {
-  std::vector<const TensorInfo*> sorted;
-  sorted.reserve(tensors.size());
-  for (const TensorInfo& info : tensors) sorted.push_back(&info);
+Status ParseType(const json::object& object, const std::string& where, TensorInfo* info) {
+  const json::value& dtype_name = object.at("dtype");
+  if (!dtype_name.is_string()) return InvalidArgument(where + ": \"dtype\" is not a string");
+  info->dtype_name = std::string(std::string_view(dtype_name.get_string()));
+  const auto format = std::find_if(kFormats.begin(), kFormats.end(), [&](const Format& known) {
+    return known.name == info->dtype_name;
+  });
+  if (format == kFormats.end()) {
+    return InvalidArgument(
+        fmt::format("{}: dtype \"{}\" is none of the format's", where, info->dtype_name));
+  }
+  info->dtype = ParseDType(info->dtype_name);
+  ASSIGN_OR_RETURN(info->shape, ParseShape(object.at("shape"), where));
+  if (BytesOf(info->shape, format->bits) == info->size_bytes) return OkStatus();
+  return InvalidArgument(fmt::format("{}: shape [{}] of {} does not fill its {} bytes", where,
+                                     fmt::join(info->shape, ","), info->dtype_name,
+                                     info->size_bytes));
+}
+
+Status ParseTensor(const json::value& value, uint64_t data_begin, uint64_t data_bytes,
+                   const std::string& path, TensorInfo* info) {
+  const std::string where = fmt::format("{}: tensor \"{}\"", path, info->name);
+  if (!value.is_object()) return InvalidArgument(where + ": its description is not an object");
+  const json::object& object = value.get_object();
+  RETURN_IF_ERROR(CheckMembers(object, where));
+  RETURN_IF_ERROR(ParsePlace(object.at("data_offsets"), data_begin, data_bytes, where, info));
+  return ParseType(object, where, info);
+}
+
+// The format demands that tensors cover the data exactly: no hole, nothing left over. Two that
+// overlap are both unusable.
+Status CheckCoverage(std::vector<TensorInfo>& tensors, uint64_t data_begin, uint64_t file_bytes,
+                     const std::string& path) {
+  std::vector<TensorInfo*> sorted;
+  for (TensorInfo& info : tensors) {
+    if (info.file_offset != 0) sorted.push_back(&info);
+  }
+  const bool all_placed = sorted.size() == tensors.size();
   std::sort(sorted.begin(), sorted.end(), [](const TensorInfo* a, const TensorInfo* b) {
     return std::pair(a->file_offset, a->size_bytes) < std::pair(b->file_offset, b->size_bytes);
   });
   uint64_t expected = data_begin;
-  for (const TensorInfo* info : sorted) {
-    if (info->file_offset != expected) {
-      return InvalidArgument(
-          fmt::format("{}: tensor \"{}\" begins at byte {} where {} was due: {}", path, info->name,
-                      info->file_offset, expected,
-                      info->file_offset < expected ? "two tensors overlap" : "bytes of no tensor"));
+  TensorInfo* furthest = nullptr;  // the tensor that ends at `expected`
+  for (TensorInfo* info : sorted) {
+    if (info->file_offset < expected && info->size_bytes > 0) {
+      for (TensorInfo* one : {furthest, info}) {
+        if (!one->usable.ok()) continue;
+        one->usable = InvalidArgument(fmt::format(
+            "{}: two tensors overlap: \"{}\" begins at byte {}, before \"{}\" ends at {}", path,
+            info->name, info->file_offset, furthest->name, expected));
+      }
     }
-    expected += info->size_bytes;
+    if (info->file_offset > expected && all_placed) {
+      return InvalidArgument(
+          fmt::format("{}: tensor \"{}\" begins at byte {} where {} was due: bytes of no tensor",
+                      path, info->name, info->file_offset, expected));
+    }
+    const uint64_t end = info->file_offset + info->size_bytes;
+    if (end < expected) continue;
+    expected = end;
+    furthest = info;
   }
-  if (expected != file_bytes) {
+  if (expected != file_bytes && all_placed) {
     return InvalidArgument(fmt::format("{}: {} bytes follow the last tensor; the file is damaged",
                                        path, file_bytes - expected));
   }
@@ -176,7 +210,11 @@ Status CheckMetadata(const json::value& value, const std::string& path) {
 
 }  // namespace
 
-uint64_t TensorInfo::element_count() const { return size_bytes / SizeOf(dtype); }
+uint64_t TensorInfo::element_count() const {
+  uint64_t count = 1;
+  for (const uint64_t size : shape) count *= size;
+  return count;
+}
 
 Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file,
                                                        const std::string& path) {
@@ -195,8 +233,8 @@ Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte
         fmt::format("{}: a header of {} bytes does not fit a file of {}; it is cut short", path,
                     header_bytes, file.size()));
   }
-  const std::string_view text(reinterpret_cast<const char*>(file.data()) + kPrefixBytes,
-                              header_bytes);
+  // A copy: the file may change while it is read, and the text is gone through twice.
+  const std::string text(reinterpret_cast<const char*>(file.data()) + kPrefixBytes, header_bytes);
   ASSIGN_OR_RETURN(const json::value document, ParseJson(text, path + ": header"));
   if (!document.is_object()) return InvalidArgument(path + ": the header is not a JSON object");
   if (const auto repeated = RepeatedKey(text, document.get_object().size())) {
@@ -210,9 +248,9 @@ Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte
       RETURN_IF_ERROR(CheckMetadata(value, path));
       continue;
     }
-    ASSIGN_OR_RETURN(TensorInfo info,
-                     ParseTensor(std::string(key), value, data_begin, data_bytes, path));
-    tensors.push_back(std::move(info));
+    TensorInfo& info = tensors.emplace_back();
+    info.name = std::string(key);
+    info.usable = ParseTensor(value, data_begin, data_bytes, path, &info);
   }
   RETURN_IF_ERROR(CheckCoverage(tensors, data_begin, file.size(), path));
   return tensors;

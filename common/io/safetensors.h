@@ -1,11 +1,12 @@
 // Safetensors checkpoints, read and written: an 8-byte little-endian header length, a JSON header,
-// raw tensor bytes. A folder holds either one model.safetensors or shards listed in
-// model.safetensors.index.json.
+// raw tensor bytes. A folder holds one model.safetensors, or shards listed in
+// model.safetensors.index.json, or shards without an index.
 #pragma once
 
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,11 +20,15 @@ namespace engram::io {
 
 struct TensorInfo {
   std::string name;
-  DType dtype = DType::kF32;
+  std::string dtype_name;      // as the header spells it
+  std::optional<DType> dtype;  // none: a type of the format that no part of the model computes with
   std::vector<uint64_t> shape;
   uint32_t file_index = 0;   // into Checkpoint's files
   uint64_t file_offset = 0;  // absolute, bytes
   uint64_t size_bytes = 0;
+  // Why the tensor cannot be used: its description, its shard or the index is wrong. The fields
+  // above hold what is known then.
+  Status usable;
   uint64_t element_count() const;
 };
 
@@ -33,40 +38,50 @@ struct TensorView {
   std::span<const std::byte> bytes;
 };
 
-// All tensors of a folder, mapped, every header validated before anything is used: length within
-// the file and
-// <= 100 MB, offsets inside the data and non-overlapping, dtype known, shape * dtype == size, no
-// duplicate name, every tensor of the index in the shard the index names. Immutable after Open; any
-// thread may read.
+// All tensors of a folder, mapped. A tensor that is not used never decides whether the folder
+// opens: what is wrong with one (its dtype, shape or place; a shard that is absent or damaged; an
+// index that contradicts the shard) is kept in its TensorInfo, and Get refuses that tensor by name.
+// Immutable after Open; any thread may read.
 class Checkpoint {
  public:
-  // NOT_FOUND: no such folder or shard. INVALID_ARGUMENT: names the file, the tensor and what is
-  // wrong with it.
+  // NOT_FOUND: no such folder, or none with tensors. INVALID_ARGUMENT: names the file and what is
+  // wrong with it (the only shard, or the index).
   static Result<Checkpoint> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
   const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
   bool Has(std::string_view name) const { return tensors_.contains(name); }
-  // The bytes of one of tensors().
+  // The bytes of one of tensors() that is usable.
   std::span<const std::byte> Bytes(const TensorInfo& info) const {
     return files_[info.file_index].bytes().subspan(info.file_offset, info.size_bytes);
   }
-  // The file one of tensors() lies in.
+  // The file one of tensors() that is usable lies in.
   const std::string& PathOf(const TensorInfo& info) const { return files_[info.file_index].path(); }
-  // NOT_FOUND names the tensor and the folder.
+  // DATA_LOSS names the first file that changed since Open (MmapFile::CheckUnchanged): bytes read
+  // meanwhile may not be the tensors'. About a microsecond a file.
+  Status CheckUnchanged() const;
+  // The same of the file one of tensors() that is usable lies in.
+  Status CheckUnchanged(const TensorInfo& info) const {
+    return files_[info.file_index].CheckUnchanged();
+  }
+  // NOT_FOUND names the tensor and the folder; or what makes it unusable.
   Result<TensorView> Get(std::string_view name) const;
   // Also refuses another shape or a dtype outside `allowed`, naming both.
   Result<TensorView> Get(std::string_view name, std::span<const uint64_t> shape,
                          std::span<const DType> allowed) const;
 
  private:
+  Status AddShard(const std::string& path);
+
   std::string directory_;
   std::vector<MmapFile> files_;
   std::map<std::string, TensorInfo, std::less<>> tensors_;
 };
 
-// Parses the header of one file: `file` is the whole file's bytes, `path` is for messages. Exposed
-// for fuzzing.
+// Parses the header of one file: `file` is the whole file's bytes, `path` is for messages. An error
+// when the file as a whole is wrong (its length, its JSON, a name twice, bytes of no tensor); what
+// is wrong with one tensor is in its `usable`. The usable ones lie inside the file and none over
+// another tensor. Exposed for fuzzing.
 Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::span<const std::byte> file,
                                                        const std::string& path);
 

@@ -58,7 +58,7 @@ class Loader {
 
   static Matrix AsMatrix(const io::TensorView& view, int64_t rows, int64_t columns) {
     if (view.info == nullptr) return {};
-    return {view.bytes.data(), view.info->dtype, rows, columns, columns};
+    return {view.bytes.data(), *view.info->dtype, rows, columns, columns};  // an allowed one
   }
   static uint64_t Size(int64_t n) { return static_cast<uint64_t>(n); }
 

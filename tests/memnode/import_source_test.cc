@@ -168,6 +168,75 @@ TEST_F(ImportSourceTest, RowsAcrossShardsAreReadInOrder) {
   }
 }
 
+// A folder of V4.1's layout with more shards than the one of its tables: two that are not there,
+// and routed experts, which are I8.
+TEST_F(ImportSourceTest, TwoTableShardsAloneAreEnoughWhateverElseAFolderHolds) {
+  TinyCheckpoint{.variant = "v41"}.Write(folder_);
+  const auto whole = io::Checkpoint::Open(folder_);
+  ASSERT_TRUE(whole.ok());
+  std::map<std::string, std::string> weight_map = {
+      {"embed.weight", "model-1.safetensors"},
+      {"layers.0.ffn.experts.0.w1.weight", "model-3.safetensors"},
+      {"layers.0.ffn.experts.0.w1.scale", "model-2.safetensors"}};
+  for (const int layer : {1, 3}) {
+    const std::string file = fmt::format("model-{}.safetensors", layer == 1 ? 3 : 4);
+    std::vector<io::SafetensorsWriter::Declaration> declarations;
+    std::vector<std::span<const std::byte>> bytes;
+    for (const char* leaf : {"weight", "scale"}) {
+      const std::string name = fmt::format("model.layers.{}.engram.embed.{}", layer, leaf);
+      const auto tensor = whole->Get(name);
+      ASSERT_TRUE(tensor.ok());
+      declarations.push_back({name, *tensor->info->dtype, tensor->info->shape});
+      bytes.push_back(tensor->bytes);
+      weight_map[name] = file;
+    }
+    const std::vector<std::byte> expert(4 * 8);
+    if (layer == 1) {
+      declarations.push_back({"layers.0.ffn.experts.0.w1.weight", DType::kU8, {4, 8}});
+      bytes.push_back(expert);
+    }
+    auto writer = io::SafetensorsWriter::Create(folder_ + "/" + file, declarations);
+    ASSERT_TRUE(writer.ok());
+    for (const auto& tensor : bytes) ASSERT_TRUE(writer->Append(tensor).ok());
+    ASSERT_TRUE(writer->Finish().ok());
+  }
+  {  // U8 was written, which is as long as I8
+    std::fstream file(folder_ + "/model-3.safetensors",
+                      std::ios::in | std::ios::out | std::ios::binary);
+    std::string text(2048, ' ');
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    const size_t at = text.find("\"U8\"");
+    ASSERT_NE(at, std::string::npos);
+    file.seekp(static_cast<std::streamoff>(at));
+    file << "\"I8\"";
+  }
+  const std::vector<std::byte> row = CheckpointRow(folder_, 1, 7);
+  fs::remove(shard_);
+  ASSERT_TRUE(io::WriteSafetensorsIndex(folder_, weight_map, 1).ok());
+  const OpenedFolder opened = OpenFolder(folder_);
+  std::vector<std::byte> read(row.size());
+  ASSERT_TRUE(opened.source->ReadRows(1, 7, 1, read.data()).ok());
+  EXPECT_EQ(read, row);
+  const auto manifest =
+      ImportFolder(*opened.source, opened.model, {.members = {"m0"}}, "m0", store_, {.threads = 2});
+  EXPECT_TRUE(manifest.ok()) << manifest.status().message();
+}
+
+TEST_F(ImportSourceTest, ATableOfATypeThatCannotBeReadIsNamed) {
+  TinyCheckpoint{.variant = "v41"}.Write(folder_);
+  std::fstream file(shard_, std::ios::in | std::ios::out | std::ios::binary);
+  std::string text(256, ' ');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  const size_t at = text.find("F8_E4M3");
+  ASSERT_NE(at, std::string::npos);
+  file.seekp(static_cast<std::streamoff>(at));
+  file << "F8_E5M2";
+  file.close();
+  EXPECT_EQ(LoadStatus().code(), Code::kInvalidArgument);
+  EXPECT_THAT(LoadStatus().message(),
+              AllOf(HasSubstr("model.layers.1.engram.embed.weight"), HasSubstr("F8_E5M2")));
+}
+
 TEST_F(ImportSourceTest, ATableWithoutItsScalesOrRowsIsNamed) {
   const std::string scale = "model.layers.3.engram.embed.scale";
   TinyCheckpoint{.variant = "v41", .left_out = scale}.Write(folder_);

@@ -43,11 +43,14 @@ std::string FileOf(const std::string& header, const std::string& data) {
   return file + header + data;
 }
 
+// Of the file, or of its first unusable tensor.
 std::string Refusal(const std::string& file) {
   const auto parsed = ParseSafetensorsHeader(AsBytes(file), "f");
-  if (parsed.ok()) return "accepted";
-  EXPECT_EQ(parsed.status().code(), Code::kInvalidArgument);
-  return parsed.status().message();
+  Status status = parsed.status();
+  for (size_t i = 0; status.ok() && i < parsed->size(); ++i) status = (*parsed)[i].usable;
+  if (status.ok()) return "accepted";
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  return status.message();
 }
 
 std::string RefusalOf(const std::string& header, size_t data_bytes) {
@@ -129,16 +132,24 @@ TEST_F(SafetensorsTest, ShardsOfAnIndexAreOneCheckpoint) {
 }
 
 TEST_F(SafetensorsTest, IndexThatDoesNotMatchItsShardsIsRefused) {
+  // Of the folder, or of its first unusable tensor.
   const auto refusal = [&](const std::map<std::string, std::string>& weight_map) {
     EXPECT_TRUE(WriteSafetensorsIndex(directory_.string(), weight_map, 1).ok());
     const auto opened = Checkpoint::Open(directory_.string());
-    return opened.ok() ? "accepted" : opened.status().message();
+    if (!opened.ok()) return opened.status().message();
+    for (const auto& [name, info] : opened->tensors()) {
+      const auto got = opened->Get(name);
+      if (!got.ok()) return got.status().message();
+    }
+    return std::string("accepted");
   };
   WriteShard(Path("1.safetensors"), "a", "first");
   WriteShard(Path("2.safetensors"), "b", "second");
   WriteShard(Path("3.safetensors"), "a", "again");
+  EXPECT_THAT(refusal({{"a", "1.safetensors"}, {"0", "2.safetensors"}}),
+              HasSubstr("tensor \"0\" is not in 2.safetensors"));
   EXPECT_THAT(refusal({{"a", "1.safetensors"}, {"c", "2.safetensors"}}),
-              HasSubstr("tensor \"c\" is not in 2.safetensors"));
+              HasSubstr("tensor \"b\" of " + Path("2.safetensors") + " is not in the index"));
   EXPECT_THAT(refusal({{"a", "2.safetensors"}, {"b", "1.safetensors"}}),
               HasSubstr("should be in 2.safetensors but is in 1.safetensors"));
   EXPECT_THAT(refusal({{"a", "1.safetensors"}, {"b", "3.safetensors"}}), HasSubstr("is also in"));
@@ -175,7 +186,8 @@ TEST_F(SafetensorsTest, LyingDescriptionsAreRefusedByName) {
       {R"({"t":3})", "tensor \"t\": its description is not an object"},
       {R"({"t":{"dtype":"U8","shape":[4]}})", "no \"data_offsets\""},
       {R"({"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"extra":1}})", "unknown member"},
-      {R"({"t":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})", "dtype \"F16\""},
+      {R"({"t":{"dtype":"F17","shape":[2],"data_offsets":[0,4]}})", "dtype \"F17\""},
+      {R"({"t":{"dtype":"F4","shape":[7],"data_offsets":[0,4]}})", "[7] of F4 does not fill"},
       {R"({"t":{"dtype":7,"shape":[2],"data_offsets":[0,4]}})", "not a string"},
       {R"({"t":{"dtype":"U8","shape":4,"data_offsets":[0,4]}})", "not a list"},
       {R"({"t":{"dtype":"U8","shape":[-4],"data_offsets":[0,4]}})", "-4, which is not a size"},
@@ -203,6 +215,78 @@ TEST_F(SafetensorsTest, LyingDescriptionsAreRefusedByName) {
       {R"({"__metadata__":{"k":1}})", "__metadata__"},
   };
   for (const auto& c : cases) EXPECT_THAT(RefusalOf(c.header, 4), HasSubstr(c.message)) << c.header;
+}
+
+TEST_F(SafetensorsTest, EveryElementTypeOfTheFormatIsListed) {
+  const std::pair<const char*, int> types[] = {
+      {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+      {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+      {"I64", 64},        {"U64", 64}};
+  for (const auto& [name, bits] : types) {
+    const int bytes = bits * 8 * 3 / 8;
+    EXPECT_EQ(
+        RefusalOf(fmt::format(R"({{"t":{{"dtype":"{}","shape":[8,3],"data_offsets":[0,{}]}}}})",
+                              name, bytes),
+                  static_cast<size_t>(bytes)),
+        "accepted")
+        << name;
+  }
+}
+
+// The routed experts of V4.1 are I8, which no part of this program computes with.
+TEST_F(SafetensorsTest, ATensorThatIsNotUsedNeverDecidesWhetherAFolderOpens) {
+  const std::string wrong[] = {
+      R"("dtype":"I8","shape":[4],"data_offsets":[0,4])",
+      R"("dtype":"F17","shape":[4],"data_offsets":[0,4])",
+      R"("dtype":"F32","shape":[4],"data_offsets":[0,4])",
+      R"("dtype":"U8","shape":"4","data_offsets":[0,4])",
+      R"("dtype":"U8","shape":[4],"data_offsets":[0,4],"note":1)",
+      R"("dtype":"U8","shape":[4],"data_offsets":[0,400])",
+  };
+  for (const std::string& description : wrong) {
+    std::ofstream(Path("model.safetensors"), std::ios::binary)
+        << FileOf(R"({"unused":{)" + description +
+                      R"(},"used":{"dtype":"U8","shape":[3],"data_offsets":[4,7]}})",
+                  "----abc");
+    const auto checkpoint = Checkpoint::Open(directory_.string());
+    ASSERT_TRUE(checkpoint.ok()) << description << ": " << checkpoint.status().message();
+    const auto used = checkpoint->Get("used");
+    ASSERT_TRUE(used.ok()) << used.status().message();
+    EXPECT_EQ(used->bytes[2], std::byte{'c'});
+    const std::vector<uint64_t> shape = {4};
+    const auto unused = checkpoint->Get("unused", shape, std::vector{DType::kF32});
+    EXPECT_THAT(unused.status().message(), HasSubstr("\"unused\"")) << description;
+    EXPECT_THAT(unused.status().message(), HasSubstr(Path("model.safetensors"))) << description;
+  }
+}
+
+TEST_F(SafetensorsTest, AShardThatIsNotUsedNeedNotBeThere) {
+  WriteShard(Path("1.safetensors"), "a", "first");
+  std::ofstream(Path("3.safetensors")) << "not a shard at all";
+  ASSERT_TRUE(WriteSafetensorsIndex(
+                  directory_.string(),
+                  {{"a", "1.safetensors"}, {"b", "2.safetensors"}, {"c", "3.safetensors"}}, 1)
+                  .ok());
+  const auto checkpoint = Checkpoint::Open(directory_.string());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_TRUE(checkpoint->Get("a").ok());
+  EXPECT_EQ(checkpoint->Get("b").status().code(), Code::kNotFound);
+  EXPECT_THAT(checkpoint->Get("b").status().message(),
+              testing::AllOf(HasSubstr("\"b\""), HasSubstr(Path("2.safetensors"))));
+  EXPECT_EQ(checkpoint->Get("c").status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(checkpoint->Get("c").status().message(),
+              testing::AllOf(HasSubstr("\"c\""), HasSubstr(Path("3.safetensors"))));
+}
+
+TEST_F(SafetensorsTest, ShardsWithoutAnIndexAreOneCheckpoint) {
+  WriteShard(Path("model-00007-of-00009.safetensors"), "a", "first");
+  WriteShard(Path("model-00009-of-00009.safetensors"), "b", "second");
+  const auto checkpoint = Checkpoint::Open(directory_.string());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_EQ(checkpoint->Get("a")->bytes.size(), 5u);
+  EXPECT_EQ(checkpoint->Get("b")->bytes.size(), 6u);
 }
 
 TEST_F(SafetensorsTest, MetadataAndPaddingAreAllowed) {
@@ -245,6 +329,7 @@ TEST_F(SafetensorsTest, NoMutationOfAValidFileCrashesOrReadsOutside) {
     }
     ++accepted;
     for (const TensorInfo& info : *parsed) {
+      if (!info.usable.ok()) continue;
       ASSERT_LE(info.size_bytes, file.size());
       ASSERT_LE(info.file_offset, file.size() - info.size_bytes);
     }

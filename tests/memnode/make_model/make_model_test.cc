@@ -185,7 +185,7 @@ TEST_P(MakeModelVariants, ValuesAreFiniteAndOfTheRightSize) {
   ASSERT_TRUE(checkpoint.ok());
   for (const auto& [name, info] : checkpoint->tensors()) {
     const auto bytes = checkpoint->Get(name)->bytes;
-    const size_t step = SizeOf(info.dtype);
+    const size_t step = SizeOf(*info.dtype);
     double sum_of_squares = 0;
     for (size_t at = 0; at < bytes.size(); at += step) {
       float value = 0;
