@@ -24,7 +24,24 @@ Result<CheckpointTables> CheckpointTables::Open(const io::Checkpoint* checkpoint
   tables.checkpoint_ = checkpoint;
   ASSIGN_OR_RETURN(tables.tables_, FindTableParts(*checkpoint, config.layer_ids, config.head_dim));
   tables.row_format_ = tables.tables_[0].format;
+  for (const TableParts& table : tables.tables_) {
+    for (const TablePart& part : table.parts) {
+      for (const io::TensorInfo* tensor : {part.weight, part.scale}) {
+        if (tensor == nullptr) continue;
+        const bool known = std::any_of(
+            tables.shards_.begin(), tables.shards_.end(),
+            [&](const io::TensorInfo* other) { return other->file_index == tensor->file_index; });
+        if (!known) tables.shards_.push_back(tensor);
+      }
+    }
+  }
   return tables;
+}
+
+Status CheckpointTables::CheckUnchanged() const {
+  for (const io::TensorInfo* tensor : shards_)
+    RETURN_IF_ERROR(checkpoint_->CheckUnchanged(*tensor));
+  return OkStatus();
 }
 
 Status CheckpointTables::CheckLayout(const table::TableLayout& layout) const {

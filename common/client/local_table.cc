@@ -15,7 +15,8 @@ class GatheredTicket : public Ticket {
   }
   Status Wait(uint32_t layer_index) override {
     if (std::find(asked_.begin(), asked_.end(), layer_index) != asked_.end()) return OkStatus();
-    return InvalidArgument(fmt::format("this lookup did not ask for Engram layer {}", layer_index));
+    return InvalidArgument(
+        fmt::format("this lookup did not ask for Engram layer index {}", layer_index));
   }
   bool Ready(uint32_t) const override { return true; }
 
@@ -38,20 +39,20 @@ Result<std::unique_ptr<LocalTable>> LocalTable::Open(const io::Checkpoint* check
 
 Status LocalTable::CheckLookup(const LayerLookup& lookup) const {
   if (lookup.layer_index >= tables_.layer_count()) {
-    return InvalidArgument(
-        fmt::format("lookup in Engram layer {} of {}", lookup.layer_index, tables_.layer_count()));
+    return InvalidArgument(fmt::format("lookup in Engram layer index {}, the table set has {}",
+                                       lookup.layer_index, tables_.layer_count()));
   }
   const size_t row_bytes = tables_.row_format().row_bytes();
   if (lookup.out.size() != lookup.rows.size() * row_bytes) {
     return InvalidArgument(fmt::format("buffer of {} bytes for {} rows of {} bytes in layer {}",
                                        lookup.out.size(), lookup.rows.size(), row_bytes,
-                                       lookup.layer_index));
+                                       tables_.layer_id(lookup.layer_index)));
   }
   const uint64_t total_rows = tables_.rows(lookup.layer_index);
   for (const uint64_t row : lookup.rows) {
     if (row < total_rows) continue;
-    return OutOfRange(fmt::format("row {} of Engram layer {}, which has {} rows", row,
-                                  lookup.layer_index, total_rows));
+    return OutOfRange(fmt::format("row {} of layer {}, which has {} rows", row,
+                                  tables_.layer_id(lookup.layer_index), total_rows));
   }
   return OkStatus();
 }
@@ -63,7 +64,7 @@ Result<std::unique_ptr<Ticket>> LocalTable::Submit(std::span<const LayerLookup> 
     for (size_t k = 0; k < i; ++k) {
       if (layers[k].layer_index != layers[i].layer_index) continue;
       return InvalidArgument(
-          fmt::format("Engram layer {} twice in a lookup", layers[i].layer_index));
+          fmt::format("layer {} twice in a lookup", tables_.layer_id(layers[i].layer_index)));
     }
   }
   const size_t row_bytes = tables_.row_format().row_bytes();
@@ -79,6 +80,7 @@ Result<std::unique_ptr<Ticket>> LocalTable::Submit(std::span<const LayerLookup> 
     for (const uint64_t row : lookup.rows) distinct_.Insert(row);
     rows_distinct_.fetch_add(distinct_.count(), std::memory_order_relaxed);
   }
+  RETURN_IF_ERROR(tables_.CheckUnchanged());
   return std::unique_ptr<Ticket>(std::make_unique<GatheredTicket>(layers));
 }
 

@@ -20,7 +20,8 @@ class LocalTable : public RowSource {
                                                   table::TableIdentity identity);
 
   const table::TableIdentity& identity() const override { return identity_; }
-  // Gathers before it returns. INVALID_ARGUMENT or OUT_OF_RANGE as LookupClient.
+  // Gathers before it returns. INVALID_ARGUMENT or OUT_OF_RANGE as LookupClient; DATA_LOSS names a
+  // shard that was cut short or written to since the checkpoint was opened.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
                                          const SubmitOptions& options) override;
   SourceStats stats() const override;

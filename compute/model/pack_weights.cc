@@ -1,4 +1,5 @@
-// Which matrices of the model are packed, and what a token reads of them.
+// Which matrices of the model are packed, and what a token reads of them. Whatever is used after
+// loading is copied: what stayed in the mapping would change, or vanish, with the file.
 #include "compute/model/weights.h"
 
 namespace engram::compute {
@@ -9,14 +10,18 @@ class Packer {
   Packer(kernels::Pool& pool, Weights& weights) : pool_(pool), weights_(weights) {}
 
   void Pack(Matrix& w) {
-    if (w.data == nullptr || w.dtype != DType::kBf16 || !status_.ok()) return;
+    if (w.dtype != DType::kBf16) return Move(w);
+    if (w.data == nullptr || !status_.ok()) return;
     w.packed = Keep(kernels::PackedMatrix::Pack(pool_, weights_.memory, w));
   }
   void Pack(MlpWeights& mlp) {
     if (mlp.gate.dtype != DType::kBf16 || mlp.up.dtype != DType::kBf16 ||
-        mlp.down.dtype != DType::kBf16 || !status_.ok()) {
-      return;
+        mlp.down.dtype != DType::kBf16) {
+      Move(mlp.gate);
+      Move(mlp.up);
+      return Move(mlp.down);
     }
+    if (!status_.ok()) return;
     if (mlp.is_whole()) {
       mlp.gate_up = Keep(kernels::PackedMatrix::PackPair(pool_, weights_.memory, mlp.gate, mlp.up));
     } else {
@@ -98,7 +103,14 @@ Status PackWeights(kernels::Pool& pool, Weights& weights) {
     for (MlpWeights& expert : layer.moe->experts) packer.Pack(expert);
     if (layer.moe->shared) packer.Pack(*layer.moe->shared);
   }
+  const bool shares_embedding = weights.lm_head.data == weights.embedding.data;
   packer.Pack(weights.lm_head);
+  if (shares_embedding && weights.lm_head.packed == nullptr &&
+      weights.lm_head.rows == weights.embedding.rows) {
+    weights.embedding = weights.lm_head;
+  } else {
+    packer.Move(weights.embedding);
+  }
   return packer.status();
 }
 

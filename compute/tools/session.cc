@@ -115,6 +115,7 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
                     pool_->threads(), config.threads));
   }
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
+  RETURN_IF_ERROR(checkpoint_->CheckUnchanged());
   transformer_ =
       std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
   obs::LogInfo(

@@ -29,6 +29,7 @@ class CheckpointReference : public RowReference {
   void Fill(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const override {
     tables_.CopyRows(layer_index, row, 1, out.data());
   }
+  Status CheckUnchanged() const override { return tables_.CheckUnchanged(); }
 
  private:
   const std::unique_ptr<io::Checkpoint> checkpoint_;  // outlives the tables

@@ -22,6 +22,8 @@ class RowReference {
   virtual ~RowReference() = default;
   // out.size() is the layout's row_bytes.
   virtual void Fill(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const = 0;
+  // DATA_LOSS names the file that changed since it was opened: what Fill gave may be wrong.
+  virtual Status CheckUnchanged() const { return OkStatus(); }
 };
 
 struct LoadTables {

@@ -155,6 +155,76 @@ TEST(ServingEngine, DegradeClosesTheGateCountsItAndKeepsItOutOfThePrefixCache) {
   EXPECT_EQ(whole->logprobs(), never.Run(request)->logprobs());
 }
 
+TEST(ServingEngine, APreemptionDoesNotCountARequestsFiguresAgain) {
+  TinyServing serving;
+  serving.pages = 24;  // of 8 positions: room for two of the requests at their end
+  serving.serving.degrade = true;
+  serving.serving.scheduler = {.step_tokens = 24, .prefill_chunk = 7, .sequences_max = 5};
+  TinyEngine tiny(kPaper, serving);
+  tiny.source->failure = Unavailable("memory node m1 is gone");
+  tiny.source->fail_from_submit = 1;
+  std::vector<CompletionRequest> requests;
+  constexpr int64_t kPrompt = 20, kTokens = 50;
+  for (uint64_t i = 0; i < 8; ++i) {
+    requests.push_back(RequestOf(RandomTokens(i, kPrompt, 97), kTokens, 0.8, i));
+  }
+  const auto results = RunCompletions(*tiny.engine, requests);
+  const EngineSnapshot snapshot = tiny.engine->Snapshot();
+  ASSERT_GT(snapshot.preemptions, 0);
+  for (const auto& result : results) {
+    ASSERT_TRUE(result.ok()) << result.status().message();
+    // The last token is never computed.
+    EXPECT_EQ(result->finish.degraded_positions, kPrompt + kTokens - 1);
+    EXPECT_EQ(result->finish.cached_tokens, 0);
+    EXPECT_EQ(result->finish.completion_tokens, kTokens);
+  }
+  EXPECT_EQ(snapshot.degraded_positions, 8 * (kPrompt + kTokens - 1));
+  EXPECT_EQ(snapshot.prompt_tokens, 8 * kPrompt);
+  EXPECT_EQ(snapshot.generated_tokens, 8 * kTokens);
+  EXPECT_EQ(snapshot.prefix_queried_tokens, 8 * kPrompt);
+  EXPECT_EQ(snapshot.prefix_hit_tokens, 0);
+}
+
+TEST(ServingEngine, APreemptedRequestsOwnPagesAreNoPrefixHit) {
+  TinyServing serving;
+  serving.pages = 24;
+  serving.serving.scheduler = {.step_tokens = 24, .prefill_chunk = 7, .sequences_max = 5};
+  TinyEngine tiny(kPaper, serving);
+  std::vector<CompletionRequest> requests;
+  for (uint64_t i = 0; i < 8; ++i) {
+    requests.push_back(RequestOf(RandomTokens(i, 20, 97), 50, 0.8, i));
+  }
+  for (const auto& result : RunCompletions(*tiny.engine, requests)) {
+    ASSERT_TRUE(result.ok()) << result.status().message();
+    EXPECT_EQ(result->finish.cached_tokens, 0);
+  }
+  const EngineSnapshot snapshot = tiny.engine->Snapshot();
+  ASSERT_GT(snapshot.preemptions, 0);
+  EXPECT_EQ(snapshot.prompt_tokens, 8 * 20);
+  EXPECT_EQ(snapshot.prefix_hit_tokens, 0);
+}
+
+// No weight is read from the mapping once they are packed, not even one that is not.
+TEST(ServingEngine, AModelFileThatIsTruncatedLaterChangesNoAnswer) {
+  const TinyOptions models[] = {kPaper,
+                                {.variant = "v41", .fp8_wkv = true},
+                                {.dtype = DType::kF32},
+                                {.some_f32_experts = true},
+                                {.variant = "", .streams = 1}};
+  for (const TinyOptions& options : models) {
+    const CompletionRequest request = RequestOf(RandomTokens(4, 30, 97), 10);
+    TinyEngine whole(options);
+    TinyServing serving;
+    serving.truncated = true;
+    TinyEngine truncated(options, serving);
+    const auto expected = whole.Run(request), got = truncated.Run(request);
+    ASSERT_TRUE(expected.ok() && got.ok()) << got.status().message();
+    EXPECT_EQ(got->ids(), expected->ids());
+    EXPECT_EQ(got->logprobs(), expected->logprobs());
+    EXPECT_EQ(truncated.checkpoint->CheckUnchanged().code(), Code::kDataLoss);
+  }
+}
+
 TEST(ServingEngine, RefusesWhatItCannotCompute) {
   TinyServing serving;
   serving.pages = 5;  // 40 positions

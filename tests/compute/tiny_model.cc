@@ -295,10 +295,11 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
         table::MakeLayout(config.engram, map.compressed_size(), take(map.Compress(2)), encoding));
     source = std::make_unique<FakeRowSource>(layout);
   }
-  std::filesystem::remove_all(dir);  // the mapping keeps the bytes
   CHECK(ShardWeights(config, *serving.ranks, weights, serving.whole_below_bytes).ok());
   pool = std::make_unique<kernels::Pool>(serving.threads);
   if (serving.packed) CHECK(PackWeights(*pool, weights).ok());
+  if (serving.truncated) std::filesystem::resize_file(dir + "/model.safetensors", 0);
+  std::filesystem::remove_all(dir);  // the mapping keeps the bytes
   prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,
                                             PrefetchOptions{2000, serving.verify});
   transformer =

@@ -87,7 +87,8 @@ struct TinyServing {
   int64_t page_positions = 8;
   int64_t pages = 256;
   bool verify = true;
-  bool packed = true;  // bf16 weights, as the program does
+  bool packed = true;      // bf16 weights, as the program does
+  bool truncated = false;  // the model's file, once they are
   parallel::Collective* ranks = &parallel::Solo();
   int64_t whole_below_bytes = 0;  // of ShardWeights: even the smallest are cut
   ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};

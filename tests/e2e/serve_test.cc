@@ -323,6 +323,31 @@ TEST_F(Serve, ADegradingServerWaitsForAStoppedNodeOnce) {
   }
   EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"other words","max_tokens":4})"),
               testing::Not(HasSubstr("degraded_positions")));
+// Also at the embedding, which every token reads, and at tables that stay mapped.
+TEST_F(Serve, TruncatedModelFilesAreAnErrorThatNamesOneAndNotTheEnd) {
+  testing_support::Cluster cluster(work_dir_, model_, 1);
+  const std::string body = R"({"prompt":"some words","max_tokens":4,"temperature":0})";
+  const auto text = [](const std::string& answer) {
+    const auto parsed = io::ParseJson(answer.substr(answer.find("\r\n\r\n") + 4), "answer");
+    EXPECT_TRUE(parsed.ok()) << answer;
+    return json::serialize(parsed->at("choices"));
+  };
+  Start({}, cluster.memnodes());
+  const std::unique_ptr<Process> remote = std::move(server_);
+  const uint16_t remote_port = port_;
+  Start({});
+  const std::string whole = Ask("/v1/completions", body);
+  for (const auto& entry : std::filesystem::directory_iterator(model_)) {
+    if (entry.path().extension() == ".safetensors") std::filesystem::resize_file(entry.path(), 0);
+  }
+  const std::string truncated =
+      Ask("/v1/completions", R"({"prompt":"quite other words","max_tokens":4,"temperature":0})");
+  EXPECT_THAT(truncated, HasSubstr("HTTP/1.1 5"));
+  EXPECT_THAT(truncated, HasSubstr(".safetensors changed while it was in use"));
+  EXPECT_TRUE(server_->Running());
+  port_ = remote_port;  // its weights were copied, its rows come from the node
+  EXPECT_EQ(text(Ask("/v1/completions", body)), text(whole));
+  EXPECT_TRUE(remote->Running());
 }
 
 TEST_F(Serve, ABatchFileGivesWhatTheServerGives) {

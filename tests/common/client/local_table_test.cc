@@ -212,5 +212,34 @@ TEST_F(LocalTableTest, BadLookupsAreRefused) {
   EXPECT_EQ(source->Submit(layers, TimePoint::max()).status().code(), Code::kInvalidArgument);
 }
 
+// The tables are those of layers 1 and 4: index 1 is layer 4.
+TEST_F(LocalTableTest, MessagesNameALayerByItsId) {
+  auto local = LocalTable::Open(Write(Bf16Tables("")), Layout(table::RowEncoding::kBf16), {});
+  ASSERT_TRUE(local.ok()) << local.status().message();
+  const std::vector<uint64_t> rows = {kRows};
+  std::vector<std::byte> out(128);
+  const auto refusal = [&](const LayerLookup& lookup) {
+    return (*local)->Submit({&lookup, 1}, {}).status().message();
+  };
+  EXPECT_THAT(refusal({1, rows, out}), HasSubstr("row 50 of layer 4, which has 50 rows"));
+  EXPECT_THAT(refusal({1, rows, {}}), HasSubstr("in layer 4"));
+}
+
+TEST_F(LocalTableTest, ATruncatedShardIsAnErrorThatNamesIt) {
+  const auto* checkpoint = Write(Bf16Tables(""));
+  auto local = LocalTable::Open(checkpoint, Layout(table::RowEncoding::kBf16), {});
+  ASSERT_TRUE(local.ok()) << local.status().message();
+  const std::vector<uint64_t> rows = {49, 0, 7};
+  std::vector<std::byte> out(rows.size() * 128);
+  const LayerLookup lookup{1, rows, out};
+  ASSERT_TRUE((*local)->Submit({&lookup, 1}, {}).ok());
+  const std::string path = (directory_ / "model.safetensors").string();
+  std::filesystem::resize_file(path, 100);
+  const auto ticket = (*local)->Submit({&lookup, 1}, {});
+  ASSERT_FALSE(ticket.ok());
+  EXPECT_EQ(ticket.status().code(), Code::kDataLoss);
+  EXPECT_THAT(ticket.status().message(), HasSubstr(path));
+}
+
 }  // namespace
 }  // namespace engram::client
