@@ -76,8 +76,8 @@ struct Finish {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;      // of the prompt, taken from the prefix cache
   int64_t completion_tokens = 0;  // delivered, an end-of-text token included
-  int64_t degraded_positions =
-      0;  // computed with a closed gate: rows did not come (policy degrade)
+  // Positions computed, at least once, with a closed gate: their rows did not come (degrade).
+  int64_t degraded_positions = 0;
   std::vector<float> prompt_logprobs;  // with score_prompt: prompt.size() - 1
   // Until the engine began with it, from then until its first token, and from there to the end;
   // zero for what it did not come to.
@@ -107,7 +107,7 @@ struct EngineSnapshot {
   int64_t pages_used = 0;    // held by running requests
   int64_t pages_cached = 0;  // free, but still worth a prefix hit
   int64_t pages_total = 0;
-  int64_t prompt_tokens = 0;  // from here on: sums since the start
+  int64_t prompt_tokens = 0;  // once each; from here on: sums since the start
   int64_t generated_tokens = 0;
   int64_t prefix_queried_tokens = 0;
   int64_t prefix_hit_tokens = 0;

@@ -46,9 +46,11 @@ void Scheduler::TakePrefix(Sequence& sequence) {
       sequence.state.conv_history[e].assign(history.begin(), history.end());
     }
   }
+  // After a preemption it finds its own pages, which saves nothing that was not computed before.
+  if (sequence.was_admitted) return;
   prefix_queried_tokens_ += sequence.length();
   prefix_hit_tokens_ += sequence.state.length;
-  if (!sequence.was_admitted) sequence.cached_tokens = sequence.state.length;
+  sequence.cached_tokens = sequence.state.length;
 }
 
 bool Scheduler::Admit(TimePoint now) {

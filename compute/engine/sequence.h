@@ -2,6 +2,7 @@
 // are asked for. Owned by the scheduler.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -31,7 +32,10 @@ struct Sequence {
 
   int64_t published_pages = 0;
   PageAllocator::Chain chain = PageAllocator::kRoot;  // of the last published page
-  int64_t degraded_positions = 0;
+  // A preemption makes positions be computed again: these figures hold each of them once.
+  std::vector<bool> degraded;         // by position: computed, at least once, without its rows
+  int64_t degraded_positions = 0;     // of `degraded`
+  int64_t prompt_tokens_counted = 0;  // the prompt is computed up to here, at least once
   bool tainted = false;  // computed without all its rows: no page of it is published any more
 
   int64_t cached_tokens = 0;  // of the prompt, at the first admission
@@ -43,6 +47,21 @@ struct Sequence {
   int64_t prompt_length() const { return static_cast<int64_t>(request.prompt.size()); }
   int64_t generated() const { return length() - prompt_length(); }
   bool finished() const { return update.finish.has_value(); }
+
+  // Both return how many of the positions are new.
+  int64_t CountDegraded(int64_t first, int64_t end) {
+    degraded.resize(std::max(degraded.size(), static_cast<size_t>(end)));
+    const auto from = degraded.begin() + first, to = degraded.begin() + end;
+    const int64_t added = std::count(from, to, false);
+    std::fill(from, to, true);
+    degraded_positions += added;
+    return added;
+  }
+  int64_t CountPrompt(int64_t first, int64_t end) {
+    const int64_t known = std::max(first, prompt_tokens_counted);
+    prompt_tokens_counted = std::max(prompt_tokens_counted, std::min(end, prompt_length()));
+    return std::max<int64_t>(0, prompt_tokens_counted - known);
+  }
 };
 
 // Consecutive tokens of one sequence that are computed in one step.

@@ -183,8 +183,7 @@ void ServingEngine::JudgeRows(const ScheduledRun& run, const Status& status) {
   Sequence& sequence = *run.sequence;
   sequence.tainted = true;
   if (!options_.degrade) return End(sequence, FinishReason::kError, status);
-  sequence.degraded_positions += run.count;
-  figures_.degraded_positions += run.count;
+  figures_.degraded_positions += sequence.CountDegraded(run.first, run.end());
 }
 
 void ServingEngine::ScorePrompts(const Step& step, std::span<const float> hidden) {
@@ -339,8 +338,7 @@ void ServingEngine::CountStep(const Step& step, TimePoint start) {
     tokens += run.count;
     prefill = prefill || run.is_prefill();
     (run.is_prefill() ? figures_.prefill_tokens : figures_.decode_tokens) += run.count;
-    figures_.prompt_tokens +=
-        std::clamp<int64_t>(run.sequence->prompt_length() - run.first, 0, run.count);
+    figures_.prompt_tokens += run.sequence->CountPrompt(run.first, run.end());
   }
   figures_.step_tokens.Observe(static_cast<double>(tokens));
   (prefill ? figures_.prefill_ns : figures_.decode_ns) += elapsed;
