@@ -53,8 +53,10 @@ void ComputeConfig::Describe(config::Fields& fields) {
              "for the rows of one step, from asking for them");
   fields.Add("cache.mib", &cache_mib, 1, 1 << 24,
              "memory of the latent cache: running requests and prompt beginnings to be met again");
-  fields.Add("cache.page_positions", &page_positions, 1, 4096,
-             "positions a page; a prompt's beginning is found again in whole pages");
+  fields.Add(
+      "cache.page_positions", &page_positions, 1, 4096,
+      "positions a page; answers do not depend on it; a prompt's beginning is found again in whole "
+      "pages");
   fields.Add("engram.verify", &verify,
              "hash again when rows are used and compare with what was fetched");
   fields.Add(

@@ -120,8 +120,8 @@ struct MlaSegment {
 };
 // q [tokens, heads, nope + rope], rope part rotated, of all segments one after the other; kv_b
 // [heads * (nope + value), latent]; out [tokens, heads, value]. Absorbed: scores and sums are taken
-// in latent space. The softmax is taken page by page and the pages' sums combined in ascending
-// order, whoever computes them. |error| grows with sqrt(positions) eps; see the test.
+// in latent space. Softmax by blocks of 32 positions, whose sums are combined in ascending order,
+// whatever pages and threads there are. |error| grows with sqrt(positions) eps; see the test.
 void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out);

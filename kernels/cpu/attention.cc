@@ -1,8 +1,10 @@
 // Multi-head latent attention over pages of the cache, absorbed, for prefill and decode alike, so
 // that a result never depends on how a prompt was cut. The heads of a token share every load of a
-// page, and so do a few tokens of one sequence: a group. Many groups are handed out one by one; few
-// are split by page. Either way a page's part is computed by itself and the parts are combined in
-// ascending order: the same bits.
+// block of positions, and so do a few tokens of one sequence: a group. Many groups are handed out
+// one by one; few are split by block. Either way a block's part is computed by itself and the parts
+// are combined in ascending order: the same bits. Blocks are of one size and begin at its multiples
+// whatever the size of a page: pages of whole blocks are read in place, of others a block's entries
+// are first put together.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,9 +18,10 @@
 namespace engram::kernels {
 namespace {
 
-constexpr int64_t kPartsAThread = 16;  // held at once when few tokens are split by page
+constexpr int64_t kBlockPositions = 32;
+constexpr int64_t kPartsAThread = 16;  // held at once when few tokens are split by block
 
-// Rows (heads of tokens) that visit a page together, so that few heads fill blocks of queries too:
+// Rows (heads of tokens) that visit a block together, so that few heads fill blocks of queries too:
 // 256 tokens of 4 heads, 26 -> 55 GFLOP/s. With 16 heads and more no difference was measured.
 constexpr int64_t kGroupRows = 48;
 
@@ -42,7 +45,7 @@ struct Group {
   int64_t positions;  // the first token sees; each other one more than the one before
 };
 
-// What one page, or all so far, add to a group: per row (head of a token) the largest score, the
+// What one block, or all so far, add to a group: per row (head of a token) the largest score, the
 // sum of exp(score - largest) and the sum of latents so weighted.
 struct Part {
   std::vector<float> largest, weight, latents;  // [rows], [rows], [rows, latent]
@@ -75,13 +78,20 @@ class Attention {
 
  private:
   int64_t entry() const { return s_.latent + s_.rope; }
-  int64_t PagesOf(const Group& group) const {
-    return (group.positions + group.tokens - 1 + page_positions_ - 1) / page_positions_;
+  static int64_t BlocksOf(const Group& group) {
+    return (group.positions + group.tokens - 1 + kBlockPositions - 1) / kBlockPositions;
   }
-  // Positions of a page that a token of the group sees; 0 or less when it ends before.
-  int64_t SeenOf(const Group& group, int64_t token, int64_t page) const {
-    return std::min(page_positions_, group.positions + token - page * page_positions_);
+  // Positions of a block that a token of the group sees; 0 or less when it ends before.
+  static int64_t SeenOf(const Group& group, int64_t token, int64_t block) {
+    return std::min(kBlockPositions, group.positions + token - block * kBlockPositions);
   }
+  bool ReadsInPlace() const { return page_positions_ % kBlockPositions == 0; }
+  const float* InPlace(const Group& group, int64_t block) const {
+    const int64_t position = block * kBlockPositions;
+    return group.segment->pages[static_cast<size_t>(position / page_positions_)] +
+           position % page_positions_ * entry();
+  }
+  const float* Entries(const Group& group, int64_t block, int64_t count) const;
   Matrix KeyRows(const Matrix& kv_b, int64_t head) const {
     return kv_b.Rows(head * (s_.nope + s_.value), s_.nope);
   }
@@ -90,12 +100,13 @@ class Attention {
   }
   void Absorb(std::span<const float> q, const Matrix& kv_b);
   void LayOut(std::span<const Group> groups);
-  void Score(const Group& group, int64_t page, std::span<float> scores) const;
-  void AttendPage(const Group& group, int64_t page, Part& part) const;
-  void Add(const Group& group, int64_t page, Part& part, Part& all) const;
+  void Score(const Group& group, int64_t block, const float* entries,
+             std::span<float> scores) const;
+  void AttendBlock(const Group& group, int64_t block, Part& part) const;
+  void Add(const Group& group, int64_t block, Part& part, Part& all) const;
   void Finish(const Group& group, const Part& all);
   void OneByOne(std::span<const Group> groups);
-  void PageByPage(std::span<const Group> groups);
+  void BlockByBlock(std::span<const Group> groups);
 
   Pool& pool_;
   const MlaShape s_;
@@ -146,15 +157,30 @@ void Attention::LayOut(std::span<const Group> groups) {
   });
 }
 
-// scores [rows, positions of the page that the last token sees].
-void Attention::Score(const Group& group, int64_t page, std::span<float> scores) const {
-  const auto& pages = group.segment->pages;
+// [count, entry] of a block's first positions; a thread's until it asks again.
+const float* Attention::Entries(const Group& group, int64_t block, int64_t count) const {
+  if (ReadsInPlace()) return InPlace(group, block);
+  static thread_local std::vector<float> together;
+  together.resize(static_cast<size_t>(kBlockPositions * entry()));
+  for (int64_t done = 0; done < count;) {
+    const int64_t position = block * kBlockPositions + done;
+    const int64_t at = position % page_positions_;
+    const int64_t some = std::min(count - done, page_positions_ - at);
+    const float* const page = group.segment->pages[static_cast<size_t>(position / page_positions_)];
+    std::copy_n(page + at * entry(), some * entry(), together.data() + done * entry());
+    done += some;
+  }
+  return together.data();
+}
+
+// scores [rows, positions of the block that the last token sees].
+void Attention::Score(const Group& group, int64_t block, const float* entries,
+                      std::span<float> scores) const {
   const int64_t rows = group.tokens * s_.heads, laid_out = LaidOutRows(rows);
   const int64_t count = static_cast<int64_t>(scores.size()) / rows;
-  const float* const entries = pages[static_cast<size_t>(page)];
   if (laid_out > 0) {
-    const float* const next =
-        page + 1 < PagesOf(group) ? pages[static_cast<size_t>(page + 1)] : nullptr;
+    const bool more = ReadsInPlace() && block + 1 < BlocksOf(group);
+    const float* const next = more ? InPlace(group, block + 1) : nullptr;
     cpu::ScoresAvx2(laid_out_.data() + laid_out_at_[static_cast<size_t>(group.token)], laid_out,
                     {entries, count, entry(), entry(), next}, scores.data(), count);
   }
@@ -165,17 +191,17 @@ void Attention::Score(const Group& group, int64_t page, std::span<float> scores)
              scores.data() + laid_out * count, count);
 }
 
-void Attention::AttendPage(const Group& group, int64_t page, Part& part) const {
+void Attention::AttendBlock(const Group& group, int64_t block, Part& part) const {
   static thread_local std::vector<float> scores;
-  const int64_t most = SeenOf(group, group.tokens - 1, page);
-  const float* const entries = group.segment->pages[static_cast<size_t>(page)];
+  const int64_t most = SeenOf(group, group.tokens - 1, block);
+  const float* const entries = Entries(group, block, most);
   part.Resize(group.tokens * s_.heads, s_.latent);
   scores.resize(static_cast<size_t>(group.tokens * s_.heads * most));
-  Score(group, page, scores);
-  // Tokens that see equally much of the page, all but on the last one or two, go on together.
+  Score(group, block, entries, scores);
+  // Tokens that see equally much of the block, all but on the last one or two, go on together.
   for (int64_t first = 0, end = 0; first < group.tokens; first = end) {
-    const int64_t seen = SeenOf(group, first, page);
-    for (end = first + 1; end < group.tokens && SeenOf(group, end, page) == seen;) ++end;
+    const int64_t seen = SeenOf(group, first, block);
+    for (end = first + 1; end < group.tokens && SeenOf(group, end, block) == seen;) ++end;
     if (seen <= 0) continue;
     for (int64_t row = first * s_.heads; row < end * s_.heads; ++row) {
       const std::span<float> of_row(scores.data() + row * most, static_cast<size_t>(seen));
@@ -191,12 +217,12 @@ void Attention::AttendPage(const Group& group, int64_t page, Part& part) const {
   }
 }
 
-// Pages come in ascending order; every token sees page 0. Leaves `part` to be written again.
-void Attention::Add(const Group& group, int64_t page, Part& part, Part& all) const {
-  if (page == 0) return std::swap(part, all);
-  // Only the later tokens may see a page.
+// Blocks come in ascending order; every token sees block 0. Leaves `part` to be written again.
+void Attention::Add(const Group& group, int64_t block, Part& part, Part& all) const {
+  if (block == 0) return std::swap(part, all);
+  // Only the later tokens may see a block.
   int64_t first = 0;
-  while (SeenOf(group, first, page) <= 0) ++first;
+  while (SeenOf(group, first, block) <= 0) ++first;
   for (int64_t row = first * s_.heads; row < group.tokens * s_.heads; ++row) {
     float& largest = all.largest[static_cast<size_t>(row)];
     float& weight = all.weight[static_cast<size_t>(row)];
@@ -228,24 +254,24 @@ void Attention::OneByOne(std::span<const Group> groups) {
   pool_.HandOut(count, [&](int64_t i) {
     static thread_local Part part, all;
     const Group& group = groups[static_cast<size_t>(count - 1 - i)];
-    for (int64_t p = 0; p < PagesOf(group); ++p) {
-      AttendPage(group, p, part);
-      Add(group, p, part, all);
+    for (int64_t b = 0; b < BlocksOf(group); ++b) {
+      AttendBlock(group, b, part);
+      Add(group, b, part, all);
     }
     Finish(group, all);
   });
 }
 
-void Attention::PageByPage(std::span<const Group> groups) {
+void Attention::BlockByBlock(std::span<const Group> groups) {
   struct Task {
     const Group* group;
-    int64_t page;
+    int64_t block;
   };
   std::vector<Task> tasks;
   for (const Group& group : groups) {
-    for (int64_t p = 0; p < PagesOf(group); ++p) tasks.push_back({&group, p});
+    for (int64_t b = 0; b < BlocksOf(group); ++b) tasks.push_back({&group, b});
   }
-  // A long context has thousands of pages: their parts are made and combined some at a time.
+  // A long context has thousands of blocks: their parts are made and combined some at a time.
   const size_t wave = static_cast<size_t>(kPartsAThread * pool_.threads());
   std::vector<Part> parts(std::min(wave, tasks.size()));
   Part all;
@@ -253,12 +279,12 @@ void Attention::PageByPage(std::span<const Group> groups) {
     const size_t count = std::min(wave, tasks.size() - first);
     pool_.HandOut(static_cast<int64_t>(count), [&](int64_t i) {
       const Task& task = tasks[first + static_cast<size_t>(i)];
-      AttendPage(*task.group, task.page, parts[static_cast<size_t>(i)]);
+      AttendBlock(*task.group, task.block, parts[static_cast<size_t>(i)]);
     });
     for (size_t i = 0; i < count; ++i) {
       const Task& task = tasks[first + i];
-      Add(*task.group, task.page, parts[i], all);
-      if (task.page + 1 == PagesOf(*task.group)) Finish(*task.group, all);
+      Add(*task.group, task.block, parts[i], all);
+      if (task.block + 1 == BlocksOf(*task.group)) Finish(*task.group, all);
     }
   }
 }
@@ -286,7 +312,7 @@ void Attention::Run(std::span<const MlaSegment> segments, std::span<const float>
   if (pool_.threads() == 1 || std::ssize(groups) >= 4 * pool_.threads()) {
     OneByOne(groups);
   } else {
-    PageByPage(groups);
+    BlockByBlock(groups);
   }
   pool_.Run(s_.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {

@@ -1,6 +1,6 @@
 // The same prompt gives the same tokens and log-probabilities, bit for bit: whatever shares the
-// step with it, however it is cut, whether its beginning was cached, it was preempted, or how many
-// threads compute.
+// step with it, however it is cut, whether its beginning was cached, it was preempted, how large a
+// page of the cache is, or how many threads compute.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -43,6 +43,17 @@ TEST_P(Determinism, PrefixHitsChangeNothing) {
   const int64_t hits = tiny.engine->Snapshot().prefix_hit_tokens;
   EXPECT_EQ(Answers(tiny, Requests()), alone);
   EXPECT_GT(tiny.engine->Snapshot().prefix_hit_tokens, hits + 8 * 24);
+}
+
+TEST_P(Determinism, PageSizesChangeNothing) {
+  const std::vector<Answer> alone = Alone();
+  for (const int64_t positions : {1, 2, 7, 32, 64}) {
+    TinyServing serving = ServingOf(3, 16, 1);
+    serving.pages = serving.pages * serving.page_positions / positions + 8;
+    serving.page_positions = positions;
+    TinyEngine tiny(options_, serving);
+    EXPECT_EQ(Answers(tiny, Requests()), alone) << "pages of " << positions << " positions";
+  }
 }
 
 TEST_P(Determinism, PreemptionChangesNothing) {

@@ -323,6 +323,8 @@ TEST_F(Serve, ADegradingServerWaitsForAStoppedNodeOnce) {
   }
   EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"other words","max_tokens":4})"),
               testing::Not(HasSubstr("degraded_positions")));
+}
+
 // Also at the embedding, which every token reads, and at tables that stay mapped.
 TEST_F(Serve, TruncatedModelFilesAreAnErrorThatNamesOneAndNotTheEnd) {
   testing_support::Cluster cluster(work_dir_, model_, 1);

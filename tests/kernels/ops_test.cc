@@ -162,8 +162,8 @@ TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
   const int64_t entry = s.latent + s.rope, page = 4;
   const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
   const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
-  // 250 pages are more than is held at once when few tokens are split by page.
-  const int64_t firsts[] = {999, 0, 37}, tokens[] = {1, 3, 2};
+  // 63 blocks are more than is held at once when few tokens are split by block.
+  const int64_t firsts[] = {1999, 0, 37}, tokens[] = {1, 3, 2};
   std::vector<std::vector<float>> caches;
   std::vector<std::vector<const float*>> pages;
   std::vector<MlaSegment> segments;
@@ -187,6 +187,28 @@ TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
                            together.begin() + static_cast<ptrdiff_t>(token * width)));
     token += count;
+  }
+}
+
+TEST(MlaAttention, NoPageSizeChangesABit) {
+  Rng rng(19);
+  const MlaShape s{4, 8, 4, 8, 21, 0.2f};
+  const int64_t entry = s.latent + s.rope, first = 70, tokens = 81, positions = first + tokens;
+  const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
+  const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
+  const std::vector<float> cache = RandomFloats(rng, positions * entry);
+  const std::vector<float> q = RandomFloats(rng, tokens * s.heads * (s.nope + s.rope));
+  std::vector<float> expected;
+  for (const int threads : {1, 2}) {
+    Pool pool(threads);
+    for (const int64_t page : {32, 1, 2, 7, 31, 33, 64, 96, 4096}) {
+      const std::vector<const float*> pages = PagesOf(cache, entry, page);
+      const MlaSegment segment{tokens, first, pages};
+      std::vector<float> out(static_cast<size_t>(tokens * s.heads * s.value));
+      MlaAttention(pool, s, page, {&segment, 1}, q, matrix, out);
+      if (expected.empty()) expected = out;
+      EXPECT_EQ(out, expected) << "pages of " << page << " positions, " << threads << " threads";
+    }
   }
 }
 
