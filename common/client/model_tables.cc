@@ -88,7 +88,11 @@ Result<table::VocabMap> MapOfTokenizer(const std::string& tokenizer_json_path) {
 }
 
 std::string FolderName(const std::string& path) {
-  std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
+  namespace fs = std::filesystem;
+  if (path.empty()) return "";
+  std::error_code error;
+  fs::path folder = fs::weakly_canonical(fs::absolute(path, error), error);
+  if (error) folder = fs::path(path).lexically_normal();  // a part of it cannot be looked at
   if (!folder.has_filename()) folder = folder.parent_path();
   return folder.filename();
 }

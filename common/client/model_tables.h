@@ -30,7 +30,8 @@ Result<ModelTables> LoadModelTables(const std::string& model_dir, std::string mo
 // The token map of a tokenizer.json (engram.md section 1).
 Result<table::VocabMap> MapOfTokenizer(const std::string& tokenizer_json_path);
 
-// The last component of a path, also when it ends in slashes.
+// The folder's own name, however `path` leads to it (".", slashes at the end, a symbolic link): the
+// last component of the canonical path. Of an empty path "".
 std::string FolderName(const std::string& path);
 
 }  // namespace engram::client

@@ -70,7 +70,7 @@ Status RunBatch(const ComputeConfig& config, const std::string& input, const std
                    text::Tokenizer::Load(config.model_path + "/tokenizer.json"));
   CompletionEngine& engine = session->completions();
   const std::string name =
-      config.model_name.empty() ? ModelNameOf(config.model_path) : config.model_name;
+      config.model_name.empty() ? client::FolderName(config.model_path) : config.model_name;
   const ApiModel model{name,
                        &tokenizer,
                        ChatTemplate::kRaw,

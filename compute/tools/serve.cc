@@ -23,7 +23,7 @@ constexpr auto kFlushMax = std::chrono::seconds(5);  // of answers already made
 std::string ModelName(const ComputeConfig& config) {
   if (!config.api.model_name.empty()) return config.api.model_name;
   if (!config.model_name.empty()) return config.model_name;
-  return ModelNameOf(config.model_path);
+  return client::FolderName(config.model_path);
 }
 
 Result<std::string> ReadKey(const std::string& path) {

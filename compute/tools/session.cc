@@ -26,12 +26,6 @@ void LogLeftOut(const ComputeConfig& config) {
 
 }  // namespace
 
-std::string ModelNameOf(const std::string& model_path) {
-  const std::filesystem::path path =
-      std::filesystem::weakly_canonical(std::filesystem::absolute(model_path));
-  return path.filename().empty() ? path.parent_path().filename() : path.filename();
-}
-
 Session::~Session() = default;
 
 Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config,

@@ -15,9 +15,6 @@
 
 namespace engram::compute {
 
-// What a model is called that nobody named: its folder's name.
-std::string ModelNameOf(const std::string& model_path);
-
 class Session {
  public:
   // Every error names what was opened and what to do about it. With several ranks this is rank 0,
