@@ -68,7 +68,7 @@ class CachedSource::CachedTicket : public Ticket {
     LayerState* const state = step_->StateOf(layer_index);
     if (state == nullptr) {
       return InvalidArgument(
-          fmt::format("this lookup did not ask for Engram layer {}", layer_index));
+          fmt::format("this lookup did not ask for Engram layer index {}", layer_index));
     }
     if (state->settled) return OkStatus();
     RETURN_IF_ERROR(step_->inner->Wait(layer_index));

@@ -33,8 +33,9 @@ Status FindBlock(const PlanContext& context, std::span<const LocalNode> nodes, u
   const std::vector<uint16_t>& owners = context.owners[layer_index];
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i] >= partitions.total_rows) {
-      return OutOfRange(fmt::format("row {} of Engram layer {}, which has {} rows", rows[i],
-                                    layer_index, partitions.total_rows));
+      return OutOfRange(fmt::format("row {} of layer {}, which has {} rows", rows[i],
+                                    context.layout.layers[layer_index].layer_id,
+                                    partitions.total_rows));
     }
     const uint16_t owner = owners[partitions.PartitionOf(rows[i])];
     const NodePaths& paths = *nodes[owner].paths;
@@ -80,7 +81,7 @@ Status GatherLocally(const PlanContext& context, std::span<const LocalNode> node
     return DataLoss(
         fmt::format("memory node {}: row {} of layer {} is damaged in its shared memory",
                     context.node_labels[context.owners[lookup.layer_index][partition]], rows[good],
-                    lookup.layer_index));
+                    context.layout.layers[lookup.layer_index].layer_id));
   }
   Count(nodes, counts, table::StoredRowBytes(row_bytes));
   return OkStatus();

@@ -305,8 +305,8 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
   if (section == sections.end() || rows.first >= section->count ||
       rows.row_count > section->count - rows.first || rows.stored_row_bytes != stride) {
     return DataLoss(
-        fmt::format("it sent rows {} + {} of {} bytes in layer {}, which were not asked "
-                    "for",
+        fmt::format("it sent rows {} + {} of {} bytes in layer index {}, which were not "
+                    "asked for",
                     rows.first, rows.row_count, rows.stored_row_bytes, rows.layer_index));
   }
   if (rows.row_count > request.rows_missing) return DataLoss("it sent more rows than asked for");

@@ -73,17 +73,17 @@ Status Step::FinishAtOnce(std::span<const LayerLookup> layers) {
 
 Status Step::CheckLookup(const LayerLookup& lookup) const {
   if (lookup.layer_index >= layers_.size()) {
-    return InvalidArgument(
-        fmt::format("lookup in Engram layer {} of {}", lookup.layer_index, layers_.size()));
+    return InvalidArgument(fmt::format("lookup in Engram layer index {}, the table set has {}",
+                                       lookup.layer_index, layers_.size()));
   }
   const size_t row_bytes = context_->layout.row_format.row_bytes();
   if (layers_[lookup.layer_index].asked) {
-    return InvalidArgument(fmt::format("Engram layer {} twice in a lookup", lookup.layer_index));
+    return InvalidArgument(fmt::format("layer {} twice in a lookup", LayerId(lookup.layer_index)));
   }
   if (lookup.rows.size() >= kNoPosition || lookup.out.size() != lookup.rows.size() * row_bytes) {
     return InvalidArgument(fmt::format("buffer of {} bytes for {} rows of {} bytes in layer {}",
                                        lookup.out.size(), lookup.rows.size(), row_bytes,
-                                       lookup.layer_index));
+                                       LayerId(lookup.layer_index)));
   }
   return OkStatus();
 }
@@ -116,8 +116,8 @@ Status Step::RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan) {
   for (uint32_t position = 0; position < count; ++position) {
     const uint64_t row = lookup.rows[position];
     if (row >= total_rows) {
-      return OutOfRange(fmt::format("row {} of Engram layer {}, which has {} rows", row,
-                                    lookup.layer_index, total_rows));
+      return OutOfRange(fmt::format("row {} of layer {}, which has {} rows", row,
+                                    LayerId(lookup.layer_index), total_rows));
     }
     const auto [index, is_new] = distinct_.Insert(row);
     if (is_new) {
@@ -216,7 +216,8 @@ Status Step::PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& coun
     rows[i] = plan.rows[indices[i]];
     places[i] = plan.first_position[indices[i]];
     if (plan.arrived[indices[i]] == 0) continue;
-    return DataLoss(fmt::format("row {} of layer {} was sent twice", rows[i], section.layer_index));
+    return DataLoss(
+        fmt::format("row {} of layer {} was sent twice", rows[i], LayerId(section.layer_index)));
   }
   counters.rows_fetched.fetch_add(count, std::memory_order_relaxed);
   counters.bytes_fetched.fetch_add(count * table::StoredRowBytes(row_bytes),
@@ -233,7 +234,7 @@ Status Step::PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& coun
   if (good < count) {
     context_->ReportDamaged(section.layer_index, rows[good]);
     return DataLoss(fmt::format("row {} of layer {} came damaged, or another row in its place",
-                                rows[good], section.layer_index));
+                                rows[good], LayerId(section.layer_index)));
   }
   Spread(plan, indices);
   plan.missing -= static_cast<uint32_t>(count);
@@ -270,10 +271,10 @@ void Step::Fail(const NodeRequest& request, const Status& why) {
       missing += plan.arrived[plan.by_node[i]] == 0 ? 1u : 0u;
     }
     if (missing == 0) continue;
-    Finish(plan, Status(why.code(),
-                        fmt::format("memory node {}: {}; {} rows of Engram layer {} are missing",
-                                    context_->node_labels[request.node], why.message(), missing,
-                                    section.layer_index)));
+    Finish(plan,
+           Status(why.code(), fmt::format("memory node {}: {}; {} rows of layer {} are missing",
+                                          context_->node_labels[request.node], why.message(),
+                                          missing, LayerId(section.layer_index))));
   }
 }
 
@@ -294,7 +295,8 @@ std::string Step::DescribeMissing(uint32_t layer_index) const {
 
 Status Step::Wait(uint32_t layer_index, const Clock& clock, Nanos spin) {
   if (layer_index >= layers_.size() || !layers_[layer_index].asked) {
-    return InvalidArgument(fmt::format("this lookup did not ask for Engram layer {}", layer_index));
+    return InvalidArgument(
+        fmt::format("this lookup did not ask for Engram layer index {}", layer_index));
   }
   LayerPlan& plan = layers_[layer_index];
   if (!plan.done.load(std::memory_order_acquire) && spin > Nanos::zero()) {
@@ -307,8 +309,8 @@ Status Step::Wait(uint32_t layer_index, const Clock& clock, Nanos spin) {
     const TimePoint now = clock.Now();
     if (now >= plan.deadline) {
       Finish(plan, DeadlineExceeded(fmt::format(
-                       "{} of {} rows of Engram layer {} missing at the deadline: {}", plan.missing,
-                       plan.rows.size(), layer_index, DescribeMissing(layer_index))));
+                       "{} of {} rows of layer {} missing at the deadline: {}", plan.missing,
+                       plan.rows.size(), LayerId(layer_index), DescribeMissing(layer_index))));
       break;
     }
     changed_.wait_for(lock, std::min<Nanos>(plan.deadline - now, kRecheck));

@@ -145,6 +145,8 @@ class Step {
   void Detach();
 
  private:
+  // How messages name a layer: by the model's layer id, as everywhere else.
+  int LayerId(uint32_t layer_index) const { return context_->layout.layers[layer_index].layer_id; }
   Status CheckLookup(const LayerLookup& lookup) const;
   Status PlanLayer(const LayerLookup& lookup);
   Status RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan);
