@@ -52,6 +52,17 @@ std::string RefusalOf(const RunFigures& figures) {
       figures.settings.slip_tolerance.count() / 1000, kSlipRatioMax * 100);
 }
 
+std::string FailureOf(const RunFigures& figures) {
+  const uint64_t failed = figures.errors + figures.warm_up_errors;
+  if (failed == 0) return "";
+  if (!figures.open_loop()) {
+    return fmt::format("the load stopped after {:.2f} s: {}", figures.seconds, figures.first_error);
+  }
+  return fmt::format("{} of {} steps failed ({} of them while warming up): {}", failed,
+                     figures.steps_due + figures.warm_up_errors, figures.warm_up_errors,
+                     figures.first_error);
+}
+
 client::SourceStats Difference(const client::SourceStats& later,
                                const client::SourceStats& earlier) {
   client::SourceStats difference = later;

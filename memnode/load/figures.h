@@ -42,7 +42,7 @@ struct RunFigures {
   uint64_t pool_steps = 0;
   uint64_t pool_bytes = 0;
 
-  double seconds = 0;  // timed part
+  double seconds = 0;  // timed part, as long as it ran
   bool interrupted = false;
   uint64_t steps = 0;  // arrived within the timed part
   uint64_t rows = 0;
@@ -86,6 +86,9 @@ inline constexpr double kSlipRatioMax = 0.01;
 
 // Why the latencies may not be reported, or "".
 std::string RefusalOf(const RunFigures& figures);
+
+// How many steps failed, warm-up included, and why the first did; or "".
+std::string FailureOf(const RunFigures& figures);
 
 // later - earlier, node by node.
 client::SourceStats Difference(const client::SourceStats& later,

@@ -10,8 +10,8 @@ namespace engram::memnode::load {
 Probe JudgeProbe(double steps_per_s, double p99_us, RunFigures figures) {
   Probe probe;
   probe.steps_per_s = steps_per_s;
-  if (figures.errors > 0) {
-    probe.why_not = fmt::format("{} errors", figures.errors);
+  if (const uint64_t errors = figures.errors + figures.warm_up_errors; errors > 0) {
+    probe.why_not = fmt::format("{} errors", errors);
   } else if (!RefusalOf(figures).empty()) {
     probe.why_not = "the tester could not keep its schedule";
   } else if (figures.step_latency.total() == 0) {

@@ -23,7 +23,6 @@ class Recorder {
   void Failed(TimePoint intended, TimePoint at, const Status& why);
   void Unsent(TimePoint intended);  // at the end of the timed part
 
-  bool failed() const { return figures_.errors + figures_.warm_up_errors > 0; }
   bool SecondEnded(TimePoint now) const { return now >= second_end_ && second_end_ <= end_; }
   const SecondFigures& EndSecond(uint64_t outstanding);
 

@@ -8,7 +8,7 @@ namespace engram::memnode::load {
 
 enum ExitCode : int {
   kExitOk = 0,
-  kExitFailed = 1,   // bad options, nothing reached, every step failed, no knee
+  kExitFailed = 1,   // bad options, nothing reached, a step failed (but for the knee), no knee
   kExitWrong = 2,    // a row came back wrong
   kExitRefused = 3,  // the tester could not keep its own schedule
 };

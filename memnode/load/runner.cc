@@ -51,6 +51,8 @@ class Runner {
 
   Status MakeSlots();
   RunFigures Run();
+  // After Run: whether the rows were compared with the right ones.
+  const Status& reference_unchanged() const { return reference_unchanged_; }
 
  private:
   TimePoint Now() const { return host_.clock->Now(); }
@@ -60,6 +62,7 @@ class Runner {
   bool Poll();
   bool Advance(Slot& slot);
   void Finish(size_t slot_index);
+  void Fail(TimePoint intended, TimePoint at, const Status& why);
   bool VerifySome();
   void Idle();
   void SourceCallEnded(TimePoint begin);
@@ -86,6 +89,7 @@ class Runner {
   TimePoint path_free_;                     // since when only the tester can be in the way
   std::optional<TimePoint> blocked_since_;  // a step is due, but all buffers wait to be verified
   uint64_t preemptions_seen_ = 0;
+  Status reference_unchanged_;
 };
 
 Status Runner::MakeSlots() {
@@ -137,6 +141,7 @@ RunFigures Runner::Run() {
   const double verifying = verifier_.has_value() ? verifier_->figures().seconds : 0;
   while (VerifySome()) {
   }
+  if (parts_.reference != nullptr) reference_unchanged_ = parts_.reference->CheckUnchanged();
   RunFigures figures = recorder_.Take(stopped_);
   if (verifier_.has_value()) figures.verify = verifier_->figures();
   figures.client_cpu_seconds = std::max(0.0, cpu_after - cpu_before - verifying);
@@ -144,11 +149,8 @@ RunFigures Runner::Run() {
   return figures;
 }
 
-// Also ends the sending, at its time, when told to, or at a closed loop's first error.
-bool Runner::Sending() const {
-  return !stopped_ && now_ < end_ &&
-         !(settings_.arrivals == Arrivals::kClosed && recorder_.failed());
-}
+// Ends at its time, when told to, or at a closed loop's first error.
+bool Runner::Sending() const { return !stopped_ && now_ < end_; }
 
 bool Runner::TrySend() {
   if (!stopped_ && host_.stop != nullptr && host_.stop->load(std::memory_order_relaxed)) {
@@ -196,7 +198,7 @@ void Runner::Send(size_t slot_index, TimePoint intended) {
   recorder_.Sent(intended, own_delay > settings_.slip_tolerance, now_ - sent);
   SourceCallEnded(sent);
   if (!ticket.ok()) {
-    recorder_.Failed(intended, now_, ticket.status());
+    Fail(intended, now_, ticket.status());
     free_.push_back(slot_index);
     return;
   }
@@ -254,7 +256,7 @@ void Runner::Finish(size_t slot_index) {
   const TimePoint arrived = Now();
   slot.ticket.reset();
   if (!slot.failure.ok()) {
-    recorder_.Failed(slot.intended, arrived, slot.failure);
+    Fail(slot.intended, arrived, slot.failure);
     free_.push_back(slot_index);
     return;
   }
@@ -266,6 +268,14 @@ void Runner::Finish(size_t slot_index) {
   } else {
     free_.push_back(slot_index);
   }
+}
+
+// Figures of a loop that ends here are of the time it ran.
+void Runner::Fail(TimePoint intended, TimePoint at, const Status& why) {
+  recorder_.Failed(intended, at, why);
+  if (settings_.arrivals != Arrivals::kClosed) return;
+  end_ = std::min(end_, at);
+  recorder_.EndEarly(end_);
 }
 
 bool Runner::VerifySome() {
@@ -341,7 +351,9 @@ Result<RunFigures> RunLoad(const RunSettings& settings, const RunParts& parts, c
   if (settings.verify_rate <= 0) used.reference = nullptr;
   Runner runner(settings, used, host);
   RETURN_IF_ERROR(runner.MakeSlots());
-  return runner.Run();
+  RunFigures figures = runner.Run();
+  RETURN_IF_ERROR(runner.reference_unchanged());
+  return figures;
 }
 
 }  // namespace engram::memnode::load

@@ -158,6 +158,38 @@ TEST_F(LoadRun, AnErrorIsCountedByItsCodeAndTheRunGoesOn) {
   EXPECT_GT(figures->steps, 900u);
 }
 
+// A quarter of a run of one second: the rates are those of 0.25 s, not a quarter of them.
+TEST_F(LoadRun, AClosedLoopThatFailsIsDividedByTheTimeItRan) {
+  settings_.arrivals = Arrivals::kClosed;
+  settings_.outstanding = 1;
+  const auto whole = Run();
+  ASSERT_TRUE(whole.ok()) << whole.status().ToString();
+  EXPECT_EQ(FailureOf(*whole), "");
+  source_.fails_at = static_cast<int64_t>(whole->steps) * 5 / 4;  // counted from the first run on
+  const auto figures = Run();
+  ASSERT_TRUE(figures.ok()) << figures.status().ToString();
+  EXPECT_NEAR(figures->seconds, 0.25, 0.05);
+  EXPECT_NEAR(figures->steps_per_s(), whole->steps_per_s(), whole->steps_per_s() * 0.05);
+  EXPECT_THAT(FailureOf(*figures), HasSubstr("m0: is gone"));
+}
+
+TEST_F(LoadRun, AStepThatFailsIsAFailureOfTheRun) {
+  source_.fails_at = 100;
+  const auto figures = Run();
+  ASSERT_TRUE(figures.ok()) << figures.status().ToString();
+  EXPECT_THAT(FailureOf(*figures), HasSubstr("1 of 1000 steps failed (0 of them"));
+  EXPECT_THAT(FailureOf(*figures), HasSubstr("m0: is gone"));
+}
+
+TEST_F(LoadRun, AStepThatFailsWhileWarmingUpIsOneToo) {
+  source_.fails_at = 3;
+  const auto figures = Run();
+  ASSERT_TRUE(figures.ok()) << figures.status().ToString();
+  EXPECT_EQ(figures->errors, 0u);
+  EXPECT_THAT(FailureOf(*figures), HasSubstr("1 of 1001 steps failed (1 of them"));
+  EXPECT_FALSE(JudgeProbe(1000, 1e6, *figures).held);
+}
+
 TEST_F(LoadRun, AWrongByteIsFoundAndLocated) {
   source_.spoils_at = 300;
   const auto figures = Run();
