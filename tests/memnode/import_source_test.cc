@@ -217,8 +217,10 @@ TEST_F(ImportSourceTest, TwoTableShardsAloneAreEnoughWhateverElseAFolderHolds) {
   std::vector<std::byte> read(row.size());
   ASSERT_TRUE(opened.source->ReadRows(1, 7, 1, read.data()).ok());
   EXPECT_EQ(read, row);
+  ImportOptions options;
+  options.threads = 2;
   const auto manifest =
-      ImportFolder(*opened.source, opened.model, {.members = {"m0"}}, "m0", store_, {.threads = 2});
+      ImportFolder(*opened.source, opened.model, {.members = {"m0"}}, "m0", store_, options);
   EXPECT_TRUE(manifest.ok()) << manifest.status().message();
 }
 

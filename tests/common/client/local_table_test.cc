@@ -219,7 +219,7 @@ TEST_F(LocalTableTest, MessagesNameALayerByItsId) {
   const std::vector<uint64_t> rows = {kRows};
   std::vector<std::byte> out(128);
   const auto refusal = [&](const LayerLookup& lookup) {
-    return (*local)->Submit({&lookup, 1}, {}).status().message();
+    return (*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max())).status().message();
   };
   EXPECT_THAT(refusal({1, rows, out}), HasSubstr("row 50 of layer 4, which has 50 rows"));
   EXPECT_THAT(refusal({1, rows, {}}), HasSubstr("in layer 4"));
@@ -232,10 +232,10 @@ TEST_F(LocalTableTest, ATruncatedShardIsAnErrorThatNamesIt) {
   const std::vector<uint64_t> rows = {49, 0, 7};
   std::vector<std::byte> out(rows.size() * 128);
   const LayerLookup lookup{1, rows, out};
-  ASSERT_TRUE((*local)->Submit({&lookup, 1}, {}).ok());
+  ASSERT_TRUE((*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max())).ok());
   const std::string path = (directory_ / "model.safetensors").string();
   std::filesystem::resize_file(path, 100);
-  const auto ticket = (*local)->Submit({&lookup, 1}, {});
+  const auto ticket = (*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max()));
   ASSERT_FALSE(ticket.ok());
   EXPECT_EQ(ticket.status().code(), Code::kDataLoss);
   EXPECT_THAT(ticket.status().message(), HasSubstr(path));
