@@ -119,13 +119,13 @@ void ReadStream(FieldReader& fields, ApiRequest& request, UnknownNames unknown) 
   const json::value* const options = fields.Find("stream_options");
   if (options == nullptr) return;
   if (!options->is_object()) return fields.FailType("stream_options", "an object", *options);
-  if (!request.stream) {
-    return fields.Fail("stream_options", "stream_options is for \"stream\": true only");
-  }
   CheckNames(fields, options->get_object(), kStreamOptions, "stream_options", unknown);
   FieldReader inner(options->get_object());
   request.include_usage = inner.Bool("include_usage", false);
   if (inner.error()) fields.Fail("stream_options", inner.error()->message);
+  if (request.include_usage && !request.stream) {
+    fields.Fail("stream_options", "stream_options.include_usage is for \"stream\": true only");
+  }
 }
 
 // What both kinds of request have in common.

@@ -22,7 +22,8 @@ declare -A sources=(
     common/net/tcp_tls.cc"
   [http]="common/net/http_connection.cc"
   [api]="compute/api/api_error.cc compute/api/api_request.cc compute/api/chat_template.cc compute/api/field_reader.cc
-    compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc common/io/json.cc common/text/bpe.cc
+    compute/api/request_fields.cc compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc
+    common/config/nearest.cc common/io/json.cc common/text/bpe.cc
     common/text/bpe_trainer.cc common/text/byte_level.cc common/text/pretokenizer.cc common/text/tokenizer.cc
     common/text/tokenizer_loader.cc common/text/utf8.cc"
   [safetensors]="common/io/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/io/safetensors.cc"

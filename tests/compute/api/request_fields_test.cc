@@ -158,6 +158,14 @@ TEST_F(RequestFieldsTest, NeutralValuesThatWereRefusedAreTaken) {
   }
 }
 
+TEST_F(RequestFieldsTest, StreamOptionsThatAskForNothingNeedNoStream) {
+  for (const char* nothing : {"null", "{}", R"({"include_usage":false})"}) {
+    EXPECT_EQ(Said(kChat, "stream_options", nothing), "") << nothing;
+  }
+  EXPECT_THAT(Said(kChat, "stream_options", R"({"include_usage":true})"),
+              HasSubstr("\"stream\\\": true only"));
+}
+
 TEST_F(RequestFieldsTest, UnknownFieldsAreRefusedWithTheNearestName) {
   for (const ObjectKind kind : kKinds) {
     EXPECT_THAT(Said(kind, "somebody_elses", "{\"a\":[1]}"),
