@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -11,10 +12,12 @@
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "common/base/threads.h"
 #include "common/net/control.h"
 #include "common/net/control_messages.h"
+#include "common/net/room.h"
 #include "common/net/tcp_acceptor.h"
 #include "common/obs/log.h"
 
@@ -26,7 +29,9 @@ using asio::posix::stream_descriptor;
 using boost::system::error_code;
 
 constexpr auto kGuestCheck = std::chrono::milliseconds(100);  // for those whose time is over
-constexpr Nanos kPeerTimeout = std::chrono::seconds(20);      // a client whose host vanished
+constexpr size_t kUnwelcomedMax = 128;   // connections with no session; each may hold a frame
+constexpr size_t kDescriptorsShare = 4;  // at most one of so many is for connections
+constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a client whose host vanished
 
 class Connection;
 
@@ -43,6 +48,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(asio::io_context& loop, TcpStream stream, bool may_administer, ServerContext* context)
       : stream_(std::move(stream)),
+        address_(PeerAddressOf(stream_.fd())),
+        since_(Clock::Real().Now()),
         ready_(loop),
         timer_(loop),
         may_administer_(may_administer),
@@ -58,6 +65,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
       if (!error) self->Close();
     });
     Move();
+  }
+
+  bool welcomed() const { return session_ != 0; }
+  // Gives way before its hello is answered, less readily while it is told the answer.
+  Occupant occupant() const {
+    constexpr int kToSay = 0, kToHear = 1, kWelcomed = -1;
+    return {address_, welcomed() ? kWelcomed : step_ == Step::kAnswer ? kToHear : kToSay, since_};
+  }
+  // Instead of Start's hello: says why there is no place.
+  void TurnAway() {
+    step_ = Step::kAnswer;
+    answer_ = RefusedFrame(ResourceExhausted("this memory node has no place for more connections"));
+    Start();
   }
 
   // Idempotent; the session's end is told exactly once.
@@ -160,6 +180,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (written_ < answer_.size()) return true;
     // A client that was refused reads why and closes; the timer ends one that does not.
     if (session_ != 0) timer_.cancel();
+    answer_ = {};
     if (session_ != 0 && context_->callbacks.on_damaged) {
       AwaitReport();
     } else {
@@ -194,6 +215,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   TcpStream stream_;
+  const PeerAddress address_;
+  const TimePoint since_;     // its arrival
   stream_descriptor ready_;   // waits on the stream's descriptor
   asio::steady_timer timer_;  // for everything up to the answer's last byte, and between reports
   const bool may_administer_;
@@ -234,6 +257,7 @@ class AsioControlServer : public ControlServer {
     callbacks.arrived = [this](const EndpointId&, TcpStream stream) {
       ArrivedOnLoop(std::move(stream));
     };
+    callbacks.free_one = [this] { return FreeOneOnLoop(); };
     ASSIGN_OR_RETURN(acceptor_, TcpAcceptor::Open(std::move(options), std::move(callbacks)));
     if (!acceptor_->proves_peers() && !acceptor_->loopback()) {
       obs::LogWarn(fmt::format(
@@ -274,13 +298,41 @@ class AsioControlServer : public ControlServer {
     });
   }
 
+  using Connections = std::vector<std::shared_ptr<Connection>>;
+
+  Connections ConnectionsOf(bool also_welcomed) const {
+    Connections found;
+    for (const auto& one : context_.connections) {
+      if (also_welcomed || !one->welcomed()) found.push_back(one);
+    }
+    return found;
+  }
+  static std::vector<Occupant> Occupants(const Connections& connections) {
+    std::vector<Occupant> occupants;
+    for (const auto& one : connections) occupants.push_back(one->occupant());
+    return occupants;
+  }
+  static bool MakeRoom(const Connections& connections, const PeerAddress& address, size_t places) {
+    const Place place = FindPlace(Occupants(connections), address, places);
+    if (place.leaves) connections[*place.leaves]->Close();
+    return place.given;
+  }
+  bool FreeOneOnLoop() {
+    const Connections connections = ConnectionsOf(false);
+    const auto leaves = FirstToLeave(Occupants(connections));
+    if (leaves) connections[*leaves]->Close();
+    return leaves.has_value();
+  }
+
   void ArrivedOnLoop(TcpStream stream) {
-    if (context_.connections.size() >= kControlConnectionsMax) return;
+    const PeerAddress address = PeerAddressOf(stream.fd());
+    if (!MakeRoom(ConnectionsOf(false), address, kUnwelcomedMax)) return;
+    const bool room = MakeRoom(ConnectionsOf(true), address, connections_max_);
     const bool may_administer = acceptor_->proves_peers() || IsOfThisHost(stream.fd());
     auto connection =
         std::make_shared<Connection>(loop_, std::move(stream), may_administer, &context_);
     context_.connections.insert(connection);
-    connection->Start();
+    room ? connection->Start() : connection->TurnAway();
   }
 
   // Both addresses count: behind a proxy or a port mapping every peer looks local to a port that is
@@ -306,6 +358,8 @@ class AsioControlServer : public ControlServer {
   stream_descriptor arrivals_;  // waits on the acceptor's descriptor
   asio::steady_timer check_;
   ServerContext context_;
+  const size_t connections_max_ =
+      std::min<size_t>(kControlConnectionsMax, DescriptorsMax() / kDescriptorsShare);
   bool closing_ = false;
   bool checking_ = false;  // check_ is under way
   std::thread thread_;

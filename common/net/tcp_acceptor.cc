@@ -18,8 +18,14 @@
 namespace engram::net {
 namespace {
 
-constexpr size_t kGuestsMax = 128;
-constexpr int kBacklog = 256;
+// At 8,000 connections a second from one address a socket has 64 ms for each of its two messages.
+constexpr size_t kGuestsMax = 512;
+constexpr size_t kTlsGuestsMax = 128;     // a TLS session takes 180 KiB
+constexpr size_t kDescriptorsShare = 16;  // at most one of so many is for guests of either kind
+constexpr size_t kGuestsMin = 4;
+constexpr int kBacklog = 4096;
+constexpr int kEventsMax = 64;
+constexpr Nanos kSweepPeriod = std::chrono::milliseconds(50);
 constexpr Nanos kAcceptRetry = std::chrono::milliseconds(50);
 constexpr int kAcceptsMax = 64;  // in one Progress
 
@@ -36,6 +42,11 @@ bool IsWildcard(const sockaddr* address) {
                      sizeof(in6addr_any)) == 0;
 }
 
+size_t GuestsMax(const TcpAcceptor::Options& options) {
+  const size_t wanted = options.security->tls() ? kTlsGuestsMax : kGuestsMax;
+  return std::clamp(DescriptorsMax() / kDescriptorsShare, kGuestsMin, wanted);
+}
+
 }  // namespace
 
 bool IsLoopback(const sockaddr_storage& address) {
@@ -48,6 +59,11 @@ bool IsLoopback(const sockaddr_storage& address) {
   return IN6_IS_ADDR_LOOPBACK(&v6) ||
          (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
 }
+
+TcpAcceptor::TcpAcceptor(Options options, Callbacks callbacks)
+    : options_(std::move(options)),
+      callbacks_(std::move(callbacks)),
+      guests_max_(GuestsMax(options_)) {}
 
 Result<std::unique_ptr<TcpAcceptor>> TcpAcceptor::Open(Options options, Callbacks callbacks) {
   std::unique_ptr<TcpAcceptor> acceptor(new TcpAcceptor(std::move(options), std::move(callbacks)));
@@ -92,7 +108,7 @@ Status TcpAcceptor::Listen() {
                                            : reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port);
   loopback_ = IsLoopback(bound);
   host_ = IsWildcard(reinterpret_cast<sockaddr*>(&bound)) ? kAnyHost : options_.host;
-  epoll_event event = {};
+  epoll_event event = {};  // its pointer is null
   event.events = EPOLLIN;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) == 0) return OkStatus();
   return failed("epoll_ctl");
@@ -109,12 +125,13 @@ bool TcpAcceptor::Await(Guest& guest, uint32_t events) {
   if (guest.events == events) return true;
   epoll_event event = {};
   event.events = events;
+  event.data.ptr = &guest;
   const int operation = guest.events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   guest.events = events;
   return ::epoll_ctl(epoll_.get(), operation, guest.stream.fd(), &event) == 0;
 }
 
-// Who cannot be accepted would keep epoll awake.
+// A socket that cannot be accepted would keep epoll awake.
 void TcpAcceptor::Pause() {
   paused_ = true;
   paused_until_ = Clock::Real().Now() + kAcceptRetry;
@@ -122,11 +139,42 @@ void TcpAcceptor::Pause() {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), &none);
 }
 
-// The oldest that has not said a true opening gives way, else the oldest.
-void TcpAcceptor::MakeRoom() {
-  const auto silent =
-      std::ranges::find_if(guests_, [](const Guest& guest) { return !guest.opened; });
-  guests_.erase(silent == guests_.end() ? guests_.begin() : silent);
+std::vector<TcpAcceptor::Guest*> TcpAcceptor::GuestsThat(bool opened) {
+  std::vector<Guest*> found;
+  for (Guest& guest : guests_) {
+    if (guest.opened == opened && !guest.gives_way) found.push_back(&guest);
+  }
+  return found;
+}
+
+std::vector<Occupant> TcpAcceptor::Occupants(const std::vector<Guest*>& guests) const {
+  std::vector<Occupant> occupants;
+  for (const Guest* guest : guests) occupants.push_back({guest->address, 0, guest->waits_since});
+  return occupants;
+}
+
+// Those that have opened the challenge have room of their own: strangers who only connect do not
+// push them out, and strangers who have opened it do not push out those that are about to.
+bool TcpAcceptor::MakeRoom(bool opened, const PeerAddress& address) {
+  const size_t count = opened ? opened_count_ : guests_.size() - opened_count_;
+  if (count < guests_max_ - guests_max_ / kAddressShare) return true;
+  const std::vector<Guest*> guests = GuestsThat(opened);
+  const Place place = FindPlace(Occupants(guests), address, guests_max_);
+  if (place.leaves) guests[*place.leaves]->gives_way = true;
+  return place.given;
+}
+
+// The longest waiting guest gives its own.
+bool TcpAcceptor::FreeDescriptor() {
+  for (const bool opened : {false, true}) {
+    const std::vector<Guest*> guests = GuestsThat(opened);
+    const auto leaves = FirstToLeave(Occupants(guests));
+    if (!leaves) continue;
+    guests[*leaves]->gives_way = true;
+    guests[*leaves]->stream = TcpStream();
+    return true;
+  }
+  return callbacks_.free_one && callbacks_.free_one();
 }
 
 void TcpAcceptor::Accept() {
@@ -139,32 +187,73 @@ void TcpAcceptor::Accept() {
   }
   for (int i = 0; i < kAcceptsMax; ++i) {
     const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0 && NeedsRest(errno)) return Pause();
+    if (fd < 0 && NeedsRest(errno)) {
+      if (!IsReadable(listener_.get())) return;  // accept4() says so even when none waits
+      if (FreeDescriptor()) continue;
+      return Pause();
+    }
     if (fd < 0) return;
-    if (guests_.size() >= kGuestsMax) MakeRoom();
-    Guest guest(TcpStream(fd),
-                Challenge::Accept(options_.purpose, "", "", options_.own_id, callbacks_.expects),
-                Clock::Real().Now() + options_.timeout);
-    guest.stream.SetNoDelay();
-    if (guest.stream.StartTls(*options_.security, false).ok()) guests_.push_back(std::move(guest));
+    TcpStream stream(fd);
+    if (!MakeRoom(false, PeerAddressOf(fd))) continue;  // closes it
+    stream.SetNoDelay();
+    if (!stream.StartTls(*options_.security, false).ok()) continue;
+    const TimePoint now = Clock::Real().Now();
+    guests_.emplace_back(
+        std::move(stream),
+        Challenge::Accept(options_.purpose, "", "", options_.own_id, callbacks_.expects), now,
+        now + options_.timeout);
+    Settle(guests_.back());
+  }
+}
+
+// Moves a guest on; one that has arrived or failed is closed at the end of this Progress.
+void TcpAcceptor::Settle(Guest& guest) {
+  if (guest.gives_way) return;
+  const bool was_open = guest.opened;
+  const Outcome outcome = Move(guest);
+  if (guest.opened != was_open) {
+    guest.waits_since = Clock::Real().Now();
+    guest.opened = was_open;  // it is not yet one of those that it needs room among
+    const bool room = outcome != Outcome::kWaits || MakeRoom(true, guest.address);
+    guest.opened = true;
+    ++opened_count_;
+    if (!room) guest.gives_way = true;
+  }
+  if (outcome == Outcome::kWaits) return;
+  guest.gives_way = true;
+  if (outcome == Outcome::kFailed) return;
+  epoll_event none = {};
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, guest.stream.fd(), &none);
+  callbacks_.arrived(guest.challenge.peer_id(), std::move(guest.stream));
+  ++arrived_;
+}
+
+void TcpAcceptor::Sweep(TimePoint now) {
+  sweep_at_ = now + kSweepPeriod;
+  for (Guest& guest : guests_) {
+    if (now >= guest.until) guest.gives_way = true;
   }
 }
 
 int TcpAcceptor::Progress() {
-  Accept();
-  const TimePoint now = Clock::Real().Now();
-  int arrived = 0;
-  for (auto guest = guests_.begin(); guest != guests_.end();) {
-    const Outcome outcome = now >= guest->until ? Outcome::kFailed : Move(*guest);
-    if (outcome == Outcome::kArrived) {
-      epoll_event none = {};
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, guest->stream.fd(), &none);
-      callbacks_.arrived(guest->challenge.peer_id(), std::move(guest->stream));
-      ++arrived;
+  arrived_ = 0;
+  epoll_event events[kEventsMax];
+  const int count = ::epoll_wait(epoll_.get(), events, kEventsMax, 0);
+  bool accepts = paused_;
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.ptr == nullptr) {
+      accepts = true;
+    } else {
+      Settle(*static_cast<Guest*>(events[i].data.ptr));
     }
-    guest = outcome == Outcome::kWaits ? std::next(guest) : guests_.erase(guest);
   }
-  return arrived;
+  if (accepts) Accept();
+  if (const TimePoint now = Clock::Real().Now(); now >= sweep_at_) Sweep(now);
+  std::erase_if(guests_, [this](const Guest& guest) {
+    if (guest.gives_way && guest.opened) --opened_count_;
+    return guest.gives_way;
+  });
+  return arrived_;
 }
 
 TcpAcceptor::Outcome TcpAcceptor::Move(Guest& guest) {
@@ -213,8 +302,10 @@ TcpAcceptor::Outcome TcpAcceptor::MoveChallenge(Guest& guest) {
     }
     guest.read = 0;
     const Status consumed = guest.challenge.Consume(guest.message);
-    guest.opened = consumed.ok();
-    if (consumed.ok()) continue;
+    if (consumed.ok()) {
+      guest.opened = true;
+      continue;
+    }
     obs::LogWarn(fmt::format("connection refused why={}", consumed.message()));
     guest.output = guest.challenge.TakeOutput();  // tells the peer why
     const iovec piece = {guest.output.data(), guest.output.size()};

@@ -1,6 +1,7 @@
 // The listening side of data and control sockets: accepts sockets and takes each through TLS and
-// the challenge without blocking, a bounded number at once, each for a bounded time. Who fails is
-// closed, and nobody else notices. Internal to common/net.
+// the challenge without blocking, a bounded number at once, each for a bounded time. One that fails
+// is closed, and no other notices; when strangers take all the room, room.h says which gives way.
+// Internal to common/net.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +9,13 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/net/challenge.h"
 #include "common/net/fd_passing.h"
+#include "common/net/room.h"
 #include "common/net/security.h"
 #include "common/net/tcp_stream.h"
 
@@ -28,6 +31,9 @@ class TcpAcceptor {
   struct Callbacks {
     std::function<bool(const EndpointId&)> expects;
     std::function<void(const EndpointId&, TcpStream)> arrived;
+    // Descriptors have run out and no socket on its way holds one: false when the owner has none to
+    // give either. May be null.
+    std::function<bool()> free_one = nullptr;
   };
   struct Options {
     std::string host;
@@ -57,11 +63,18 @@ class TcpAcceptor {
  private:
   // A socket on its way.
   struct Guest {
-    Guest(TcpStream socket, Challenge first, TimePoint end)
-        : stream(std::move(socket)), challenge(std::move(first)), until(end) {}
+    Guest(TcpStream socket, Challenge first, TimePoint arrival, TimePoint end)
+        : stream(std::move(socket)),
+          challenge(std::move(first)),
+          address(PeerAddressOf(stream.fd())),
+          waits_since(arrival),
+          until(end) {}
     TcpStream stream;
     Challenge challenge;
+    PeerAddress address;
+    TimePoint waits_since;  // for the message awaited
     TimePoint until;
+    bool gives_way = false;  // closed at the end of this Progress
     bool tls_done = false;
     bool opened = false;  // the challenge has begun well
     std::string message;  // being read
@@ -71,12 +84,18 @@ class TcpAcceptor {
   };
   using Guests = std::list<Guest>;
 
-  TcpAcceptor(Options options, Callbacks callbacks)
-      : options_(std::move(options)), callbacks_(std::move(callbacks)) {}
+  TcpAcceptor(Options options, Callbacks callbacks);
   Status Listen();
   void Accept();
   void Pause();
-  void MakeRoom();
+  bool FreeDescriptor();
+  // Room for one more guest from `address` among those that have opened the challenge, or have not.
+  // False when there is none.
+  bool MakeRoom(bool opened, const PeerAddress& address);
+  std::vector<Occupant> Occupants(const std::vector<Guest*>& guests) const;
+  std::vector<Guest*> GuestsThat(bool opened);
+  void Settle(Guest& guest);
+  void Sweep(TimePoint now);
   enum class Outcome { kWaits, kArrived, kFailed };
   Outcome Move(Guest& guest);
   Outcome MoveChallenge(Guest& guest);
@@ -84,13 +103,17 @@ class TcpAcceptor {
 
   const Options options_;
   const Callbacks callbacks_;
+  const size_t guests_max_;  // of either kind
   OwnedFd listener_, epoll_;
   std::string host_;
   uint16_t port_ = 0;
   bool loopback_ = false;
   bool paused_ = false;  // no descriptors were left: epoll does not watch the listener
   TimePoint paused_until_;
-  Guests guests_;  // the oldest first
+  Guests guests_;
+  size_t opened_count_ = 0;
+  TimePoint sweep_at_;
+  int arrived_ = 0;  // in this Progress
 };
 
 }  // namespace engram::net

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "common/base/rng.h"
+#include "common/net/challenge.h"
 #include "common/net/control_messages.h"
 #include "common/net/tcp_dial.h"
 #include "tests/common/net/few_descriptors.h"
@@ -377,6 +378,38 @@ TEST(Control, ManyConnectionsThatOnlyConnectDoNotStopAHello) {
   std::vector<std::unique_ptr<RawSocket>> idle;
   for (int i = 0; i < 200; ++i) idle.push_back(std::make_unique<RawSocket>(node.port()));
   EXPECT_TRUE(node.Connect().ok());
+}
+
+TEST(Control, ManyThatFallSilentAfterAValidOpeningDoNotStopAHello) {
+  Node node;
+  std::vector<std::unique_ptr<RawSocket>> silent;
+  for (int i = 0; i < 1000; ++i) {
+    silent.push_back(std::make_unique<RawSocket>(node.port()));
+    silent.back()->Send(
+        Challenge::Dial(ChallengePurpose::kControl, "", "", RandomEndpointId(), {}).TakeOutput());
+    if (i % 100 == 99) {
+      EXPECT_TRUE(node.Connect().ok()) << i;
+    }
+  }
+}
+
+TEST(Control, ManyThatFallSilentBeforeTheirHelloDoNotStopAHello) {
+  Node node;
+  const auto before = node.Connect();
+  ASSERT_TRUE(before.ok());
+  std::vector<TcpStream> silent;
+  for (size_t i = 0; i < kControlConnectionsMax + 100; ++i) {
+    const TimePoint deadline = Clock::Real().Now() + kTimeout;
+    auto stream = DialTcp("127.0.0.1", node.port(), deadline);
+    ASSERT_TRUE(stream.ok()) << i << stream.status().ToString();
+    silent.push_back(std::move(*stream));
+    ASSERT_TRUE(Introduce(silent.back(), Security(), ChallengePurpose::kControl, RandomEndpointId(),
+                          EndpointId{}, deadline)
+                    .ok())
+        << i;
+  }
+  EXPECT_TRUE(node.Connect().ok());
+  EXPECT_FALSE((*before)->Lost()) << "a client that was welcomed does not give way";
 }
 
 TEST(Control, MutatedHellosNeverPassAsSomethingElse) {

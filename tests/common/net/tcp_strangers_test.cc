@@ -218,6 +218,58 @@ TEST(TcpGuests, OneInTheMiddleOfItsChallengeDoesNotGiveWayToIdleOnes) {
       RunUntil({acceptor.get()}, [&] { return acceptor->Send(peer, {}, nullptr, 0, {}).ok(); }));
 }
 
+// Strangers at 8,000 connections a second pushed out whoever was just arriving.
+TEST(TcpGuests, AFloodOfValidOpeningsDoesNotPushOutOneThatIsArriving) {
+  constexpr int kFlood = 400;
+  End acceptor(MakeAcceptor());
+  TcpAddress own;
+  own.id = RandomEndpointId();
+  const TcpAddress to = *ParseTcpAddress(acceptor->address());
+  const PeerId peer = *acceptor->Connect(FormatTcpAddress(own));
+  std::vector<std::unique_ptr<RawSocket>> silent;
+  const auto flood = [&] {
+    for (int i = 0; i < kFlood; ++i) {
+      silent.push_back(std::make_unique<RawSocket>(to.port));
+      silent.back()->Send(
+          Challenge::Dial(ChallengePurpose::kData, "", "", RandomEndpointId(), to.id).TakeOutput());
+      for (int round = 0; round < 20; ++round) acceptor->Progress();
+    }
+  };
+  flood();
+  RawSocket socket(to.port);
+  for (int round = 0; round < 20; ++round) acceptor->Progress();
+  flood();
+  Challenge challenge = Challenge::Dial(ChallengePurpose::kData, "", "", own.id, to.id);
+  std::string answer(challenge.wanted_bytes(), '\0');
+  {
+    const Driving driving(*acceptor.transport);
+    socket.Send(challenge.TakeOutput());
+    ASSERT_TRUE(socket.ReadExactly(&answer));
+  }
+  flood();
+  ASSERT_TRUE(challenge.Consume(answer).ok());
+  ASSERT_TRUE(socket.Send(challenge.TakeOutput()));
+  EXPECT_TRUE(
+      RunUntil({acceptor.get()}, [&] { return acceptor->Send(peer, {}, nullptr, 0, {}).ok(); }));
+}
+
+TEST(TcpGuests, WithoutDescriptorsASilentOneGivesItsToAPeer) {
+  const auto security = std::make_shared<const Security>();
+  Pair pair(security);
+  const uint16_t port = ParseTcpAddress(pair.acceptor->address())->port;
+  End newcomer(MakeDialer(security));
+  ASSERT_TRUE(pair.acceptor->Connect(newcomer->address()).ok());
+  std::vector<std::unique_ptr<RawSocket>> silent;
+  for (int i = 0; i < 8; ++i) silent.push_back(std::make_unique<RawSocket>(port));
+  for (int round = 0; round < 2000; ++round) pair.acceptor->Progress();
+  FewDescriptors few;
+  few.TakeAll();
+  few.Release(1);  // for the newcomer's own end
+  const auto dialed = Dial(*newcomer.transport, *pair.acceptor.transport);
+  EXPECT_TRUE(dialed.ok()) << dialed.status().ToString();
+  EXPECT_TRUE(silent.front()->Closed());
+}
+
 TEST(TcpReplay, RecordedBytesOfAPeerAreRefused) {
   const std::string secret = "a secret of the cluster";
   End acceptor(MakeAcceptor(SecretSecurity(secret)));
