@@ -1,10 +1,11 @@
-// The architecture as a test: includes only go down, every third-party library has one home, files
+// The architecture as a test: includes only go down, every third-party library has one home, lines
 // stay readable.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <regex>
 #include <string>
@@ -124,11 +125,14 @@ TEST(Floors, EveryThreadStartsInOnePlace) {
   }
 }
 
-TEST(Floors, FilesAndLinesStayReadable) {
-  constexpr size_t kLinesMax = 500;
+// Long files are shown, not refused: one cut in two to stay under a limit is no better for it.
+TEST(Floors, LinesStayReadable) {
+  constexpr size_t kLinesShown = 500;
   constexpr size_t kColumnsMax = 100;
   for (const SourceFile& file : AllSources()) {
-    EXPECT_LE(file.lines.size(), kLinesMax) << file.path << " is two files";
+    if (file.lines.size() > kLinesShown) {
+      std::cout << file.path << " has " << file.lines.size() << " lines\n";
+    }
     for (size_t i = 0; i < file.lines.size(); ++i) {
       const auto columns = static_cast<size_t>(std::count_if(
           file.lines[i].begin(), file.lines[i].end(), [](char c) { return (c & 0xc0) != 0x80; }));

@@ -20,10 +20,10 @@ declare -A sources=(
   [challenge]="common/net/challenge.cc"
   [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
     common/net/tcp_tls.cc"
-  [http]="common/net/http_connection.cc"
+  [http]="common/net/http_body.cc common/net/http_connection.cc common/net/http_head.cc"
   [api]="compute/api/api_error.cc compute/api/api_request.cc compute/api/chat_template.cc compute/api/field_reader.cc
     compute/api/request_fields.cc compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc
-    common/config/nearest.cc common/io/json.cc common/text/bpe.cc
+    common/config/nearest.cc common/io/json.cc common/table/unicode.cc common/text/added_tokens.cc common/text/bpe.cc
     common/text/bpe_trainer.cc common/text/byte_level.cc common/text/pretokenizer.cc common/text/tokenizer.cc
     common/text/tokenizer_loader.cc common/text/utf8.cc"
   [safetensors]="common/io/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/io/safetensors.cc"
@@ -49,7 +49,7 @@ for target in "${!sources[@]}"; do
   for source in "tests/fuzz/${target}_fuzz.cc" "${common[@]}" ${sources[$target]}; do
     objects+=("$(object_of "$source")")
   done
-  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -lssl -lcrypto -lpcre2-8
+  "$clang" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$build/$target" -lboost_json -licuuc -lssl -lcrypto -lpcre2-8
 done
 
 declare -A running=()
