@@ -8,6 +8,7 @@
 
 #include "common/net/wire_config.h"
 #include "common/obs/log.h"
+#include "common/obs/log_samples.h"
 
 namespace engram::memnode {
 namespace {
@@ -64,7 +65,9 @@ Status Node::OpenSockets() {
                               {{"/health", [this] { return Health(); }},
                                {"/ready", [this] { return Ready(); }},
                                {"/metrics", [this] {
-                                  std::vector<obs::Sample> samples = {CpuSeconds()};
+                                  std::vector<obs::Sample> samples =
+                                      obs::LogSamples("engram_memnode");
+                                  samples.push_back(CpuSeconds());
                                   if (ready_) tables_->AddFigures(samples);
                                   return net::HttpResponse{
                                       .content_type = "text/plain; version=0.0.4; charset=utf-8",

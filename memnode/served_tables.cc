@@ -71,8 +71,7 @@ Result<std::shared_ptr<ServedTables>> ServedTables::Computed(table::TableIdentit
 
 void ServedTables::ComputeRow(uint32_t layer_index, uint64_t row,
                               std::span<std::byte> stored) const {
-  table::FillProceduralRow(rule_->format, rule_->seed, layer_index, row,
-                           stored.first(row_bytes()));
+  table::FillProceduralRow(rule_->format, rule_->seed, layer_index, row, stored.first(row_bytes()));
   table::SealRow(layer_index, row, stored);
 }
 

@@ -144,8 +144,8 @@ class ServedTables {
   const table::TableIdentity identity_;
   const TablePlan plan_;
   const table::ArenaMap map_;
-  std::optional<Rule> rule_;  // of procedural tables
-  bool computed_ = false;     // by it, when asked for
+  std::optional<Rule> rule_;                // of procedural tables
+  bool computed_ = false;                   // by it, when asked for
   std::vector<obs::Counter*> rows_served_;  // by layer
   MemoryBudget::Share share_;               // given back after the memory itself
   std::shared_ptr<const Arena> arena_;      // null: less memory than the share

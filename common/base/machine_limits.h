@@ -19,8 +19,8 @@ struct MachineLimits {
   // To be had now without pushing others out: the least of MemAvailable and, of each cgroup,
   // memory.max less what is in use and cannot be reclaimed.
   uint64_t memory_bytes = kNone;
-  uint64_t huge_pages_bytes = 0;  // reserved and free; not part of memory_bytes
-  std::string memory_source;      // "MemAvailable of /proc/meminfo", "memory.max of /sys/fs/cgroup/a"
+  uint64_t huge_pages_bytes = 0;  // reserved and free; not in memory_bytes
+  std::string memory_source;  // "MemAvailable of /proc/meminfo", "memory.max of /sys/fs/cgroup/a"
 
   uint64_t tasks_max = kNone;  // threads and processes together
   uint64_t tasks_used = 0;

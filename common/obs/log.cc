@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "common/obs/line_limit.h"
+#include "common/obs/log_samples.h"
 #include "common/obs/stderr_sink.h"
 
 namespace engram::obs {
@@ -147,6 +148,20 @@ LogFigures GetLogFigures() {
     figures.dropped = out->sink->dropped() + out->pool->overrun_counter();
   }
   return figures;
+}
+
+std::vector<Sample> LogSamples(const std::string& name) {
+  const LogFigures figures = GetLogFigures();
+  Sample dropped;
+  dropped.name = name + "_log_lines_dropped_total";
+  dropped.help = "Log lines not written since the reader of stderr was too slow, or gone";
+  dropped.kind = Sample::Kind::kCounter;
+  dropped.value = static_cast<double>(figures.dropped);
+  Sample suppressed = dropped;
+  suppressed.name = name + "_log_lines_suppressed_total";
+  suppressed.help = "Log lines not written since their place had written too many";
+  suppressed.value = static_cast<double>(figures.suppressed);
+  return {std::move(dropped), std::move(suppressed)};
 }
 
 bool FlushLog(Nanos timeout) {

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "common/obs/log_samples.h"
+
 namespace engram::compute {
 namespace {
 
@@ -74,16 +76,11 @@ void ApiMetrics::Answered(int status) {
 
 void ApiMetrics::TellTables(const std::string& model, const TablesInfo& tables) {
   if (!tables.any) return;
-  metrics_
-      .GetGauge("engram_compute_tables_info",
-                "1; which tables the rows come from, and what of them was compared with the "
-                "engine's own",
-                {{"model", model},
-                 {"source", tables.remote ? "memory_nodes" : "model_folder"},
-                 {"version", tables.version},
-                 {"content_digest", tables.content_digest},
-                 {"compared", tables.compared}})
-      .Set(1);
+  tables_ = {{"model", model},
+             {"source", tables.remote ? "memory_nodes" : "model_folder"},
+             {"version", tables.version},
+             {"content_digest", tables.content_digest},
+             {"compared", tables.compared}};
 }
 
 void ApiMetrics::Advance(const std::string& name, const std::string& help, double total,
@@ -105,6 +102,11 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
        number(s.pages_used) / number(std::max<int64_t>(1, s.pages_total)));
   Show("memory_ok", "1 while every memory node answers and the ranks work together",
        s.memory.ok() ? 1 : 0);
+  if (!tables_.empty()) {
+    Show("tables_info",
+         "1; which tables the rows come from, and what of them was compared with the engine's own",
+         1, tables_);
+  }
   Show("draining", "1 while shutting down", s.draining ? 1 : 0);
   Advance("prompt_tokens_total", "prompt tokens computed", number(s.prompt_tokens));
   Advance("generation_tokens_total", "tokens generated", number(s.generated_tokens));
@@ -137,6 +139,9 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
           number(s.rank_exchange_bytes));
   ShowRows(s);
   ShowExperts(s.expert_load);
+  for (obs::Sample& sample : obs::LogSamples("engram_compute")) {
+    shown_.push_back(std::move(sample));
+  }
   return metrics_.Text(std::exchange(shown_, {}));
 }
 
@@ -166,10 +171,8 @@ void ApiMetrics::ShowRows(const EngineSnapshot& s) {
   if (s.nodes.empty()) of_tier("in_process", s.rows_asked - s.rows_cached);
   std::array<uint64_t, client::kPathCount> by_path = {};
   for (const client::SourceStats::Node& node : s.nodes) {
-    metrics_
-        .GetGauge("engram_compute_node_up", "1 while the memory node is connected and answers",
-                  {{"node", node.name}})
-        .Set(node.status.ok() ? 1 : 0);
+    Show("node_up", "1 while the memory node is connected and answers", node.status.ok() ? 1 : 0,
+         {{"node", node.name}});
     Advance("engram_bytes_fetched_total", "bytes of rows from a memory node",
             static_cast<double>(node.bytes_fetched), {{"node", node.name}});
     for (size_t i = 0; i < by_path.size(); ++i) by_path[i] += node.rows_by_path[i];

@@ -44,6 +44,7 @@ class ApiMetrics {
 
   obs::Metrics metrics_;
   std::vector<obs::Sample> shown_;  // of the scrape under way
+  obs::Labels tables_;              // of engram_compute_tables_info; empty: there are none
   obs::Histogram& first_token_;
   obs::Histogram& next_token_;
   obs::Histogram& request_;

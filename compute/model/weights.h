@@ -1,6 +1,6 @@
 // The backbone's weights as views of a mapped checkpoint, until PackWeights copies them. Matrices
-// stay as stored (bf16 or fp32); small vectors are widened to fp32. The Engram tables (engram.embed.*) are not read here: rows
-// come from a RowSource.
+// stay as stored (bf16 or fp32); small vectors are widened to fp32. The Engram tables
+// (engram.embed.*) are not read here: rows come from a RowSource.
 #pragma once
 
 #include <deque>
@@ -110,10 +110,10 @@ Status ShardWeights(const ModelConfig& config, const parallel::Collective& ranks
 int64_t DecodeBytes(const Weights& weights, const ModelConfig& config);
 
 // Packs the bf16 matrices that tokens are multiplied with, in memory of its own and in the order of
-// the forward pass. The embedding, fp32 matrices, what routes (the experts' gate) and what attention
-// takes apart (kv_b) move there, too, but stay as they are: no weight is read from the checkpoint's
-// mapping afterwards. The checkpoint's CheckUnchanged says whether what was read before can be used.
-// RESOURCE_EXHAUSTED when there is no memory for it.
+// the forward pass. The embedding, fp32 matrices, what routes (the experts' gate) and what
+// attention takes apart (kv_b) move there, too, but stay as they are: no weight is read from the
+// checkpoint's mapping afterwards. The checkpoint's CheckUnchanged says whether what was read
+// before can be used. RESOURCE_EXHAUSTED when there is no memory for it.
 Status PackWeights(kernels::Pool& pool, Weights& weights);
 
 }  // namespace engram::compute

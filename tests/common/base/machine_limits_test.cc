@@ -20,7 +20,8 @@ class FakeMachine : public testing::Test {
  protected:
   void SetUp() override {
     root_ = testing::TempDir() + "machine_limits_" + std::to_string(::getpid());
-    Put("/proc/meminfo", "MemTotal: 8388608 kB\nMemFree: 1024 kB\nMemAvailable: 4194304 kB\n"
+    Put("/proc/meminfo",
+        "MemTotal: 8388608 kB\nMemFree: 1024 kB\nMemAvailable: 4194304 kB\n"
         "HugePages_Total: 8\nHugePages_Free: 3\nHugepagesize: 2048 kB\n");
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
