@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "common/net/tcp_address.h"
@@ -45,6 +46,17 @@ bool IsWildcard(const sockaddr* address) {
 size_t GuestsMax(const TcpAcceptor::Options& options) {
   const size_t wanted = options.security->tls() ? kTlsGuestsMax : kGuestsMax;
   return std::clamp(DescriptorsMax() / kDescriptorsShare, kGuestsMin, wanted);
+}
+
+void LogRefusal(int fd, std::string_view why) {
+  sockaddr_storage name = {};
+  socklen_t length = sizeof(name);
+  char host[INET6_ADDRSTRLEN] = "unknown";
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&name), &length) == 0) {
+    ::getnameinfo(reinterpret_cast<const sockaddr*>(&name), length, host, sizeof(host), nullptr, 0,
+                  NI_NUMERICHOST);
+  }
+  obs::LogWarn(fmt::format("connection refused peer={} why={}", host, why));
 }
 
 }  // namespace
@@ -264,7 +276,7 @@ TcpAcceptor::Outcome TcpAcceptor::Move(Guest& guest) {
       case TlsSession::Step::kWrites:
         return Await(guest, EPOLLOUT) ? Outcome::kWaits : Outcome::kFailed;
       case TlsSession::Step::kFailed:
-        obs::LogWarn(fmt::format("connection refused why={}", guest.stream.why().message()));
+        LogRefusal(guest.stream.fd(), guest.stream.why().message());
         return Outcome::kFailed;
       case TlsSession::Step::kDone:
         guest.tls_done = true;
@@ -296,7 +308,7 @@ TcpAcceptor::Outcome TcpAcceptor::MoveChallenge(Guest& guest) {
       if (received == 0) return Await(guest, EPOLLIN) ? Outcome::kWaits : Outcome::kFailed;
       guest.read += static_cast<size_t>(received);
       if (!guest.challenge.Plausible(std::string_view(guest.message).substr(0, guest.read))) {
-        obs::LogWarn("connection refused why=a stranger's bytes: not an Engram Mesh process");
+        LogRefusal(guest.stream.fd(), "a stranger's bytes: not an Engram Mesh process");
         return Outcome::kFailed;
       }
     }
@@ -306,7 +318,7 @@ TcpAcceptor::Outcome TcpAcceptor::MoveChallenge(Guest& guest) {
       guest.opened = true;
       continue;
     }
-    obs::LogWarn(fmt::format("connection refused why={}", consumed.message()));
+    LogRefusal(guest.stream.fd(), consumed.message());
     guest.output = guest.challenge.TakeOutput();  // tells the peer why
     const iovec piece = {guest.output.data(), guest.output.size()};
     if (!guest.output.empty()) (void)guest.stream.Send({&piece, 1});
