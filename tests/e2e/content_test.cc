@@ -53,7 +53,7 @@ class Content : public testing::Test {
     std::vector<io::SafetensorsWriter::Declaration> kept;
     for (const auto& [name, info] : checkpoint->tensors()) {
       if (name.find("engram.embed.") == std::string::npos) {
-        kept.push_back({name, info.dtype, info.shape});
+        kept.push_back({name, *info.dtype, info.shape});
       }
     }
     EXPECT_LT(kept.size(), checkpoint->tensors().size());
