@@ -113,6 +113,7 @@ int main(int argc, char** argv) {
   };
   const Status status = run();
   if (status.ok()) return 0;
+  obs::FlushLog(std::chrono::seconds(1));  // what led to the error stands before it
   fmt::print(stderr, "engram-compute: {}\n", status.message());
   if (processes) parallel::AbortMpi(1);  // the others would wait
   return 1;

@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <string>
 #include <vector>
 
+#include "common/obs/log.h"
 #include "memnode/run.h"
 
 using namespace engram;
@@ -22,6 +24,7 @@ int main(int argc, char** argv) {
   Status status = config::Load(config_file, sets, fields);
   if (status.ok()) status = memnode::RunUntilSignal(config);
   if (status.ok()) return 0;
+  obs::FlushLog(std::chrono::seconds(1));  // what led to the error stands before it
   fmt::print(stderr, "engram-memnode: {}\n", status.message());
   return 1;
 }

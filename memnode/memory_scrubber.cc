@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/base/threads.h"
 #include "common/obs/log.h"
 
 namespace engram::memnode {
@@ -30,8 +31,11 @@ MemoryScrubber::MemoryScrubber(Loaded loaded, Pause pause, obs::Metrics& metrics
       pause_(pause ? std::move(pause) : [] { return std::unique_lock<std::mutex>(); }),
       options_(options),
       metrics_(metrics),
-      rate_(options.mib_per_s, clock_),
-      thread_([this] { Run(); }) {}
+      rate_(options.mib_per_s, clock_) {
+  Result<std::thread> thread = StartThread("memory scrub", [this] { Run(); });
+  started_ = thread.status();
+  if (thread.ok()) thread_ = *std::move(thread);
+}
 
 MemoryScrubber::~MemoryScrubber() {
   {
@@ -39,7 +43,7 @@ MemoryScrubber::~MemoryScrubber() {
     stop_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void MemoryScrubber::Report(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index,

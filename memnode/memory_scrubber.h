@@ -46,6 +46,8 @@ class MemoryScrubber {
   MemoryScrubber(Loaded loaded, Pause pause, obs::Metrics& metrics,
                  const MemoryScrubberOptions& options = {});
   ~MemoryScrubber();  // stops within the reading of a partition
+  // Why its thread could not be started; then nothing is scrubbed.
+  const Status& started() const { return started_; }
 
   // A client found this row damaged. Never waits. The row is looked at here: a client's word alone
   // changes nothing.
@@ -97,6 +99,7 @@ class MemoryScrubber {
   bool stop_ = false;
   std::deque<RowReport> reports_;
 
+  Status started_;
   std::thread thread_;
 };
 

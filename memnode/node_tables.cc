@@ -86,6 +86,7 @@ Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
           ? MemoryScrubber::Pause()
           : [repairer = tables->repairer_.get()] { return repairer->Pause(); },
       metrics, scrub);
+  RETURN_IF_ERROR(tables->memory_scrubber_->started());
   return tables;
 }
 

@@ -116,7 +116,8 @@ TEST(Floors, EveryLibraryHasOneHome) {
 
 // A thread that cannot start must be an error, not the end of the process.
 TEST(Floors, EveryThreadStartsInOnePlace) {
-  static const std::regex kStart(R"(std::(thread|jthread)\s*(\w+\s*)?[({]|std::async\s*\()");
+  static const std::regex kStart(
+      R"(std::(thread|jthread)\s*(\w+\s*)?[({]|std::async\s*\(|thread\w*\s*[({]\s*\[)");
   for (const SourceFile& file : AllSources()) {
     if (file.path.starts_with("tests/") || file.path == "common/base/threads.cc") continue;
     for (const std::string& line : file.lines) {
