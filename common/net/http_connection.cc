@@ -20,6 +20,8 @@ namespace {
 constexpr uint64_t kDrainBytesMin = 1 << 20;
 constexpr auto kDrainTime = std::chrono::seconds(2);
 constexpr Nanos kStallMax = std::chrono::seconds(1);
+// Within it a connection that has just come is closed after all others: its request is on its way.
+constexpr Nanos kArrivalMax = std::chrono::milliseconds(250);
 
 bool IsVital(const HttpRequest& request) {
   return (request.method == "GET" || request.method == "HEAD") &&
@@ -88,13 +90,19 @@ HttpConnection::HttpConnection(tcp::socket socket, HttpShared* shared, PeerAddre
       shared_(shared),
       address_(address),
       reserved_(reserved),
-      moved_at_(Clock::Real().Now()) {}
+      arrived_at_(Clock::Real().Now()),
+      moved_at_(arrived_at_) {}
 
 Occupant HttpConnection::occupant(TimePoint now) const {
-  constexpr int kBetween = 0, kInHeader = 1, kStalled = 2, kWorks = -1;
+  constexpr int kBetween = 0, kInHeader = 1, kStalled = 2, kArriving = 3, kWorks = -1;
   Occupant self{address_, kWorks, moved_at_};
-  if (draining_ || (!answering_ && !body_)) {
-    self.rank = draining_ || buffer_.empty() ? kBetween : kInHeader;
+  if (draining_) {
+    self.rank = kBetween;
+  } else if (!answering_ && !body_) {
+    // Beside clients that are answered without a pause the one that arrives is all that waits.
+    self.rank = now - arrived_at_ < kArrivalMax ? kArriving
+                : buffer_.empty()               ? kBetween
+                                                : kInHeader;
   } else if ((body_ || writing_) && now - moved_at_ > kStallMax) {
     self.rank = kStalled;
   }

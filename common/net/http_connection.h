@@ -86,6 +86,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   HttpShared* const shared_;
   const PeerAddress address_;
   const bool reserved_;
+  const TimePoint arrived_at_;
   std::string buffer_;            // received and not taken: at most limits.header_bytes
   size_t searched_ = 0;           // of it, for the header's end
   HttpHead head_;                 // of the current request
