@@ -52,7 +52,7 @@ class ApiServer {
             std::unique_ptr<Worker> worker);
   static const std::map<std::string, Route>& Routes();
   static std::string RouteOf(const net::HttpRequest& request);
-  // Before the body is read: the answer to a request that nobody will act on.
+  // Before the body is read: the answer to a request that is not acted on.
   std::optional<net::HttpResponse> Refused(const net::HttpRequest& request);
   std::optional<net::HttpResponse> RefusalOf(const net::HttpRequest& request) const;
   void Handle(net::HttpRequest& request, const Reply& reply);

@@ -1,4 +1,4 @@
-// A node whose log nobody reads goes on, and one whose data thread is held says so.
+// A node whose log is not read goes on, and one whose data thread is held says so.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -40,7 +40,7 @@ class StuckNode : public testing::Test {
   std::string folder_;
 };
 
-TEST_F(StuckNode, ServesAndEndsWhileNobodyReadsItsLog) {
+TEST_F(StuckNode, ServesAndEndsWhileItsLogIsNotRead) {
   const std::string fifo = folder_ + "/log";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   const int reader = ::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);

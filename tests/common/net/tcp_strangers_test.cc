@@ -218,7 +218,7 @@ TEST(TcpGuests, OneInTheMiddleOfItsChallengeDoesNotGiveWayToIdleOnes) {
       RunUntil({acceptor.get()}, [&] { return acceptor->Send(peer, {}, nullptr, 0, {}).ok(); }));
 }
 
-// Strangers at 8,000 connections a second pushed out whoever was just arriving.
+// Strangers at 8,000 connections a second pushed out the one just arriving.
 TEST(TcpGuests, AFloodOfValidOpeningsDoesNotPushOutOneThatIsArriving) {
   constexpr int kFlood = 400;
   End acceptor(MakeAcceptor());
