@@ -309,7 +309,7 @@ Status Step::Wait(uint32_t layer_index, const Clock& clock, Nanos spin) {
     const TimePoint now = clock.Now();
     if (now >= plan.deadline) {
       Finish(plan, DeadlineExceeded(fmt::format(
-                       "{} of {} rows of layer {} missing at the deadline: {}", plan.missing,
+                       "{} of {} rows of layer {} are missing at the deadline: {}", plan.missing,
                        plan.rows.size(), LayerId(layer_index), DescribeMissing(layer_index))));
       break;
     }

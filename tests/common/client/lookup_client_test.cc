@@ -178,7 +178,7 @@ TEST(LookupClient, DroppedRepliesEndAtTheDeadlineNamingTheNode) {
   const Status status = ticket->Wait(0);
   EXPECT_EQ(status.code(), Code::kDeadlineExceeded);
   EXPECT_THAT(status.message(), AllOf(HasSubstr(fmt::format("m1 ({}", cluster.nodes[1]->address())),
-                                      HasSubstr("of layer 1 missing")));
+                                      HasSubstr("of layer 1 are missing")));
   EXPECT_EQ(ticket->Wait(0).code(), Code::kDeadlineExceeded) << "again";
 }
 
