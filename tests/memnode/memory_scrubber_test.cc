@@ -91,7 +91,7 @@ TEST_F(MemoryScrubberTest, ARowThatAClientReportsIsMendedWithTheDamagedOnesBesid
   scrubber_->Report(tables_, 1, 100);
   ASSERT_TRUE(WaitFor("memory_mended_rows", 2));
   EXPECT_TRUE(IsRight(1, 100) && IsRight(1, 101));
-  EXPECT_FALSE(IsRight(0, 1000)) << "elsewhere, and nobody reported it";
+  EXPECT_FALSE(IsRight(0, 1000)) << "elsewhere, and not reported";
   EXPECT_EQ(Count("damage_reports"), 1);
 }
 

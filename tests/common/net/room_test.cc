@@ -17,7 +17,7 @@ struct House {
   void Add(const PeerAddress& address, int rank = 0) {
     occupants.push_back({address, rank, TimePoint(Nanos(++time))});
   }
-  // The newcomer's, after whoever had to has left.
+  // The newcomer's, after the occupant that had to has left.
   bool Enter(const PeerAddress& address, int rank = 0) {
     const Place place = FindPlace(occupants, address, kPlaces);
     if (place.leaves) {

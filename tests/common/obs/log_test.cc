@@ -84,7 +84,7 @@ TEST(Log, AReaderThatHasGoneEndsNothing) {
   StderrPipe pipe;
   pipe.CloseReader();
   const uint64_t dropped = GetLogFigures().dropped;
-  LogDebug("to nobody");
+  LogDebug("to a closed pipe");
   EXPECT_TRUE(FlushLog(10s));
   EXPECT_EQ(GetLogFigures().dropped, dropped + 1);
 }
