@@ -83,24 +83,18 @@ bool CompletionRun::SubmitAll() {
 }
 
 void CompletionRun::Take(size_t index, Update update, TimePoint at) {
-  Choice& choice = choices_[index];
-  if (over_ || !choice.finish_reason.empty()) return;
-  choice.cached_tokens = update.cached_tokens;
-  choice.degraded_positions = update.degraded_positions;
-  const std::optional<Finish>& finish = update.finish;
-  if (finish && finish->reason == FinishReason::kError) return Fail(finish->status);
+  Part& choice = choices_[index];
+  if (over_ || choice.ended()) return;
+  if (update.finish && update.finish->reason == FinishReason::kError) {
+    choice.cached_tokens = update.cached_tokens;
+    choice.degraded_positions = update.degraded_positions;
+    return Fail(update.finish->status);
+  }
   CountTokens(choice, update.tokens.size(), at);
-  std::string text;
-  const bool hides_last = finish && request_.HidesLast(finish->reason, update.tokens);
-  const size_t taken = choice.stream.AppendAll(update.tokens, hides_last, text);
-  update.tokens.resize(taken);
-  choice.completion_tokens += static_cast<int64_t>(taken);
-  if (finish) text += choice.stream.Finish();
-  if (choice.stream.stopped()) {
-    if (!finish) context_.engine->Cancel(choice.engine_id);
-    EndChoice(choice, "stop", at);
-  } else if (finish) {
-    EndChoice(choice, std::string(FinishReasonName(finish->reason)), at);
+  std::string text = choice.Take(update);
+  if (choice.ended()) {
+    if (!update.finish) context_.engine->Cancel(choice.engine_id);
+    CountEnd(choice, at);
   }
   if (request_.stream) {
     StreamPart(index, std::move(text), update.tokens);
@@ -111,7 +105,7 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   if (!over_ && unfinished_ == 0) Complete();
 }
 
-void CompletionRun::CountTokens(Choice& choice, size_t tokens, TimePoint at) {
+void CompletionRun::CountTokens(Part& choice, size_t tokens, TimePoint at) {
   for (size_t i = 0; i < tokens; ++i) {
     if (choice.last_token == TimePoint()) {
       context_.metrics->FirstToken(at - arrived_);
@@ -122,10 +116,9 @@ void CompletionRun::CountTokens(Choice& choice, size_t tokens, TimePoint at) {
   }
 }
 
-void CompletionRun::EndChoice(Choice& choice, std::string reason, TimePoint at) {
+void CompletionRun::CountEnd(const Part& choice, TimePoint at) {
   const auto index = static_cast<size_t>(&choice - choices_.data());
   const auto prompt_tokens = static_cast<int64_t>(request_.prompts[index].size());
-  choice.finish_reason = std::move(reason);
   --unfinished_;
   usage_.prompt_tokens += prompt_tokens;
   usage_.completion_tokens += choice.completion_tokens;
@@ -136,9 +129,9 @@ void CompletionRun::EndChoice(Choice& choice, std::string reason, TimePoint at) 
 
 void CompletionRun::StreamPart(size_t index, std::string text,
                                const std::vector<SampledToken>& tokens) {
-  Choice& choice = choices_[index];
+  Part& choice = choices_[index];
   const bool first = head_.chat && !choice.started;
-  const bool last = !choice.finish_reason.empty();
+  const bool last = choice.ended();
   if (!first && !last && text.empty() && (!request_.logprobs || tokens.empty())) return;
   ChoicePart part{static_cast<int64_t>(index),
                   std::move(text),
@@ -158,7 +151,7 @@ void CompletionRun::StreamPart(size_t index, std::string text,
 
 int64_t CompletionRun::DegradedPositions() const {
   int64_t positions = 0;
-  for (const Choice& choice : choices_) positions += choice.degraded_positions;
+  for (const Part& choice : choices_) positions += choice.degraded_positions;
   return positions;
 }
 
@@ -187,7 +180,7 @@ void CompletionRun::Complete() {
     reply_->Finish();
   } else {
     std::vector<ChoicePart> parts;
-    for (const Choice& choice : choices_) {
+    for (const Part& choice : choices_) {
       parts.push_back({static_cast<int64_t>(parts.size()), choice.text,
                        request_.logprobs ? &choice.tokens : nullptr, choice.finish_reason});
     }
@@ -233,13 +226,14 @@ void CompletionRun::ClientGone() {
 
 void CompletionRun::CancelUnfinished(const char* reason) {
   const TimePoint now = context_.clock->Now();
-  for (Choice& choice : choices_) {
-    if (!choice.finish_reason.empty()) continue;
+  for (Part& choice : choices_) {
+    if (choice.ended()) continue;
     if (choice.engine_id == 0) {
       context_.metrics->Ended(reason);  // not accepted: nothing of it took time
     } else {
       context_.engine->Cancel(choice.engine_id);
-      EndChoice(choice, reason, now);
+      choice.finish_reason = reason;
+      CountEnd(choice, now);
     }
   }
 }

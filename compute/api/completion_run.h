@@ -12,8 +12,7 @@
 #include "common/net/http_service.h"
 #include "compute/api/answer_json.h"
 #include "compute/api/api_metrics.h"
-#include "compute/api/api_request.h"
-#include "compute/api/text_stream.h"
+#include "compute/api/choice.h"
 
 namespace engram::compute {
 
@@ -50,27 +49,20 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   void Start();
 
  private:
-  struct Choice {
-    Choice(const text::Tokenizer& tokenizer, const ApiRequest& request)
-        : stream(tokenizer, request.stop, request.show_stop) {}
+  struct Part : Choice {
+    using Choice::Choice;
     uint64_t engine_id = 0;
-    TextStream stream;
     std::string text;  // all of it, when not streamed
     std::vector<SampledToken> tokens;
-    int64_t completion_tokens = 0;
-    // Up to the tokens taken, however it ends.
-    int64_t cached_tokens = 0;
-    int64_t degraded_positions = 0;
     TextOffsets offsets;  // of what was streamed
     TimePoint last_token;
     bool started = false;  // streamed anything yet
-    std::string finish_reason;
   };
 
   bool SubmitAll();
   void Take(size_t index, Update update, TimePoint at);
-  void CountTokens(Choice& choice, size_t tokens, TimePoint at);
-  void EndChoice(Choice& choice, std::string reason, TimePoint at);
+  void CountTokens(Part& choice, size_t tokens, TimePoint at);
+  void CountEnd(const Part& choice, TimePoint at);
   void CancelUnfinished(const char* reason);  // and ends them
   int64_t DegradedPositions() const;
   void SayDegraded(json::object& answer) const;  // when there are any
@@ -86,7 +78,7 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   const ApiRequest request_;
   std::shared_ptr<net::HttpReply> reply_;
   const TimePoint arrived_;
-  std::vector<Choice> choices_;
+  std::vector<Part> choices_;
   size_t unfinished_ = 0;
   Usage usage_;
   bool over_ = false;

@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <future>
+#include <condition_variable>
+#include <deque>
+#include <iterator>
+#include <memory>
+#include <mutex>
+#include <span>
 #include <sstream>
 
 #include "compute/api/answer_json.h"
 #include "compute/api/api_request.h"
-#include "compute/api/text_stream.h"
-#include "compute/engine/run_completion.h"
+#include "compute/api/choice.h"
 #include "compute/tools/file.h"
 #include "compute/tools/session.h"
 
@@ -35,29 +39,91 @@ Result<std::vector<ApiRequest>> ParseLines(const std::string& content, const std
   return requests;
 }
 
-std::string AnswerLine(const ApiRequest& request, Completion completion,
-                       const text::Tokenizer& tokenizer, const std::string& model) {
-  std::vector<SampledToken>& tokens = completion.tokens;
-  TextStream stream(tokenizer, request.stop, request.show_stop);
-  std::string text;
-  const bool hides_last = request.HidesLast(completion.finish.reason, tokens);
-  const size_t taken = stream.AppendAll(tokens, hides_last, text);
-  text += stream.Finish();
-  tokens.resize(taken);
-  ChoicePart part;
-  part.text = std::move(text);
-  part.logprobs = request.logprobs ? &tokens : nullptr;
-  part.finish_reason = stream.stopped() ? "stop" : FinishReasonName(completion.finish.reason);
-  json::object answer = AnswerJson({"", model, 0, false, request.seed}, tokenizer, {part}, true);
-  answer.erase("id");
-  answer.erase("created");  // the same input gives the same file
-  if (request.completion.sampling.temperature == 0) answer.erase("seed");  // nothing was drawn
-  answer["usage"] =
-      UsageJson({completion.finish.prompt_tokens, static_cast<int64_t>(tokens.size()), 0});
-  if (completion.finish.degraded_positions > 0) {
-    answer["engram"] = {{"degraded_positions", completion.finish.degraded_positions}};
+// Updates of several requests, handed from the engine's thread to the one that writes answers.
+class UpdateQueue {
+ public:
+  void Put(size_t request, Update update) {
+    const std::lock_guard lock(mutex_);
+    updates_.emplace_back(request, std::move(update));
+    some_.notify_one();
   }
-  return json::serialize(answer) + "\n";
+  std::pair<size_t, Update> Take() {
+    std::unique_lock lock(mutex_);
+    some_.wait(lock, [&] { return !updates_.empty(); });
+    std::pair<size_t, Update> first = std::move(updates_.front());
+    updates_.pop_front();
+    return first;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable some_;
+  std::deque<std::pair<size_t, Update>> updates_;
+};
+
+struct Answer : Choice {
+  using Choice::Choice;
+  uint64_t engine_id = 0;
+  std::string text;
+  std::vector<SampledToken> tokens;
+  Status status;
+};
+
+// Runs the requests together and returns their answers in order, each with the error it met.
+std::vector<Answer> RunTogether(CompletionEngine& engine, std::span<const ApiRequest> requests,
+                                const text::Tokenizer& tokenizer) {
+  std::vector<Answer> answers;
+  answers.reserve(requests.size());
+  const auto updates = std::make_shared<UpdateQueue>();
+  size_t running = 0;
+  for (const ApiRequest& request : requests) {
+    Answer& answer = answers.emplace_back(tokenizer, request);
+    const Result<uint64_t> id =
+        engine.Submit(request.completion, [updates, i = answers.size() - 1](Update update) {
+          updates->Put(i, std::move(update));
+        });
+    answer.status = id.status();
+    if (!id.ok()) continue;
+    answer.engine_id = *id;
+    ++running;
+  }
+  while (running > 0) {
+    auto [i, update] = updates->Take();
+    const bool last = update.finish.has_value();
+    if (last) --running;
+    Answer& answer = answers[i];
+    if (answer.ended()) continue;
+    if (last && update.finish->reason == FinishReason::kError) {
+      answer.status = update.finish->status;
+    } else if (last && update.finish->reason == FinishReason::kAbort) {
+      answer.status = Cancelled("the request was aborted");
+    } else {
+      answer.text += answer.Take(update);
+      std::move(update.tokens.begin(), update.tokens.end(), std::back_inserter(answer.tokens));
+      if (answer.ended() && !last) engine.Cancel(answer.engine_id);
+    }
+  }
+  return answers;
+}
+
+std::string AnswerLine(const Answer& answer, const text::Tokenizer& tokenizer,
+                       const std::string& model) {
+  const ApiRequest& request = answer.request;
+  ChoicePart part;
+  part.text = answer.text;
+  part.logprobs = request.logprobs ? &answer.tokens : nullptr;
+  part.finish_reason = answer.finish_reason;
+  json::object line = AnswerJson({"", model, 0, false, request.seed}, tokenizer, {part}, true);
+  line.erase("id");
+  line.erase("created");  // the same input gives the same file
+  if (request.completion.sampling.temperature == 0) line.erase("seed");  // nothing was drawn
+  // Which beginnings were cached depends on what ran beside it: it is left out.
+  line["usage"] = UsageJson({static_cast<int64_t>(request.completion.prompt.size()),
+                             answer.completion_tokens, /*cached_tokens=*/0});
+  if (answer.degraded_positions > 0) {
+    line["engram"] = {{"degraded_positions", answer.degraded_positions}};
+  }
+  return json::serialize(line) + "\n";
 }
 
 }  // namespace
@@ -85,15 +151,12 @@ Status RunBatch(const ComputeConfig& config, const std::string& input, const std
   const auto together = static_cast<size_t>(config.queue_max);
   for (size_t first = 0; first < requests.size(); first += together) {
     const size_t count = std::min(together, requests.size() - first);
-    std::vector<CompletionRequest> part;
-    for (size_t i = 0; i < count; ++i) part.push_back(requests[first + i].completion);
-    std::vector<Result<Completion>> done = RunCompletions(engine, std::move(part));
+    const std::vector<Answer> answers =
+        RunTogether(engine, std::span(requests).subspan(first, count), tokenizer);
     for (size_t i = 0; i < count; ++i) {
-      if (!done[i].ok()) {
-        return done[i].status().WithContext(fmt::format("{} line {}", input, first + i + 1));
-      }
       RETURN_IF_ERROR(
-          out.Write(AnswerLine(requests[first + i], std::move(*done[i]), tokenizer, name)));
+          answers[i].status.WithContext(fmt::format("{} line {}", input, first + i + 1)));
+      RETURN_IF_ERROR(out.Write(AnswerLine(answers[i], tokenizer, name)));
     }
   }
   return out.Commit();
