@@ -259,8 +259,13 @@ TEST_F(RocksStoreTest, AFullDiskLosesNothingAndIsUsedAgainWhenThereIsRoom) {
     if (record.ok()) written.push_back(key);
   }
   EXPECT_EQ(record.code(), Code::kResourceExhausted) << record.message();
-  EXPECT_EQ(PutRecord(*store_, "small", std::string(100'000, 'x')).code(),
-            Code::kResourceExhausted);
+  // RocksDB may have deleted an old log since: then there is room, and the record is kept.
+  const Status retried = PutRecord(*store_, "k/retried", std::string(100'000, 'x'));
+  if (retried.ok()) {
+    written.push_back("k/retried");
+  } else {
+    EXPECT_EQ(retried.code(), Code::kResourceExhausted) << retried.message();
+  }
   EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
 
   ASSERT_TRUE(store_->DropPages(kOtherSet).ok());
