@@ -27,6 +27,7 @@ HttpBody HttpBody::InChunks(uint64_t bytes_max) {
   HttpBody body;
   body.chunked_ = true;
   body.room_ = bytes_max;
+  body.framing_ = 3 * bytes_max + kFramingBytesMin;  // room for a chunk a byte
   body.state_ = State::kSize;
   return body;
 }
@@ -89,7 +90,7 @@ HttpBody::Step HttpBody::TakeByte(char byte) {
 }
 
 HttpBody::Step HttpBody::TakeSizeByte(char byte) {
-  if (++line_bytes_ > kChunkLineBytesMax) return Step::kTooLarge;
+  if (++line_bytes_ > kChunkLineBytesMax || framing_-- == 0) return Step::kTooLarge;
   if (byte == '\r' && state_ != State::kBlank && digits_) {
     state_ = State::kSizeEnd;
     return Step::kMore;

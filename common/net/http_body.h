@@ -1,6 +1,7 @@
 // The body of one HTTP request out of the bytes that follow its header: of a stated length, or in
 // chunks (RFC 9112, 7.1). Keeps the content only; what is between chunks and the trailers are read
-// past, each with a limit of its own. Internal to common/net.
+// past, each with a limit of its own and all chunks' lines with one together: every body ends.
+// Internal to common/net.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +16,10 @@ class HttpBody {
   enum class Step { kMore, kDone, kTooLarge, kMalformed };
   inline static constexpr size_t kChunkLineBytesMax = 1024;     // a chunk's size and extensions
   inline static constexpr size_t kTrailersBytesMax = 8 * 1024;  // all of them
+  inline static constexpr size_t kFramingBytesMin = 64 * 1024;  // of all chunks' lines
 
   static HttpBody OfLength(uint64_t bytes);
-  // kTooLarge beyond `bytes_max` of content.
+  // kTooLarge beyond `bytes_max` of content, and beyond 3 `bytes_max` + kFramingBytesMin of lines.
   static HttpBody InChunks(uint64_t bytes_max);
 
   // Takes off the front of `bytes` what is the body's; all of it, unless the body ends there.
@@ -49,6 +51,7 @@ class HttpBody {
   bool chunked_ = false;
   uint64_t left_ = 0;      // of the length, or of this chunk
   uint64_t room_ = 0;      // for content of more chunks
+  uint64_t framing_ = 0;   // bytes of chunks' lines that may still come
   size_t line_bytes_ = 0;  // of a chunk's line, or of the trailers
   bool line_empty_ = true;
   bool digits_ = false;

@@ -111,6 +111,7 @@ Occupant HttpConnection::occupant(TimePoint now) const {
 
 void HttpConnection::ReadRequest() {
   searched_ = 0;
+  skipped_ = 0;
   is_head_ = false;
   stream_.expires_after(std::chrono::seconds(shared_->limits.idle_seconds));
   Advance();
@@ -131,7 +132,7 @@ void HttpConnection::ReadMore() {
 
 void HttpConnection::Advance() {
   if (body_) return ReadBody();
-  while (buffer_.starts_with("\r\n")) buffer_.erase(0, 2);  // RFC 9112, 2.2
+  if (!SkipEmptyLines()) return Refuse(400, "not an HTTP request: too many empty lines");
   const size_t end = FindHeadEnd(buffer_, searched_);
   if (end != std::string::npos) {
     const std::string text = buffer_.substr(0, end);
@@ -148,6 +149,15 @@ void HttpConnection::Advance() {
   // The last bytes may be of the end, and are looked at again with what follows them.
   searched_ = buffer_.empty() ? 0 : buffer_.size() - 1;
   ReadMore();
+}
+
+// Those before a request are no part of it (RFC 9112, 2.2). False beyond a header's bytes of them.
+bool HttpConnection::SkipEmptyLines() {
+  size_t skipped = 0;
+  while (std::string_view(buffer_).substr(skipped).starts_with("\r\n")) skipped += 2;
+  buffer_.erase(0, skipped);
+  skipped_ += skipped;
+  return skipped_ <= shared_->limits.header_bytes;
 }
 
 void HttpConnection::OnHead(std::string_view text) {

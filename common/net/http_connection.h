@@ -53,6 +53,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void ReadMore();
   void Advance();
+  bool SkipEmptyLines();
   void OnHead(std::string_view text);
   void ReadBody();
   void OnBodyStep(HttpBody::Step step);
@@ -89,6 +90,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   const TimePoint arrived_at_;
   std::string buffer_;            // received and not taken: at most limits.header_bytes
   size_t searched_ = 0;           // of it, for the header's end
+  size_t skipped_ = 0;            // bytes of empty lines before it
   HttpHead head_;                 // of the current request
   std::optional<HttpBody> body_;  // while it is being read
   uint64_t body_kept_ = 0;        // bytes of it, as in shared_->bodies_bytes

@@ -74,6 +74,17 @@ TEST_F(HttpFlood, AChunkExtensionOrTrailersWithoutEndAre413) {
   EXPECT_EQ(handled_, 0);
 }
 
+// Empty lines before a request were read for ever.
+TEST_F(HttpFlood, EmptyLinesWithoutEndAre400) {
+  Start(Small());
+  std::string lines;
+  while (lines.size() <= Small().header_bytes) lines += "\r\n";
+  EXPECT_THAT(Ask(lines), StartsWith("HTTP/1.1 400 "));
+  EXPECT_EQ(handled_, 0);
+  lines.resize(64);
+  EXPECT_THAT(Ask(lines + "GET /a" + std::string(kHost) + "\r\n"), StartsWith("HTTP/1.1 200 "));
+}
+
 TEST_F(HttpFlood, AHeaderWithoutEndIs431HoweverItIsCut) {
   Start(Small());
   const std::string field = "X: " + std::string(95, 'a') + "\r\n";

@@ -164,6 +164,25 @@ TEST(HttpBody, LinesBetweenChunksAndTrailersAreNotKeptAndEnd) {
   EXPECT_EQ(step, HttpBody::Step::kTooLarge);
 }
 
+// Each chunk and each of its lines kept to its limit, and the body never ended.
+TEST(HttpBody, TinyChunksWithLongLinesEnd) {
+  HttpBody body = HttpBody::InChunks(1'000'000);
+  const std::string chunk = "1;a=" + std::string(1000, 'x') + "\r\na\r\n";
+  HttpBody::Step step = HttpBody::Step::kMore;
+  int chunks = 0;
+  for (; chunks < 10'000 && step == HttpBody::Step::kMore; ++chunks) {
+    step = Feed(body, chunk, chunk.size(), nullptr);
+  }
+  EXPECT_EQ(step, HttpBody::Step::kTooLarge);
+  EXPECT_LT(chunks, 3200);
+
+  HttpBody bytes = HttpBody::InChunks(100'000);  // a chunk a byte is within the limit
+  for (int i = 0; i < 100'000; ++i) {
+    ASSERT_EQ(Feed(bytes, "1\r\na\r\n", 6, nullptr), HttpBody::Step::kMore) << i;
+  }
+  EXPECT_EQ(Feed(bytes, "0\r\n\r\n", 5, nullptr), HttpBody::Step::kDone);
+}
+
 TEST(HttpBody, ContentBeyondTheLimitIsTooLargeByItsChunksSize) {
   for (const std::string& bad : {std::string("65\r\n"), std::string("ffffffffffffffff\r\n"),
                                  std::string("10000000000000001"),
