@@ -45,14 +45,17 @@ void ComputeConfig::Describe(config::Fields& fields) {
              "requests computed together, at most");
   fields.Add("engine.queue_max", &queue_max, 1, 1 << 20,
              "requests that may wait; one more is refused");
-  fields.Add("engine.threads", &threads, 1, kernels::Pool::kThreadsMax,
-             "threads of the matrix products");
+  fields.Add("engine.threads", &threads, 0, kernels::Pool::kThreadsMax,
+             "threads of the matrix products; 0: one a processor that this process may use, "
+             "shared between the ranks");
   fields.Add("engine.rank_timeout_ms", &rank_timeout_ms, 100, 3'600'000,
              "how long a rank under mpirun waits for the others within a step");
   fields.Add("engine.deadline_ms", &deadline_ms, 1, 3'600'000,
              "for the rows of one step, from asking for them");
-  fields.Add("cache.mib", &cache_mib, 1, 1 << 24,
-             "memory of the latent cache: running requests and prompt beginnings to be met again");
+  fields.Add("cache.mib", &cache_mib, 0, 1 << 24,
+             "memory of the latent cache: running requests and prompt beginnings to be met again; "
+             "0: for engine.sequences_max of the longest requests, at most a quarter of what is "
+             "left beside the weights");
   fields.Add(
       "cache.page_positions", &page_positions, 1, 4096,
       "positions a page; answers do not depend on it; a prompt's beginning is found again in whole "

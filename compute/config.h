@@ -41,10 +41,10 @@ struct ComputeConfig {
   int64_t prefill_chunk = 256;
   int64_t sequences_max = 16;
   int64_t queue_max = 256;
-  int64_t threads = 1;
+  int64_t threads = 0;  // 0: ThreadsOf (session.h)
   int64_t rank_timeout_ms = 30'000;
   int64_t deadline_ms = 2000;
-  int64_t cache_mib = 512;
+  int64_t cache_mib = 0;  // 0: by the memory there is (session.cc)
   int64_t page_positions = 32;
   bool verify = false;
   std::string on_missing = "fail";

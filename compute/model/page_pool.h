@@ -24,6 +24,7 @@ struct PageShape {
   int64_t page_floats() const {
     return layers * positions * entry_floats + engram_layers * history_floats;
   }
+  int64_t page_bytes() const { return page_floats() * static_cast<int64_t>(sizeof(float)); }
 };
 PageShape PageShapeOf(const ModelConfig& config, int64_t positions);
 

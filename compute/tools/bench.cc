@@ -68,7 +68,7 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
                              parallel::Collective& ranks) {
   ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
   ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
-  ASSIGN_OR_RETURN(const double stream, StreamBandwidth(static_cast<int>(config.threads)));
+  ASSIGN_OR_RETURN(const double stream, StreamBandwidth(ThreadsOf(config, ranks)));
   const double token_bytes = static_cast<double>(session->decode_bytes());
   json::array reports;
   double alone = 0;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <filesystem>
 
 #include "common/base/machine_limits.h"
@@ -24,7 +26,14 @@ void LogLeftOut(const ComputeConfig& config) {
                            config.model_path, left_out));
 }
 
+constexpr int64_t kMib = int64_t{1} << 20;
+
 }  // namespace
+
+int ThreadsOf(const ComputeConfig& config, const parallel::Collective& ranks) {
+  if (config.threads > 0) return static_cast<int>(config.threads);
+  return std::clamp(ReadMachineLimits().cpus / ranks.size(), 1, kernels::Pool::kThreadsMax);
+}
 
 Session::~Session() = default;
 
@@ -87,37 +96,59 @@ Status Session::OpenRows(const ComputeConfig& config) {
 
 Status Session::OpenTransformer(const ComputeConfig& config) {
   const PageShape shape = PageShapeOf(model_, config.page_positions);
-  const int64_t page_bytes = shape.page_floats() * static_cast<int64_t>(sizeof(float));
-  const int64_t pages = config.cache_mib * (int64_t{1} << 20) / page_bytes;
-  if (pages < 1) {
-    return InvalidArgument(fmt::format(
-        "cache.mib {} is less than one page of {} positions, which takes {} bytes of this model",
-        config.cache_mib, config.page_positions, page_bytes));
-  }
+  ASSIGN_OR_RETURN(const int64_t cache_mib, CacheMib(config, shape));
+  const int64_t pages = cache_mib * kMib / shape.page_bytes();
   const std::array<MemoryUse, 2> parts = {
       {{"packed weights", weights_.mapped_bytes},
-       {"cache.mib", static_cast<uint64_t>(config.cache_mib) << 20}}};
+       {"cache.mib", static_cast<uint64_t>(cache_mib * kMib)}}};
   RETURN_IF_ERROR(
       CheckFits(parts, ReadMachineLimits(), "lower cache.mib, or give the engine more memory"));
   ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
   pages_ = std::make_unique<PagePool>(std::move(pool));
-  pool_ = std::make_unique<kernels::Pool>(static_cast<int>(config.threads));
-  if (pool_->threads() < config.threads) {
+  const int threads = ThreadsOf(config, ranks_);
+  pool_ = std::make_unique<kernels::Pool>(threads);
+  if (pool_->threads() < threads) {
     obs::LogWarn(
         fmt::format("fewer threads compute threads={} engine.threads={}: raise ulimit -u or "
                     "pids.max",
-                    pool_->threads(), config.threads));
+                    pool_->threads(), threads));
   }
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
   RETURN_IF_ERROR(checkpoint_->CheckUnchanged());
   transformer_ =
       std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
   obs::LogInfo(
-      fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} pages={} "
-                  "page_positions={}",
+      fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} cache_mib={} "
+                  "pages={} page_positions={}",
                   ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()),
-                  pool_->threads(), weights_.memory.bytes(), pages, config.page_positions));
+                  pool_->threads(), weights_.memory.bytes(), cache_mib, pages,
+                  config.page_positions));
   return OkStatus();
+}
+
+// Rank 0 decides for all: pages are numbered alike in each.
+Result<int64_t> Session::CacheMib(const ComputeConfig& config, const PageShape& shape) {
+  const int64_t page_mib = (shape.page_bytes() + kMib - 1) / kMib;
+  int64_t cache_mib = config.cache_mib;
+  if (cache_mib == 0) {
+    const uint64_t there = ReadMachineLimits().memory_bytes;
+    const auto left = static_cast<int64_t>(there - std::min(there, weights_.mapped_bytes));
+    const int64_t sequence_pages =
+        (model_.positions_max + shape.positions - 1) / shape.positions;
+    const int64_t all_mib =
+        (config.sequences_max * sequence_pages * shape.page_bytes() + kMib - 1) / kMib;
+    cache_mib = std::max(page_mib, std::min(all_mib, left / 4 / ranks_.size() / kMib));
+    std::vector<std::byte> decided(sizeof(cache_mib));
+    std::memcpy(decided.data(), &cache_mib, sizeof(cache_mib));
+    ranks_.Broadcast(decided, parallel::Patience::kIdle);  // a rank may still read its weights
+    RETURN_IF_ERROR(ranks_.status());
+    CHECK(decided.size() == sizeof(cache_mib));
+    std::memcpy(&cache_mib, decided.data(), sizeof(cache_mib));
+  }
+  if (cache_mib * kMib >= shape.page_bytes()) return cache_mib;
+  return InvalidArgument(fmt::format(
+      "cache.mib {} is less than one page of {} positions, which takes {} bytes of this model",
+      cache_mib, config.page_positions, shape.page_bytes()));
 }
 
 Status Session::OpenEngine(const ComputeConfig& config) {

@@ -15,6 +15,9 @@
 
 namespace engram::compute {
 
+// engine.threads, or what it comes to when it is 0.
+int ThreadsOf(const ComputeConfig& config, const parallel::Collective& ranks);
+
 class Session {
  public:
   // Every error names what was opened and what to do about it. With several ranks this is rank 0,
@@ -36,6 +39,7 @@ class Session {
   Status OpenModel(const ComputeConfig& config);
   Status OpenRows(const ComputeConfig& config);
   Status OpenTransformer(const ComputeConfig& config);
+  Result<int64_t> CacheMib(const ComputeConfig& config, const PageShape& shape);
   Status OpenEngine(const ComputeConfig& config);
 
   parallel::Collective& ranks_;

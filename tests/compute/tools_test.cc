@@ -50,7 +50,7 @@ TEST(Options, AModelMustBeNamedAndKeysMustExist) {
   options.model = "/m";
   options.sets = {"engine.thread=2"};
   EXPECT_THAT(options.Resolve().status().message(), HasSubstr("engine.threads"));
-  options.sets = {"engine.threads=0"};
+  options.sets = {"engine.threads=-1"};
   EXPECT_THAT(options.Resolve().status().message(), HasSubstr("engine.threads"));
 }
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/base/machine_limits.h"
 #include "tests/support/cluster.h"
 
 namespace engram {
@@ -170,6 +171,25 @@ TEST_F(MachineLimitsTest, TablesBeyondTheCgroupsMemoryAreRefusedWithTheSum) {
                            "--prompt", "a", "--max-tokens", "2", "--set", "cache.mib=64"}),
                folder_);
   EXPECT_EQ(less.exit_code, 0) << less.err;
+  const Finished fitted =
+      RunToEnd(group.With({Binary("engram-compute"), "generate", "--model", model_, "--local",
+                           "--prompt", "a", "--max-tokens", "2"}),
+               folder_);
+  EXPECT_EQ(fitted.exit_code, 0) << "by default the cache follows the limit: " << fitted.err;
+}
+
+TEST_F(MachineLimitsTest, AnEngineHasAThreadForEachProcessorItMayUse) {
+  const auto threads = [&](std::vector<std::string> before) {
+    before.insert(before.end(),
+                  {Binary("engram-compute"), "generate", "--model", model_, "--local", "--prompt",
+                   "a", "--max-tokens", "1", "--set", "log.level=info"});
+    const Finished run = RunToEnd(before, folder_);
+    EXPECT_EQ(run.exit_code, 0) << run.err;
+    const size_t at = run.err.find(" threads=");
+    return at == std::string::npos ? 0 : std::stoi(run.err.substr(at + 9));
+  };
+  EXPECT_EQ(threads({}), ReadMachineLimits().cpus);
+  EXPECT_EQ(threads({"/usr/bin/taskset", "-c", "0"}), 1);
 }
 
 }  // namespace
