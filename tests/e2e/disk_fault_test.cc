@@ -97,6 +97,35 @@ TEST_F(DiskFault, AFullDiskIsToldAndTheImportEndsOnceThereIsRoom) {
   EXPECT_TRUE(CompleteVersions(store_).ok());
 }
 
+// A disk was full, and the version that filled it could not be dropped.
+TEST_F(DiskFault, AVersionIsDroppedFromAFullDiskWhileTheOtherIsServed) {
+  if (!MountDisk(80)) GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
+  model_path_ = model_;
+  ASSERT_TRUE(node_->StartReady(model_)) << node_->process().Stderr();
+  const auto ctl = [&](const std::string& command, const std::string& version) {
+    std::vector<std::string> argv = {Binary("engramctl"), command, "--name",
+                                     testing_support::kTables, "--version", version};
+    if (command == "import") argv.insert(argv.end(), {"--model", model_});
+    argv.insert(argv.end(), {command == "import" ? "--to" : "--nodes", node_->control()});
+    return testing_support::RunToEnd(argv, work_dir_, 60s);
+  };
+  const Finished stored = ctl("import", "2");
+  ASSERT_EQ(stored.exit_code, 0) << stored.err;
+  {
+    std::ofstream filler(disk_ + "/filler");
+    while (filler << std::string(4096, 'x') && filler.flush()) continue;
+  }
+  const Finished refused = ctl("import", "3");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("the disk is full"));
+  const Finished dropped = ctl("drop", "2");
+  EXPECT_EQ(dropped.exit_code, 0) << dropped.err;
+  ExpectServed();
+  const Finished again = ctl("import", "3");
+  EXPECT_EQ(again.exit_code, 0) << "there is room where version 2 was: " << again.err;
+  node_->Stop();
+}
+
 TEST_F(DiskFault, AReadOnlyDiskIsToldAndCanBeVerified) {
   if (!MountDisk(64)) GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
   Import();
