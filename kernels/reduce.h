@@ -9,11 +9,13 @@ namespace engram::kernels {
 
 inline constexpr int64_t kLanes = 16;
 
+// Four loops of constant length: gcc 12 makes of one over the widths a loop that keeps every sum in
+// memory.
 inline float FoldLanes(std::array<float, kLanes>& lanes) {
-  for (size_t width = kLanes / 2; width > 0; width /= 2) {
-    for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
+  for (size_t i = 0; i < 8; ++i) lanes[i] += lanes[i + 8];
+  for (size_t i = 0; i < 4; ++i) lanes[i] += lanes[i + 4];
+  for (size_t i = 0; i < 2; ++i) lanes[i] += lanes[i + 2];
+  return lanes[0] + lanes[1];
 }
 
 inline float Dot(const float* a, const float* b, int64_t count) {

@@ -128,16 +128,16 @@ void TransposedTile(const float* x, int64_t x_stride, const Matrix& w, int64_t c
   }
   const std::byte* from = w.data + column * Weights::kBytes;
   for (int64_t r = 0; r < w.rows; ++r, from += w.stride * Weights::kBytes, ++x) {
+    const auto load = [&](int i) { return Weights::Load8(from + 8 * i * Weights::kBytes); };
     __m256 weights[kRegisters];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRegisters; ++i)
-      weights[i] = Weights::Load8(from + 8 * i * Weights::kBytes);
+    for (int i = 0; kTokens > 1 && i < kRegisters; ++i) weights[i] = load(i);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
       const __m256 scale = _mm256_broadcast_ss(x + t * x_stride);
 #pragma GCC unroll 8
       for (int i = 0; i < kRegisters; ++i) {
-        sum[t][i] = _mm256_fmadd_ps(scale, weights[i], sum[t][i]);
+        sum[t][i] = _mm256_fmadd_ps(scale, kTokens > 1 ? weights[i] : load(i), sum[t][i]);
       }
     }
   }

@@ -32,14 +32,17 @@ struct Bf16 {
 // v[j + 4 k].
 __m512 Fold16(const __m512* v) {
   __m512 eights[8], fours[4], twos[2];
+#pragma GCC unroll 16
   for (int i = 0; i < 8; ++i) {
     const __m512 a = v[2 * i], b = v[2 * i + 1];
     eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 4; ++i) {
     const __m512 a = eights[2 * i], b = eights[2 * i + 1];
     fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 2; ++i) {
     const __m512d a = _mm512_castps_pd(fours[2 * i]), b = _mm512_castps_pd(fours[2 * i + 1]);
     twos[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
@@ -60,22 +63,32 @@ float Fold(__m512 v) {
 template <typename Weights, int kRows, int kTokens>
 void Multiply(const float* x, int64_t x_stride, const typename Weights::Value* w, int64_t stride,
               int64_t columns, __m512 (*sum)[kRows]) {
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) sum[t][r] = _mm512_setzero_ps();
   }
   int64_t c = 0;
   for (; c + kLanes <= columns; c += kLanes) {
-    __m512 weights[kRows];
-    for (int r = 0; r < kRows; ++r) weights[r] = Weights::Load(w + r * stride + c);
+    const auto load = [&](int r) { return Weights::Load(w + r * stride + c); };
+    __m512 weights[kRows];  // one token meets each as it comes: 16 would not fit beside 16 sums
+#pragma GCC unroll 16
+    for (int r = 0; kTokens > 1 && r < kRows; ++r) weights[r] = load(r);
+#pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const __m512 xv = _mm512_loadu_ps(x + t * x_stride + c);
-      for (int r = 0; r < kRows; ++r) sum[t][r] = _mm512_fmadd_ps(xv, weights[r], sum[t][r]);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        sum[t][r] = _mm512_fmadd_ps(xv, kTokens > 1 ? weights[r] : load(r), sum[t][r]);
+      }
     }
   }
   if (c == columns) return;
   const auto mask = static_cast<__mmask16>((1 << (columns - c)) - 1);
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
     const __m512 xv = _mm512_maskz_loadu_ps(mask, x + t * x_stride + c);
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       sum[t][r] = _mm512_fmadd_ps(xv, Weights::Load(mask, w + r * stride + c), sum[t][r]);
     }
@@ -96,9 +109,11 @@ void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stri
       for (; row + 4 <= end; row += 4) {
         __m512 sum[4][4], flat[16];
         Multiply<Weights, 4, 4>(from, x.stride, weights + row * w.stride, w.stride, w.columns, sum);
+#pragma GCC unroll 16
         for (int i = 0; i < 16; ++i) flat[i] = sum[i % 4][i / 4];  // token + 4 row
         alignas(64) float folded[16];
         _mm512_store_ps(folded, Fold16(flat));
+#pragma GCC unroll 16
         for (int i = 0; i < 4; ++i) {
           _mm_storeu_ps(y + (t + i) * y_stride + row, _mm_load_ps(folded + 4 * i));
         }
@@ -106,6 +121,7 @@ void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stri
       for (; row < end; ++row) {
         __m512 sum[4][1];
         Multiply<Weights, 1, 4>(from, x.stride, weights + row * w.stride, w.stride, w.columns, sum);
+#pragma GCC unroll 16
         for (int i = 0; i < 4; ++i) y[(t + i) * y_stride + row] = Fold(sum[i][0]);
       }
     }
@@ -116,6 +132,7 @@ void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stri
         __m512 sum[1][16], flat[16];
         Multiply<Weights, 16, 1>(from, x.stride, weights + row * w.stride, w.stride, w.columns,
                                  sum);
+#pragma GCC unroll 16
         for (int i = 0; i < 16; ++i) flat[i] = sum[0][i / 4 + 4 * (i % 4)];
         _mm512_storeu_ps(y + t * y_stride + row, Fold16(flat));
         row += 16;
@@ -134,36 +151,44 @@ template <typename Weights, int kTokens, int kRegisters>
 void TransposedTile(const float* x, int64_t x_stride, const typename Weights::Value* w,
                     int64_t stride, int64_t rows, __mmask16 mask, float* y, int64_t y_stride) {
   __m512 sum[kTokens][kRegisters];
+#pragma GCC unroll 16
   for (auto& of_token : sum) {
+#pragma GCC unroll 16
     for (__m512& s : of_token) s = _mm512_setzero_ps();
   }
   for (int64_t r = 0; r < rows; ++r, w += stride) {
     __m512 weights[kRegisters];
+#pragma GCC unroll 16
     for (int i = 0; i + 1 < kRegisters; ++i) weights[i] = Weights::Load(w + kLanes * i);
     weights[kRegisters - 1] = Weights::Load(mask, w + kLanes * (kRegisters - 1));
+#pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const __m512 scale = _mm512_set1_ps(x[t * x_stride + r]);
+#pragma GCC unroll 16
       for (int i = 0; i < kRegisters; ++i) {
         sum[t][i] = _mm512_fmadd_ps(scale, weights[i], sum[t][i]);
       }
     }
   }
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
     float* const to = y + t * y_stride;
+#pragma GCC unroll 16
     for (int i = 0; i + 1 < kRegisters; ++i) _mm512_storeu_ps(to + kLanes * i, sum[t][i]);
     _mm512_mask_storeu_ps(to + kLanes * (kRegisters - 1), mask, sum[t][kRegisters - 1]);
   }
 }
 
-// Columns [column, column + kRegisters * 16) of all tokens: the weights stay in cache.
-template <typename Weights, int kRegisters>
+// Columns [column, column + kRegisters * 16) of all tokens, kTokens at once: the weights stay in
+// cache.
+template <typename Weights, int kTokens, int kRegisters>
 void TransposedColumns(const Vectors& x, const StoredWeights& w, int64_t column, __mmask16 mask,
                        float* y, int64_t y_stride) {
   const auto* const weights = static_cast<const typename Weights::Value*>(w.data) + column;
   int64_t t = 0;
-  for (; t + 4 <= x.count; t += 4) {
-    TransposedTile<Weights, 4, kRegisters>(x.data + t * x.stride, x.stride, weights, w.stride,
-                                           w.rows, mask, y + t * y_stride + column, y_stride);
+  for (; kTokens > 1 && t + kTokens <= x.count; t += kTokens) {
+    TransposedTile<Weights, kTokens, kRegisters>(x.data + t * x.stride, x.stride, weights, w.stride,
+                                                 w.rows, mask, y + t * y_stride + column, y_stride);
   }
   for (; t < x.count; ++t) {
     TransposedTile<Weights, 1, kRegisters>(x.data + t * x.stride, x.stride, weights, w.stride,
@@ -177,16 +202,16 @@ void TransposedOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_
   int64_t c = 0;
   if (x.count < 4) {  // as many sums of few tokens as hide the latency of adding
     for (; c + 8 * kLanes <= w.columns; c += 8 * kLanes) {
-      TransposedColumns<Weights, 8>(x, w, c, kAll, y, y_stride);
+      TransposedColumns<Weights, 1, 8>(x, w, c, kAll, y, y_stride);
     }
   }
   for (; c + 4 * kLanes <= w.columns; c += 4 * kLanes) {
-    TransposedColumns<Weights, 4>(x, w, c, kAll, y, y_stride);
+    TransposedColumns<Weights, 4, 4>(x, w, c, kAll, y, y_stride);
   }
   for (; c < w.columns; c += kLanes) {
     const int64_t left = w.columns - c;
     const auto mask = static_cast<__mmask16>(left >= kLanes ? kAll : (1 << left) - 1);
-    TransposedColumns<Weights, 1>(x, w, c, mask, y, y_stride);
+    TransposedColumns<Weights, 4, 1>(x, w, c, mask, y, y_stride);
   }
 }
 

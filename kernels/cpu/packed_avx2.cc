@@ -88,22 +88,25 @@ void MultiplyTile(const Block& block) {
     }
 #pragma GCC unroll 8
     for (int i = 0; i < 2; ++i, wide += 8 * kVectors) {  // the columns of the pair
-      __m256 weights[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
+      const auto weight = [&](int v) {
         if constexpr (kFrom == From::kWide || kFrom == From::kWideFetch) {
-          weights[v] = _mm256_load_ps(wide + 8 * v);
+          return _mm256_load_ps(wide + 8 * v);
         } else {
-          weights[v] = i == 0 ? Even(Load(w + 32 * v)) : Odd<kTokens>(Load(w + 32 * v));
+          const __m256i pair = Load(w + 32 * v);
+          const __m256 value = i == 0 ? Even(pair) : Odd<kTokens>(pair);
+          if constexpr (kFrom == From::kPackedKeep) _mm256_store_ps(wide + 8 * v, value);
+          return value;
         }
-        if constexpr (kFrom == From::kPackedKeep) _mm256_store_ps(wide + 8 * v, weights[v]);
-      }
+      };
+      __m256 weights[kVectors];  // one token meets each as it comes: 8 would not fit beside 8 sums
+#pragma GCC unroll 8
+      for (int v = 0; kTokens > 1 && v < kVectors; ++v) weights[v] = weight(v);
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         const __m256 of_token = _mm256_broadcast_ss(x + t * block.x_stride + i);
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; ++v) {
-          sum[t][v] = _mm256_fmadd_ps(of_token, weights[v], sum[t][v]);
+          sum[t][v] = _mm256_fmadd_ps(of_token, kTokens > 1 ? weights[v] : weight(v), sum[t][v]);
         }
       }
     }

@@ -86,7 +86,7 @@ void ExpandStreams(const HyperMix& mix, std::span<const float> y, std::span<floa
   };
   const size_t whole = y.size() / kBlock * kBlock;
   for (size_t i = 0; i < whole; i += kBlock) expand(i, std::integral_constant<size_t, kBlock>());
-  if (whole < y.size()) expand(whole, y.size() - whole);
+  for (size_t i = whole; i < y.size(); ++i) expand(i, std::integral_constant<size_t, 1>());
 }
 
 }  // namespace
