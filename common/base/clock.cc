@@ -11,7 +11,7 @@ class RealClock : public Clock {
 }  // namespace
 
 const Clock& Clock::Real() {
-  static const RealClock clock;
+  static const RealClock& clock = *new RealClock;  // never destroyed: the log is flushed at exit
   return clock;
 }
 
