@@ -10,7 +10,10 @@
 #include <cmath>
 
 #include "common/base/check.h"
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/row_product.h"
 #include "kernels/cpu/scores.h"
+#include "kernels/exp.h"
 #include "kernels/isa.h"
 #include "kernels/ops.h"
 #include "kernels/reduce.h"
@@ -45,6 +48,15 @@ struct Group {
   int64_t positions;  // the first token sees; each other one more than the one before
 };
 
+// The block behind one, which is asked for meanwhile: so many lines with the scores, the others
+// with the sums, so that neither asks for more than memory gives.
+struct Ahead {
+  const float* first = nullptr;
+  int64_t first_lines = 0;
+  const float* second = nullptr;
+  int64_t second_lines = 0;
+};
+
 // What one block, or all so far, add to a group: per row (head of a token) the largest score, the
 // sum of exp(score - largest) and the sum of latents so weighted.
 struct Part {
@@ -66,6 +78,13 @@ float Largest(std::span<const float> values) {
   }
   for (size_t l = 0; i + l < values.size(); ++l) lanes[l] = std::max(lanes[l], values[i + l]);
   return *std::max_element(lanes.begin(), lanes.end());
+}
+
+void Combine(float* sum, float keep, const float* more, float take, int64_t count) {
+#if defined(__x86_64__)
+  if (ActiveIsa() >= Isa::kAvx512) return cpu::CombineAvx512(sum, keep, more, take, count);
+#endif
+  for (int64_t i = 0; i < count; ++i) sum[i] = sum[i] * keep + more[i] * take;
 }
 
 class Attention {
@@ -102,6 +121,11 @@ class Attention {
   void LayOut(std::span<const Group> groups);
   void Score(const Group& group, int64_t block, const float* entries,
              std::span<float> scores) const;
+  Ahead AheadOf(const Group& group, int64_t block) const;
+  void SumLatents(const Group& group, int64_t block, Rows weights, int64_t seen,
+                  const float* entries, float* to) const;
+  void ExpRows(float* scores, int64_t begin, int64_t end, int64_t seen, int64_t stride,
+               Part& part) const;
   void AttendBlock(const Group& group, int64_t block, Part& part) const;
   void Add(const Group& group, int64_t block, Part& part, Part& all) const;
   void Finish(const Group& group, const Part& all);
@@ -157,6 +181,17 @@ void Attention::LayOut(std::span<const Group> groups) {
   });
 }
 
+Ahead Attention::AheadOf(const Group& group, int64_t block) const {
+  if (!ReadsInPlace() || block + 1 >= BlocksOf(group)) return {};
+  constexpr int64_t kLineFloats = 16;
+  const int64_t lines = kBlockPositions * entry() / kLineFloats;
+  // The sums ask for a line with each position of a tile of 4 rows x 64 values.
+  const int64_t most = (group.tokens * s_.heads + 3) / 4 * (s_.latent / 64) * kBlockPositions;
+  const int64_t second = std::min(lines / 2, most);
+  const float* const next = InPlace(group, block + 1);
+  return {next, lines - second, next + (lines - second) * kLineFloats, second};
+}
+
 // [count, entry] of a block's first positions; a thread's until it asks again.
 const float* Attention::Entries(const Group& group, int64_t block, int64_t count) const {
   if (ReadsInPlace()) return InPlace(group, block);
@@ -186,9 +221,52 @@ void Attention::Score(const Group& group, int64_t block, const float* entries,
   }
   if (laid_out == rows) return;
   const int64_t row = group.token * s_.heads + laid_out;
+#if defined(__x86_64__)
+  if (ActiveIsa() >= Isa::kAvx512) {
+    const Ahead ahead = AheadOf(group, block);
+    return cpu::LinearRowsAvx512(
+        {q_latent_.data() + row * entry(), rows, entry()},
+        {entries, false, count, entry(), entry(), ahead.first, ahead.first_lines}, scores.data(),
+        count);
+  }
+#endif
   LinearRows({q_latent_.data() + row * entry(), rows - laid_out, entry()},
              MatrixOf({entries, static_cast<size_t>(count * entry())}, count, entry()),
              scores.data() + laid_out * count, count);
+}
+
+// `seen` of the `stride` scores of rows [begin, end).
+void Attention::ExpRows(float* scores, int64_t begin, int64_t end, int64_t seen, int64_t stride,
+                        Part& part) const {
+#if defined(__x86_64__)
+  if (ActiveIsa() >= Isa::kAvx512) {
+    return cpu::ExpRowsAvx512(scores + begin * stride, end - begin, seen, stride, s_.scale,
+                              part.largest.data() + begin, part.weight.data() + begin);
+  }
+#endif
+  for (int64_t row = begin; row < end; ++row) {
+    const std::span<float> of_row(scores + row * stride, static_cast<size_t>(seen));
+    const float largest = Largest(of_row);
+    part.largest[static_cast<size_t>(row)] = largest;
+    part.weight[static_cast<size_t>(row)] = ExpScaled(of_row, largest, s_.scale);
+  }
+}
+
+// to[row] = sum of `seen` latents, each times its weight.
+void Attention::SumLatents(const Group& group, int64_t block, Rows weights, int64_t seen,
+                           const float* entries, float* to) const {
+#if defined(__x86_64__)
+  if (ActiveIsa() >= Isa::kAvx512) {
+    const Ahead ahead = AheadOf(group, block);
+    return cpu::TransposedRowsAvx512(
+        {weights.data, weights.count, weights.stride},
+        {entries, false, seen, s_.latent, entry(), ahead.second, ahead.second_lines}, to,
+        s_.latent);
+  }
+#endif
+  Matrix latents = MatrixOf({entries, static_cast<size_t>(seen * entry())}, seen, entry());
+  latents.columns = s_.latent;
+  TransposedRows(weights, latents, to, s_.latent);
 }
 
 void Attention::AttendBlock(const Group& group, int64_t block, Part& part) const {
@@ -203,17 +281,10 @@ void Attention::AttendBlock(const Group& group, int64_t block, Part& part) const
     const int64_t seen = SeenOf(group, first, block);
     for (end = first + 1; end < group.tokens && SeenOf(group, end, block) == seen;) ++end;
     if (seen <= 0) continue;
-    for (int64_t row = first * s_.heads; row < end * s_.heads; ++row) {
-      const std::span<float> of_row(scores.data() + row * most, static_cast<size_t>(seen));
-      const float largest = Largest(of_row);
-      part.largest[static_cast<size_t>(row)] = largest;
-      part.weight[static_cast<size_t>(row)] = ExpScaled(of_row, largest, s_.scale);
-    }
-    Matrix latents = MatrixOf({entries, static_cast<size_t>(seen * entry())}, seen, entry());
-    latents.columns = s_.latent;
+    ExpRows(scores.data(), first * s_.heads, end * s_.heads, seen, most, part);
     const int64_t row = first * s_.heads;
-    TransposedRows({scores.data() + row * most, (end - first) * s_.heads, most}, latents,
-                   part.latents.data() + row * s_.latent, s_.latent);
+    SumLatents(group, block, {scores.data() + row * most, (end - first) * s_.heads, most}, seen,
+               entries, part.latents.data() + row * s_.latent);
   }
 }
 
@@ -229,13 +300,13 @@ void Attention::Add(const Group& group, int64_t block, Part& part, Part& all) co
     const float own = part.largest[static_cast<size_t>(row)];
     const float larger = std::max(largest, own);
     // exp(0) is 1: one of the two calls is enough.
-    const float keep = largest == larger ? 1.0f : std::exp((largest - larger) * s_.scale);
-    const float take = own == larger ? 1.0f : std::exp((own - larger) * s_.scale);
+    const float keep = largest == larger ? 1.0f : ExpNonPositive((largest - larger) * s_.scale);
+    const float take = own == larger ? 1.0f : ExpNonPositive((own - larger) * s_.scale);
     largest = larger;
     weight = weight * keep + part.weight[static_cast<size_t>(row)] * take;
     float* const sum = all.latents.data() + row * s_.latent;
     const float* const more = part.latents.data() + row * s_.latent;
-    for (int64_t i = 0; i < s_.latent; ++i) sum[i] = sum[i] * keep + more[i] * take;
+    Combine(sum, keep, more, take, s_.latent);
   }
 }
 

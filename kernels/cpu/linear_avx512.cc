@@ -29,8 +29,8 @@ struct Bf16 {
 };
 
 // Lanes 8, 4, 2, 1 of sixteen registers folded at once: lane 4 j + k of the result is the sum of
-// v[j + 4 k].
-__m512 Fold16(const __m512* v) {
+// v[j + 4 k]. Inlined, so that they need not pass through memory.
+[[gnu::always_inline]] inline __m512 Fold16(const __m512* v) {
   __m512 eights[8], fours[4], twos[2];
 #pragma GCC unroll 16
   for (int i = 0; i < 8; ++i) {
@@ -95,9 +95,38 @@ void Multiply(const float* x, int64_t x_stride, const typename Weights::Value* w
   }
 }
 
+// What will be read next, asked for a few lines a tile, so that fetching does not hold up the loads
+// of any.
+class Fetcher {
+ public:
+  Fetcher(const StoredWeights& w, int64_t tiles)
+      : line_(static_cast<const char*>(w.ahead)),
+        left_(w.ahead == nullptr ? 0 : w.ahead_lines),
+        lines_a_tile_((left_ + tiles - 1) / tiles) {}
+  void OfTile() {
+    const int64_t count = lines_a_tile_ < left_ ? lines_a_tile_ : left_;
+    for (int64_t i = 0; i < count; ++i) _mm_prefetch(line_ + kLineBytes * i, _MM_HINT_T0);
+    Advance(count);
+  }
+  // For a tile that asks by itself, a line with each of `rows`: from where, and how far each time.
+  const char* line() const { return line_; }
+  int64_t Step(int64_t rows) const { return left_ >= rows ? kLineBytes : 0; }
+  void Advance(int64_t lines) {
+    line_ += kLineBytes * lines;
+    left_ -= lines;
+  }
+
+ private:
+  static constexpr int64_t kLineBytes = 64;
+  const char* line_;
+  int64_t left_;
+  int64_t lines_a_tile_;
+};
+
 template <typename Weights>
 void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stride) {
   const auto* const weights = static_cast<const typename Weights::Value*>(w.data);
+  Fetcher fetcher(w, (x.count + 3) / 4 * ((w.rows + 3) / 4));
   // A block of rows stays in cache while every tile of tokens passes over it.
   constexpr int64_t kRowBlock = 16;
   for (int64_t first = 0; first < w.rows; first += kRowBlock) {
@@ -107,6 +136,7 @@ void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stri
       const float* const from = x.data + t * x.stride;
       int64_t row = first;
       for (; row + 4 <= end; row += 4) {
+        fetcher.OfTile();
         __m512 sum[4][4], flat[16];
         Multiply<Weights, 4, 4>(from, x.stride, weights + row * w.stride, w.stride, w.columns, sum);
 #pragma GCC unroll 16
@@ -146,17 +176,20 @@ void LinearOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stri
   }
 }
 
-// kRegisters * 16 columns of kTokens outputs; `mask` is of the last register.
+// kRegisters * 16 columns of kTokens outputs; `mask` is of the last register. With each row a line
+// is asked for, `step` bytes behind the one before.
 template <typename Weights, int kTokens, int kRegisters>
 void TransposedTile(const float* x, int64_t x_stride, const typename Weights::Value* w,
-                    int64_t stride, int64_t rows, __mmask16 mask, float* y, int64_t y_stride) {
+                    int64_t stride, int64_t rows, __mmask16 mask, float* y, int64_t y_stride,
+                    const char* line, int64_t step) {
   __m512 sum[kTokens][kRegisters];
 #pragma GCC unroll 16
   for (auto& of_token : sum) {
 #pragma GCC unroll 16
     for (__m512& s : of_token) s = _mm512_setzero_ps();
   }
-  for (int64_t r = 0; r < rows; ++r, w += stride) {
+  for (int64_t r = 0; r < rows; ++r, w += stride, line += step) {
+    _mm_prefetch(line, _MM_HINT_T0);
     __m512 weights[kRegisters];
 #pragma GCC unroll 16
     for (int i = 0; i + 1 < kRegisters; ++i) weights[i] = Weights::Load(w + kLanes * i);
@@ -183,35 +216,41 @@ void TransposedTile(const float* x, int64_t x_stride, const typename Weights::Va
 // cache.
 template <typename Weights, int kTokens, int kRegisters>
 void TransposedColumns(const Vectors& x, const StoredWeights& w, int64_t column, __mmask16 mask,
-                       float* y, int64_t y_stride) {
+                       float* y, int64_t y_stride, Fetcher& fetcher) {
   const auto* const weights = static_cast<const typename Weights::Value*>(w.data) + column;
   int64_t t = 0;
+  const auto run = [&](auto multiply) {
+    const int64_t step = fetcher.Step(w.rows);
+    multiply(x.data + t * x.stride, x.stride, weights, w.stride, w.rows, mask,
+             y + t * y_stride + column, y_stride,
+             step == 0 ? reinterpret_cast<const char*>(weights) : fetcher.line(), step);
+    if (step > 0) fetcher.Advance(w.rows);
+  };
   for (; kTokens > 1 && t + kTokens <= x.count; t += kTokens) {
-    TransposedTile<Weights, kTokens, kRegisters>(x.data + t * x.stride, x.stride, weights, w.stride,
-                                                 w.rows, mask, y + t * y_stride + column, y_stride);
+    run(TransposedTile<Weights, kTokens, kRegisters>);
   }
   for (; t < x.count; ++t) {
-    TransposedTile<Weights, 1, kRegisters>(x.data + t * x.stride, x.stride, weights, w.stride,
-                                           w.rows, mask, y + t * y_stride + column, y_stride);
+    run(TransposedTile<Weights, 1, kRegisters>);
   }
 }
 
 template <typename Weights>
 void TransposedOf(const Vectors& x, const StoredWeights& w, float* y, int64_t y_stride) {
   constexpr __mmask16 kAll = 0xffff;
+  Fetcher fetcher(w, 1);
   int64_t c = 0;
   if (x.count < 4) {  // as many sums of few tokens as hide the latency of adding
     for (; c + 8 * kLanes <= w.columns; c += 8 * kLanes) {
-      TransposedColumns<Weights, 1, 8>(x, w, c, kAll, y, y_stride);
+      TransposedColumns<Weights, 1, 8>(x, w, c, kAll, y, y_stride, fetcher);
     }
   }
   for (; c + 4 * kLanes <= w.columns; c += 4 * kLanes) {
-    TransposedColumns<Weights, 4, 4>(x, w, c, kAll, y, y_stride);
+    TransposedColumns<Weights, 4, 4>(x, w, c, kAll, y, y_stride, fetcher);
   }
   for (; c < w.columns; c += kLanes) {
     const int64_t left = w.columns - c;
     const auto mask = static_cast<__mmask16>(left >= kLanes ? kAll : (1 << left) - 1);
-    TransposedColumns<Weights, 4, 1>(x, w, c, mask, y, y_stride);
+    TransposedColumns<Weights, 4, 1>(x, w, c, mask, y, y_stride, fetcher);
   }
 }
 

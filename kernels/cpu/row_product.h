@@ -13,6 +13,9 @@ struct StoredWeights {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t stride = 0;  // elements
+  // What will be read next and is asked for meanwhile.
+  const void* ahead = nullptr;
+  int64_t ahead_lines = 0;  // of 64 bytes
 };
 
 struct Vectors {

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "kernels/exp.h"
+#include "kernels/isa.h"
 #include "tests/kernels/random.h"
 
 namespace engram::kernels {
@@ -209,6 +210,31 @@ TEST(MlaAttention, NoPageSizeChangesABit) {
       if (expected.empty()) expected = out;
       EXPECT_EQ(out, expected) << "pages of " << page << " positions, " << threads << " threads";
     }
+  }
+}
+
+TEST(MlaAttention, NoInstructionSetChangesABit) {
+  Rng rng(20);
+  for (const int64_t latent : {21, 128}) {
+    const MlaShape s{8, 8, 4, 8, latent, 0.2f};
+    const int64_t entry = s.latent + s.rope, first = 70, tokens = 9, positions = first + tokens;
+    const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * latent, 0.2);
+    const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), latent);
+    const std::vector<float> cache = RandomFloats(rng, positions * entry);
+    const std::vector<float> q = RandomFloats(rng, tokens * s.heads * (s.nope + s.rope));
+    const std::vector<const float*> pages = PagesOf(cache, entry, 32);
+    const MlaSegment segment{tokens, first, pages};
+    std::vector<float> expected;
+    Pool pool(1);
+    for (const Isa isa : kAllIsas) {
+      if (!IsSupported(isa)) continue;
+      UseIsa(isa);
+      std::vector<float> out(static_cast<size_t>(tokens * s.heads * s.value));
+      MlaAttention(pool, s, 32, {&segment, 1}, q, matrix, out);
+      if (expected.empty()) expected = out;
+      EXPECT_EQ(out, expected) << IsaName(isa);
+    }
+    UseIsa(BestIsa());
   }
 }
 
