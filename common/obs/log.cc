@@ -33,7 +33,8 @@ struct Output {
   std::atomic<uint64_t> submitted = 0;
 };
 
-std::atomic<Output*> output = nullptr;  // null: before InitLog
+std::atomic<Output*> output = nullptr;  // null: before InitLog, and once the process ends
+std::atomic<Output*> ended = nullptr;   // what it was: other threads may still be writing a line
 
 LineLimit& Limit() {
   static LineLimit& limit = *new LineLimit(kLogBurst, kLogLinesPerSecond);
@@ -55,6 +56,7 @@ bool Drained(const Output& out) {
 void FlushAtExit() {
   Output* out = output.load();
   const bool flushed = FlushLog(kExitFlush);
+  ended = out;
   output = nullptr;
   spdlog::set_level(spdlog::level::off);  // what is logged from here on has no thread to write it
   out->sink->StopWaiting();
