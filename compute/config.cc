@@ -60,6 +60,8 @@ void ComputeConfig::Describe(config::Fields& fields) {
       "cache.page_positions", &page_positions, 1, 4096,
       "positions a page; answers do not depend on it; a prompt's beginning is found again in whole "
       "pages");
+  fields.Add("cache.dtype", &cache_dtype,
+             "fp32, or bf16: half the memory and reads, entries rounded to 2^-9, other answers");
   fields.Add("engram.verify", &verify,
              "hash again when rows are used and compare with what was fetched");
   fields.Add(

@@ -46,6 +46,7 @@ struct ComputeConfig {
   int64_t deadline_ms = 2000;
   int64_t cache_mib = 0;  // 0: by the memory there is (session.cc)
   int64_t page_positions = 32;
+  std::string cache_dtype = "fp32";
   bool verify = false;
   std::string on_missing = "fail";
   std::string content_digest;  // empty: the file's beside the model, if there is one

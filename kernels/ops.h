@@ -112,11 +112,14 @@ struct MlaShape {
 };
 // The tokens of one sequence in a step and the pages of its cache in one layer: pages[i] holds the
 // entries of positions [i * page_positions, (i + 1) * page_positions), each [latent + rope] (normed
-// latent, rotated key).
+// latent, rotated key), in fp32 or bf16. Of bf16 entries the result is bit for bit that of fp32
+// ones with the same values: a cache in bf16 costs the rounding of each entry, 2^-9 of it, and no
+// more.
 struct MlaSegment {
   int64_t tokens = 0;
   int64_t first_position = 0;
-  std::span<const float* const> pages;
+  std::span<const void* const> pages;
+  DType dtype = DType::kF32;
 };
 // q [tokens, heads, nope + rope], rope part rotated, of all segments one after the other; kv_b
 // [heads * (nope + value), latent]; out [tokens, heads, value]. Absorbed: scores and sums are taken

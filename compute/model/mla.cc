@@ -77,14 +77,12 @@ void MlaBlock::FillCache(const AttentionWeights& weights, int64_t layer,
   for (const Segment& segment : segments) {
     for (int64_t i = 0; i < segment.count(); ++i, ++t) {
       const int64_t position = segment.state->length + i;
-      const float* const entry = entries.data() + t * width;
+      const std::span<float> entry(entries.data() + t * width, width);
+      const std::span<float> normed = entry.first(latent);
+      kernels::RmsNorm(normed, weights.kv_a_norm, config_.norm_eps, normed);
+      kernels::Rope(entry.last(rope), rotations.subspan(t * rope, rope));
       const int32_t page = segment.state->pages[static_cast<size_t>(position / page_positions)];
-      const std::span<float> to =
-          pages.Entries(page, layer)
-              .subspan(static_cast<size_t>(position % page_positions) * width, width);
-      kernels::RmsNorm({entry, latent}, weights.kv_a_norm, config_.norm_eps, to.first(latent));
-      std::copy_n(entry + latent, rope, to.data() + latent);
-      kernels::Rope(to.last(rope), rotations.subspan(t * rope, rope));
+      pages.Write(page, layer, position % page_positions, entry);
     }
   }
 }
@@ -93,17 +91,18 @@ std::vector<float> MlaBlock::Forward(const AttentionWeights& weights, int64_t la
                                      std::span<const Segment> segments,
                                      std::span<const float> rotations,
                                      const kernels::Activations& x, PagePool& pages) const {
-  std::vector<const float*> entries;  // of all segments' pages
+  std::vector<const void*> entries;  // of all segments' pages
   for (const Segment& segment : segments) {
     for (const int32_t page : segment.state->pages) {
-      entries.push_back(pages.Entries(page, layer).data());
+      entries.push_back(pages.Entries(page, layer));
     }
   }
   std::vector<kernels::MlaSegment> attended;
   size_t first_page = 0;
   for (const Segment& segment : segments) {
     attended.push_back({segment.count(), segment.state->length,
-                        std::span(entries).subspan(first_page, segment.state->pages.size())});
+                        std::span(entries).subspan(first_page, segment.state->pages.size()),
+                        pages.shape().dtype});
     first_page += segment.state->pages.size();
   }
   const std::vector<float> q = Queries(weights, x, rotations);

@@ -35,6 +35,17 @@ int ThreadsOf(const ComputeConfig& config, const parallel::Collective& ranks) {
   return std::clamp(ReadMachineLimits().cpus / ranks.size(), 1, kernels::Pool::kThreadsMax);
 }
 
+namespace {
+
+Result<DType> CacheDtype(const ComputeConfig& config) {
+  if (config.cache_dtype == "fp32") return DType::kF32;
+  if (config.cache_dtype == "bf16") return DType::kBf16;
+  return InvalidArgument(
+      fmt::format("cache.dtype is \"{}\"; it must be fp32 or bf16", config.cache_dtype));
+}
+
+}  // namespace
+
 Session::~Session() = default;
 
 Result<std::unique_ptr<Session>> Session::Open(const ComputeConfig& config,
@@ -95,12 +106,12 @@ Status Session::OpenRows(const ComputeConfig& config) {
 }
 
 Status Session::OpenTransformer(const ComputeConfig& config) {
-  const PageShape shape = PageShapeOf(model_, config.page_positions);
+  ASSIGN_OR_RETURN(const DType dtype, CacheDtype(config));
+  const PageShape shape = PageShapeOf(model_, config.page_positions, dtype);
   ASSIGN_OR_RETURN(const int64_t cache_mib, CacheMib(config, shape));
   const int64_t pages = cache_mib * kMib / shape.page_bytes();
-  const std::array<MemoryUse, 2> parts = {
-      {{"packed weights", weights_.mapped_bytes},
-       {"cache.mib", static_cast<uint64_t>(cache_mib * kMib)}}};
+  const std::array<MemoryUse, 2> parts = {{{"packed weights", weights_.mapped_bytes},
+                                           {"cache.mib", static_cast<uint64_t>(cache_mib * kMib)}}};
   RETURN_IF_ERROR(
       CheckFits(parts, ReadMachineLimits(), "lower cache.mib, or give the engine more memory"));
   ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
@@ -117,12 +128,11 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
   RETURN_IF_ERROR(checkpoint_->CheckUnchanged());
   transformer_ =
       std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
-  obs::LogInfo(
-      fmt::format("rank ready rank={} of={} instructions={} threads={} packed_bytes={} cache_mib={} "
-                  "pages={} page_positions={}",
-                  ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()),
-                  pool_->threads(), weights_.memory.bytes(), cache_mib, pages,
-                  config.page_positions));
+  obs::LogInfo(fmt::format(
+      "rank ready rank={} of={} instructions={} threads={} packed_bytes={} "
+      "cache_mib={} pages={} page_positions={} cache_dtype={}",
+      ranks_.rank(), ranks_.size(), kernels::IsaName(kernels::ActiveIsa()), pool_->threads(),
+      weights_.memory.bytes(), cache_mib, pages, config.page_positions, config.cache_dtype));
   return OkStatus();
 }
 
@@ -133,8 +143,7 @@ Result<int64_t> Session::CacheMib(const ComputeConfig& config, const PageShape& 
   if (cache_mib == 0) {
     const uint64_t there = ReadMachineLimits().memory_bytes;
     const auto left = static_cast<int64_t>(there - std::min(there, weights_.mapped_bytes));
-    const int64_t sequence_pages =
-        (model_.positions_max + shape.positions - 1) / shape.positions;
+    const int64_t sequence_pages = (model_.positions_max + shape.positions - 1) / shape.positions;
     const int64_t all_mib =
         (config.sequences_max * sequence_pages * shape.page_bytes() + kMib - 1) / kMib;
     cache_mib = std::max(page_mib, std::min(all_mib, left / 4 / ranks_.size() / kMib));

@@ -51,9 +51,9 @@ struct Group {
 // The block behind one, which is asked for meanwhile: so many lines with the scores, the others
 // with the sums, so that neither asks for more than memory gives.
 struct Ahead {
-  const float* first = nullptr;
+  const void* first = nullptr;
   int64_t first_lines = 0;
-  const float* second = nullptr;
+  const void* second = nullptr;
   int64_t second_lines = 0;
 };
 
@@ -87,6 +87,10 @@ void Combine(float* sum, float keep, const float* more, float take, int64_t coun
   for (int64_t i = 0; i < count; ++i) sum[i] = sum[i] * keep + more[i] * take;
 }
 
+void Widen(const Bf16* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = ToFloat(from[i]);
+}
+
 class Attention {
  public:
   Attention(Pool& pool, const MlaShape& shape, int64_t page_positions)
@@ -105,10 +109,12 @@ class Attention {
     return std::min(kBlockPositions, group.positions + token - block * kBlockPositions);
   }
   bool ReadsInPlace() const { return page_positions_ % kBlockPositions == 0; }
-  const float* InPlace(const Group& group, int64_t block) const {
-    const int64_t position = block * kBlockPositions;
-    return group.segment->pages[static_cast<size_t>(position / page_positions_)] +
-           position % page_positions_ * entry();
+  int64_t EntryBytes(const Group& group) const {
+    return entry() * static_cast<int64_t>(SizeOf(group.segment->dtype));
+  }
+  const std::byte* Stored(const Group& group, int64_t position) const {
+    const void* const page = group.segment->pages[static_cast<size_t>(position / page_positions_)];
+    return static_cast<const std::byte*>(page) + position % page_positions_ * EntryBytes(group);
   }
   const float* Entries(const Group& group, int64_t block, int64_t count) const;
   Matrix KeyRows(const Matrix& kv_b, int64_t head) const {
@@ -183,26 +189,31 @@ void Attention::LayOut(std::span<const Group> groups) {
 
 Ahead Attention::AheadOf(const Group& group, int64_t block) const {
   if (!ReadsInPlace() || block + 1 >= BlocksOf(group)) return {};
-  constexpr int64_t kLineFloats = 16;
-  const int64_t lines = kBlockPositions * entry() / kLineFloats;
+  constexpr int64_t kLineBytes = 64;
+  const int64_t lines = kBlockPositions * EntryBytes(group) / kLineBytes;
   // The sums ask for a line with each position of a tile of 4 rows x 64 values.
   const int64_t most = (group.tokens * s_.heads + 3) / 4 * (s_.latent / 64) * kBlockPositions;
   const int64_t second = std::min(lines / 2, most);
-  const float* const next = InPlace(group, block + 1);
-  return {next, lines - second, next + (lines - second) * kLineFloats, second};
+  const std::byte* const next = Stored(group, (block + 1) * kBlockPositions);
+  return {next, lines - second, next + (lines - second) * kLineBytes, second};
 }
 
-// [count, entry] of a block's first positions; a thread's until it asks again.
+// [count, entry] of a block's first positions in fp32; a thread's until it asks again.
 const float* Attention::Entries(const Group& group, int64_t block, int64_t count) const {
-  if (ReadsInPlace()) return InPlace(group, block);
+  const bool is_bf16 = group.segment->dtype == DType::kBf16;
+  const int64_t first = block * kBlockPositions;
+  if (ReadsInPlace() && !is_bf16) return reinterpret_cast<const float*>(Stored(group, first));
   static thread_local std::vector<float> together;
   together.resize(static_cast<size_t>(kBlockPositions * entry()));
   for (int64_t done = 0; done < count;) {
-    const int64_t position = block * kBlockPositions + done;
-    const int64_t at = position % page_positions_;
-    const int64_t some = std::min(count - done, page_positions_ - at);
-    const float* const page = group.segment->pages[static_cast<size_t>(position / page_positions_)];
-    std::copy_n(page + at * entry(), some * entry(), together.data() + done * entry());
+    const int64_t position = first + done;
+    const int64_t some = std::min(count - done, page_positions_ - position % page_positions_);
+    float* const to = together.data() + done * entry();
+    if (is_bf16) {
+      Widen(reinterpret_cast<const Bf16*>(Stored(group, position)), some * entry(), to);
+    } else {
+      std::copy_n(reinterpret_cast<const float*>(Stored(group, position)), some * entry(), to);
+    }
     done += some;
   }
   return together.data();
@@ -214,8 +225,7 @@ void Attention::Score(const Group& group, int64_t block, const float* entries,
   const int64_t rows = group.tokens * s_.heads, laid_out = LaidOutRows(rows);
   const int64_t count = static_cast<int64_t>(scores.size()) / rows;
   if (laid_out > 0) {
-    const bool more = ReadsInPlace() && block + 1 < BlocksOf(group);
-    const float* const next = more ? InPlace(group, block + 1) : nullptr;
+    const auto* const next = static_cast<const float*>(AheadOf(group, block).first);
     cpu::ScoresAvx2(laid_out_.data() + laid_out_at_[static_cast<size_t>(group.token)], laid_out,
                     {entries, count, entry(), entry(), next}, scores.data(), count);
   }
@@ -368,6 +378,8 @@ void Attention::Run(std::span<const MlaSegment> segments, std::span<const float>
   for (const MlaSegment& segment : segments) {
     CHECK_LE(segment.first_position + segment.tokens,
              static_cast<int64_t>(segment.pages.size()) * page_positions_);
+    CHECK(segment.dtype == DType::kF32 || segment.dtype == DType::kBf16)
+        << DTypeName(segment.dtype);
     for (int64_t t = 0; t < segment.tokens; t += together) {
       groups.push_back({&segment, tokens_ + t, std::min(together, segment.tokens - t),
                         segment.first_position + t + 1});

@@ -1,6 +1,7 @@
 // The same prompt gives the same tokens and log-probabilities, bit for bit: whatever shares the
 // step with it, however it is cut, whether its beginning was cached, it was preempted, how large a
 // page of the cache is, or how many threads compute.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -54,6 +55,42 @@ TEST_P(Determinism, PageSizesChangeNothing) {
     TinyEngine tiny(options_, serving);
     EXPECT_EQ(Answers(tiny, Requests()), alone) << "pages of " << positions << " positions";
   }
+}
+
+TEST_P(Determinism, ACacheInBf16KeepsItsOwnBits) {
+  TinyServing one = ServingOf(1, 1 << 20, 1);
+  one.cache_dtype = DType::kBf16;
+  TinyEngine whole(options_, one);
+  const std::vector<Answer> alone = Answers(whole, Requests());
+  for (const int threads : {1, 2}) {
+    TinyServing serving = ServingOf(3, 7, threads);
+    serving.cache_dtype = DType::kBf16;
+    serving.pages = serving.pages * serving.page_positions / 32 + 8;
+    serving.page_positions = 32;
+    TinyEngine tiny(options_, serving);
+    EXPECT_EQ(Answers(tiny, Requests()), alone) << "threads " << threads;
+    EXPECT_EQ(Answers(tiny, Requests()), alone) << "with prefix hits, threads " << threads;
+  }
+}
+
+// 2^-9 of each entry of the cache: a little in most log-probabilities, and more where two experts
+// come out all but equal and the other one is chosen.
+TEST_P(Determinism, ACacheInBf16MovesLogProbabilitiesALittle) {
+  const std::vector<int32_t> tokens = RandomTokens(5, 150, 97);
+  TinyServing serving = ServingOf(1, 64, 1);
+  TinyEngine fp32(options_, serving);
+  serving.cache_dtype = DType::kBf16;
+  TinyEngine bf16(options_, serving);
+  const auto exact = fp32.Score(tokens), rounded = bf16.Score(tokens);
+  ASSERT_TRUE(exact.ok() && rounded.ok());
+  std::vector<float> moved;
+  for (size_t i = 0; i < exact->size(); ++i) moved.push_back(std::abs((*exact)[i] - (*rounded)[i]));
+  std::sort(moved.begin(), moved.end());
+  EXPECT_GT(moved.back(), 0.0f);
+  EXPECT_LT(moved[moved.size() / 2], 0.01f);
+  EXPECT_LT(moved[moved.size() * 9 / 10], 0.03f);
+  RecordProperty("moved", fmt::format("p50 {} p90 {} max {}", moved[moved.size() / 2],
+                                      moved[moved.size() * 9 / 10], moved.back()));
 }
 
 TEST_P(Determinism, PreemptionChangesNothing) {

@@ -304,8 +304,8 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
                                             PrefetchOptions{2000, serving.verify});
   transformer =
       std::make_unique<Transformer>(config, weights, layout.row_format, *pool, *serving.ranks);
-  pages = std::make_unique<PagePool>(
-      take(PagePool::Make(PageShapeOf(config, serving.page_positions), serving.pages)));
+  pages = std::make_unique<PagePool>(take(PagePool::Make(
+      PageShapeOf(config, serving.page_positions, serving.cache_dtype), serving.pages)));
   if (serving.ranks->rank() > 0) return;
   engine = std::make_unique<ServingEngine>(config, *transformer, *prefetcher, *pool, *pages,
                                            serving.serving, *serving.ranks);

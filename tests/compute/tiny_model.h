@@ -86,6 +86,7 @@ struct TinyServing {
   int threads = 1;
   int64_t page_positions = 8;
   int64_t pages = 256;
+  DType cache_dtype = DType::kF32;
   bool verify = true;
   bool packed = true;      // bf16 weights, as the program does
   bool truncated = false;  // the model's file, once they are

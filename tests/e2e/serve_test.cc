@@ -398,6 +398,7 @@ TEST_F(Serve, WhatItCannotServeIsSaidAtTheStart) {
   EXPECT_THAT(failure({"api.listen=nowhere"}), HasSubstr("nowhere"));
   EXPECT_THAT(failure({"api.key_file=/nowhere/key"}), HasSubstr("/nowhere/key"));
   EXPECT_THAT(failure({"engram.on_missing=guess"}), HasSubstr("fail or degrade"));
+  EXPECT_THAT(failure({"cache.dtype=fp16"}), HasSubstr("fp32 or bf16"));
   EXPECT_THAT(failure({"engine.sequences_max=600"}), HasSubstr("engine.step_tokens"));
 }
 

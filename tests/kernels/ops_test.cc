@@ -123,8 +123,9 @@ TEST(Rope, YarnKeepsFastPairsAndStretchesSlowOnes) {
 }
 
 // Pages of `page` positions over a cache in one piece.
-std::vector<const float*> PagesOf(const std::vector<float>& cache, int64_t entry, int64_t page) {
-  std::vector<const float*> pages;
+template <typename Value>
+std::vector<const void*> PagesOf(const std::vector<Value>& cache, int64_t entry, int64_t page) {
+  std::vector<const void*> pages;
   for (size_t at = 0; at < cache.size(); at += static_cast<size_t>(page * entry)) {
     pages.push_back(cache.data() + at);
   }
@@ -145,7 +146,7 @@ TEST(MlaAttention, AbsorbedAgreesWithPerHeadWithinItsTolerance) {
         plain(absorbed.size());
     Pool pool(1 + i % 3);
     const int64_t page = RandomBetween(rng, 1, 20);
-    const std::vector<const float*> pages = PagesOf(cache, s.latent + s.rope, page);
+    const std::vector<const void*> pages = PagesOf(cache, s.latent + s.rope, page);
     const MlaSegment segment{tokens, first, pages};
     MlaAttention(pool, s, page, {&segment, 1}, q, matrix, absorbed);
     ref::MlaAttention(s, q, matrix, cache, first, plain);
@@ -166,7 +167,7 @@ TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
   // 63 blocks are more than is held at once when few tokens are split by block.
   const int64_t firsts[] = {1999, 0, 37}, tokens[] = {1, 3, 2};
   std::vector<std::vector<float>> caches;
-  std::vector<std::vector<const float*>> pages;
+  std::vector<std::vector<const void*>> pages;
   std::vector<MlaSegment> segments;
   for (int i = 0; i < 3; ++i) {
     caches.push_back(RandomFloats(rng, (firsts[i] + tokens[i]) * entry));
@@ -203,7 +204,7 @@ TEST(MlaAttention, NoPageSizeChangesABit) {
   for (const int threads : {1, 2}) {
     Pool pool(threads);
     for (const int64_t page : {32, 1, 2, 7, 31, 33, 64, 96, 4096}) {
-      const std::vector<const float*> pages = PagesOf(cache, entry, page);
+      const std::vector<const void*> pages = PagesOf(cache, entry, page);
       const MlaSegment segment{tokens, first, pages};
       std::vector<float> out(static_cast<size_t>(tokens * s.heads * s.value));
       MlaAttention(pool, s, page, {&segment, 1}, q, matrix, out);
@@ -222,7 +223,7 @@ TEST(MlaAttention, NoInstructionSetChangesABit) {
     const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), latent);
     const std::vector<float> cache = RandomFloats(rng, positions * entry);
     const std::vector<float> q = RandomFloats(rng, tokens * s.heads * (s.nope + s.rope));
-    const std::vector<const float*> pages = PagesOf(cache, entry, 32);
+    const std::vector<const void*> pages = PagesOf(cache, entry, 32);
     const MlaSegment segment{tokens, first, pages};
     std::vector<float> expected;
     Pool pool(1);
@@ -238,6 +239,36 @@ TEST(MlaAttention, NoInstructionSetChangesABit) {
   }
 }
 
+TEST(MlaAttention, OfABf16CacheEqualsThatOfItsValuesInFp32) {
+  Rng rng(21);
+  const MlaShape s{8, 8, 4, 8, 64, 0.2f};
+  const int64_t entry = s.latent + s.rope, first = 70, tokens = 41, positions = first + tokens;
+  const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
+  const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
+  const std::vector<Bf16> rounded = RandomBf16(rng, positions * entry, 1);
+  std::vector<float> widened;
+  for (const Bf16 value : rounded) widened.push_back(ToFloat(value));
+  const std::vector<float> q = RandomFloats(rng, tokens * s.heads * (s.nope + s.rope));
+  for (const Isa isa : {Isa::kAvx2, BestIsa()}) {
+    UseIsa(isa);
+    for (const int64_t page : {7, 32, 64}) {
+      for (const int threads : {1, 2}) {
+        Pool pool(threads);
+        const std::vector<const void*> plain = PagesOf(widened, entry, page);
+        const std::vector<const void*> half = PagesOf(rounded, entry, page);
+        const MlaSegment in_fp32{tokens, first, plain};
+        const MlaSegment in_bf16{tokens, first, half, DType::kBf16};
+        std::vector<float> expected(static_cast<size_t>(tokens * s.heads * s.value));
+        std::vector<float> out(expected.size());
+        MlaAttention(pool, s, page, {&in_fp32, 1}, q, matrix, expected);
+        MlaAttention(pool, s, page, {&in_bf16, 1}, q, matrix, out);
+        EXPECT_EQ(out, expected) << IsaName(isa) << ", pages of " << page;
+      }
+    }
+  }
+  UseIsa(BestIsa());
+}
+
 TEST(MlaAttention, TokensThatVisitPagesTogetherChangeNoBit) {
   Rng rng(18);
   for (const int64_t heads : {1, 4, 11, 20}) {
@@ -246,7 +277,7 @@ TEST(MlaAttention, TokensThatVisitPagesTogetherChangeNoBit) {
     const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
     const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
     const std::vector<float> cache = RandomFloats(rng, (first + tokens) * entry);
-    const std::vector<const float*> pages = PagesOf(cache, entry, page);
+    const std::vector<const void*> pages = PagesOf(cache, entry, page);
     const auto q_width = static_cast<size_t>(s.heads * (s.nope + s.rope));
     const auto width = static_cast<size_t>(s.heads * s.value);
     const std::vector<float> q = RandomFloats(rng, tokens * static_cast<int64_t>(q_width));

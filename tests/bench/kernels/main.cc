@@ -95,7 +95,7 @@ Result<Leg> AttentionLeg(Pool& pool, const CacheShape& shape) {
     AlignedBuffer cache;  // in huge pages, as the engine's
     std::vector<float> q, out;
     std::vector<Bf16> kv_b;
-    std::vector<std::vector<const float*>> pages;
+    std::vector<std::vector<const void*>> pages;
     size_t next = 0;
   };
   auto state = std::make_shared<State>();
