@@ -82,6 +82,11 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   bench->add_option("--prompt-tokens", bench_options.prompt_tokens, "128, or a range: 64:512");
   bench->add_option("--output-tokens", bench_options.output_tokens, "64, or a range: 16:256");
+  bench
+      ->add_option("--contexts", bench_options.contexts,
+                   "prompt lengths, comma separated: one request at a time of each")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
   bench->add_option("--text", bench_options.text_file, "prompts are pieces of this file");
   bench->add_option("--seed", bench_options.seed, "of prompts and arrivals");
   bench->add_option("--compare", bench_options.compare, "local,remote: alternate and give ratios");

@@ -1,6 +1,7 @@
 #include "compute/tools/bench.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "common/text/tokenizer.h"
 #include "compute/tools/bench_report.h"
@@ -71,7 +72,9 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
   ASSIGN_OR_RETURN(const double stream, StreamBandwidth(ThreadsOf(config, ranks)));
   const double token_bytes = static_cast<double>(session->decode_bytes());
   json::array reports;
+  Status passed;  // the first ceiling that a figure passed
   double alone = 0;
+  double first_prompt_flops_per_s = 0;
   const auto run = [&](const std::string& name) {
     ++load.seed;  // no prompt is met again
     const LoadFigures figures =
@@ -81,13 +84,26 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
     report["load"] = name;
     if (load.rate == 0 && load.concurrency == 1) {
       alone = figures.decode_tokens_per_s;
-      const double gigabytes = figures.decode_tokens_per_s * token_bytes * 1e-9;
+      const double prompt = static_cast<double>(load.prompt.min + load.prompt.max) / 2;
+      const double output = static_cast<double>(load.output.min + load.output.max) / 2;
+      const DecodeBound bound{
+          token_bytes,
+          static_cast<double>(session->cache_bytes_a_position()) * (prompt + output / 2), stream,
+          static_cast<double>(std::max(0L, ::sysconf(_SC_LEVEL3_CACHE_SIZE)))};
+      const double share = bound.Share(alone);
       fmt::print(
-          "  decode reads {:.1f} MB of weights a token: {:.1f} GB/s of {:.1f} that memory gives, "
-          "{:.2f}\n",
-          token_bytes * 1e-6, gigabytes, stream, gigabytes / stream);
-      report["decode_gb_per_s"] = gigabytes;
+          "  decode reads {:.1f} MB of weights and {:.1f} of cache a token: {:.1f} GB/s of {:.1f} "
+          "that memory gives, {:.2f}\n",
+          token_bytes * 1e-6, bound.cache_bytes * 1e-6, share * stream, stream, share);
+      report["decode_gb_per_s"] = share * stream;
       report["stream_gb_per_s"] = stream;
+      if (passed.ok()) passed = CheckBelow(bound, alone);
+      const double flops_per_s =
+          figures.prefill_tokens_per_s * PromptFlops(token_bytes, session->model(), prompt / 2);
+      if (first_prompt_flops_per_s == 0) first_prompt_flops_per_s = flops_per_s;
+      report["prompt_flops_per_s"] = flops_per_s;
+      fmt::print("  prompts multiply at {:.1f} GFLOP/s, {:.2f} of the first load's\n",
+                 flops_per_s * 1e-9, flops_per_s / first_prompt_flops_per_s);
     } else if (load.rate == 0 && alone > 0) {
       fmt::print(
           "  decode at {} together is {:.2f} times that of one; prompts, bound by multiplying, "
@@ -96,6 +112,10 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
           figures.prefill_tokens_per_s / alone);
     }
     reports.push_back(std::move(report));
+  };
+  const auto done = [&]() -> Result<json::array> {
+    RETURN_IF_ERROR(passed);
+    return reports;
   };
   load.concurrency = 1;
   load.requests = 1;  // warm: pages touched, caches filled
@@ -106,12 +126,20 @@ Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& op
     run(fmt::format("open loop, {} requests/s", rate));
   }
   load.rate = 0;
-  if (!options.rates.empty() && options.concurrencies.empty()) return reports;
+  load.concurrency = 1;
+  const LengthRange prompt = load.prompt;
+  for (const int64_t context : options.contexts) {
+    load.prompt = {context, context};
+    run(fmt::format("one request at a time, prompts of {}", context));
+  }
+  load.prompt = prompt;
+  const bool has_run = !options.rates.empty() || !options.contexts.empty();
+  if (has_run && options.concurrencies.empty()) return done();
   for (const int64_t concurrency : Concurrencies(options)) {
     load.concurrency = concurrency;
     run(fmt::format("closed loop, {} at once", concurrency));
   }
-  return reports;
+  return done();
 }
 
 struct Compared {

@@ -16,6 +16,9 @@ struct BenchOptions {
   int64_t requests = 32;               // of each load
   std::string prompt_tokens = "128";
   std::string output_tokens = "64";
+  // Closed loops of one request, one for each length of prompt: how decode and prompts fare as
+  // contexts grow.
+  std::vector<int64_t> contexts;
   std::string text_file;  // prompts are pieces of it; empty: random ids
   uint64_t seed = 1;
   // "local,remote": the closed loops alternate between the tables in this process and the memory

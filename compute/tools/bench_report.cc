@@ -92,6 +92,30 @@ json::object FiguresJson(const LoadFigures& f) {
           {"request_ms", PercentileJson(f.request_ms)}};
 }
 
+Status CheckBelow(const DecodeBound& bound, double tokens_per_s) {
+  const double share = bound.Share(tokens_per_s);
+  if (share <= kShareMax) return OkStatus();
+  const double bytes = bound.weight_bytes + bound.cache_bytes;
+  const std::string wrong =
+      bytes <= bound.processor_cache_bytes
+          ? fmt::format(
+                "the ceiling is wrong: the processor's own cache of {:.0f} MB holds what a "
+                "token reads",
+                bound.processor_cache_bytes * 1e-6)
+          : std::string("the figure is wrong: a token cannot read the bytes counted for it");
+  return FailedPrecondition(
+      fmt::format("decode of {:.1f} MB a token at {:.1f} tokens/s is {:.2f} of {:.1f} GB/s that "
+                  "memory gives; {}",
+                  bytes * 1e-6, tokens_per_s, share, bound.stream_gb_per_s, wrong));
+}
+
+double PromptFlops(double weight_bytes, const ModelConfig& model, double mean_positions) {
+  const kernels::MlaShape& a = model.attention;
+  const auto of_a_position =
+      static_cast<double>(model.layer_count * a.heads * (2 * a.latent + a.rope));
+  return weight_bytes + 2 * of_a_position * mean_positions;  // 2 bytes and 2 operations a weight
+}
+
 bool SameTokens(const LoadResult& a, const LoadResult& b) {
   return std::equal(a.requests.begin(), a.requests.end(), b.requests.begin(), b.requests.end(),
                     [](const RequestRecord& x, const RequestRecord& y) {

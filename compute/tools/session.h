@@ -33,6 +33,9 @@ class Session {
   const ModelConfig& model() const { return model_; }
   const TablesInfo& tables() const { return tables_info_; }
   int64_t decode_bytes() const { return DecodeBytes(weights_, model_); }
+  int64_t cache_bytes_a_position() const {
+    return pages_->shape().layers * pages_->shape().entry_bytes();
+  }
 
  private:
   explicit Session(parallel::Collective& ranks) : ranks_(ranks) {}

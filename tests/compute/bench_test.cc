@@ -80,5 +80,24 @@ TEST(Bench, ASleepingThreadAnswersEveryRound) {
   for (const double microseconds : wake_ups) EXPECT_GT(microseconds, 0);
 }
 
+TEST(BenchReport, AShareAboveItsCeilingSaysWhichOfBothIsWrong) {
+  DecodeBound bound{80e6, 20e6, 30, 32e6};
+  EXPECT_DOUBLE_EQ(bound.Share(300), 1.0);
+  EXPECT_TRUE(CheckBelow(bound, 314).ok());
+  const Status above = CheckBelow(bound, 330);
+  EXPECT_THAT(above.message(), testing::HasSubstr("1.10 of 30.0 GB/s"));
+  EXPECT_THAT(above.message(), testing::HasSubstr("the figure is wrong"));
+  bound.processor_cache_bytes = 260e6;
+  EXPECT_THAT(CheckBelow(bound, 330).message(), testing::HasSubstr("the ceiling is wrong"));
+}
+
+TEST(BenchReport, PromptFlopsCountWeightsAndAttention) {
+  ModelConfig model;
+  model.layer_count = 10;
+  model.attention = {.heads = 8, .rope = 32, .latent = 128};
+  EXPECT_DOUBLE_EQ(PromptFlops(80e6, model, 0), 80e6);
+  EXPECT_DOUBLE_EQ(PromptFlops(80e6, model, 1000), 80e6 + 2.0 * 10 * 8 * (160 + 128) * 1000);
+}
+
 }  // namespace
 }  // namespace engram::compute
