@@ -63,9 +63,9 @@ constexpr RequestField kFields[] = {
     {"audio", kBoth, kNeutral},
     {"prediction", kBoth, kNeutral},
     {"reasoning_effort", kBoth, kNeutral, R"(["none"])"},
-    {"reasoning", kBoth, kNeutral},
+    {"reasoning", kBoth, kNeutral, R"([{"enabled":false},{"effort":"none"}])"},
     {"verbosity", kBoth, kNeutral, R"(["medium"])"},
-    {"web_search_options", kBoth, kNeutral},
+    {"web_search_options", kBoth, kNeutralIfNull},  // {} searches
     {"user", kBoth, kHarmless},
     {"store", kBoth, kHarmless},
     {"metadata", kBoth, kHarmless},
@@ -109,7 +109,7 @@ constexpr RequestField kFields[] = {
     {"media_io_kwargs", kPrompts, kNeutral},
     {"mm_processor_kwargs", kPrompts, kNeutral},
     {"structured_outputs", kBoth, kNeutral},
-    {"guided_json", kBoth, kNeutral},
+    {"guided_json", kBoth, kNeutralIfNull, R"([""])"},  // {} is any JSON
     {"guided_regex", kBoth, kNeutral},
     {"guided_choice", kBoth, kNeutral},
     {"guided_grammar", kBoth, kNeutral},
@@ -137,7 +137,7 @@ constexpr RequestField kFields[] = {
     {"lora", kBoth, kNeutral},
 
     // SGLang's.
-    {"json_schema", kBoth, kNeutral},
+    {"json_schema", kBoth, kNeutralIfNull, R"([""])"},  // {} is any JSON
     {"regex", kBoth, kNeutral},
     {"ebnf", kBoth, kNeutral},
     {"stop_regex", kBoth, kNeutral},
@@ -194,7 +194,7 @@ constexpr RequestField kFields[] = {
     {"n_indent", kBoth, kNeutral, "[0]"},
     {"n_probs", kBoth, kNeutral, "[0]"},
     {"post_sampling_probs", kBoth, kNeutral, "[false]"},
-    {"samplers", kBoth, kNeutral},
+    {"samplers", kBoth, kNeutralIfNull},  // [] takes every cut away
     {"grammar", kBoth, kNeutral},
     {"grammar_lazy", kBoth, kNeutral, "[false]"},
     {"cache_prompt", kBoth, kHarmless},  // the cache changes no bit
@@ -225,7 +225,7 @@ constexpr RequestField kFields[] = {
     {"num_predict", kBoth, kNeutral, "[-1]"},
     {"num_ctx", kBoth, kNeutral},
     {"options", kBoth, kNeutral},
-    {"format", kBoth, kNeutral},
+    {"format", kBoth, kNeutralIfNull, R"([""])"},  // {} is any JSON
     {"raw", kBoth, kNeutral, "[false]"},
     {"think", kBoth, kNeutral, "[false]"},
     {"keep_alive", kBoth, kHarmless},
@@ -279,12 +279,17 @@ bool Same(const json::value& a, const json::value& b) {
   return a == b;
 }
 
-bool AsksForNothing(const json::value& value, const json::array& neutral) {
-  if (value.is_null()) return true;
-  if (value.is_string() && value.get_string().empty()) return true;
-  if (value.is_array() && value.get_array().empty()) return true;
-  if (value.is_object() && value.get_object().empty()) return true;
-  for (const json::value& one : neutral) {
+bool IsEmpty(const json::value& value) {
+  return (value.is_string() && value.get_string().empty()) ||
+         (value.is_array() && value.get_array().empty()) ||
+         (value.is_object() && value.get_object().empty());
+}
+
+bool MayStay(const Known& known, const json::value& value) {
+  const FieldUse use = known.field->use;
+  if (use == kHonoured || use == kHarmless || value.is_null()) return true;
+  if (use == kNeutral && IsEmpty(value)) return true;
+  for (const json::value& one : known.neutral) {
     if (Same(value, one)) return true;
   }
   return false;
@@ -324,7 +329,7 @@ std::optional<ApiError> CheckFields(const json::object& object, ObjectKind kind,
         break;
       }
       if (unknown->size() < kUnknownNamesMax) unknown->emplace_back(name);
-    } else if (known->field->use == kNeutral && !AsksForNothing(value, known->neutral)) {
+    } else if (!MayStay(*known, value)) {
       error = Refused(*known, value);
       break;
     }

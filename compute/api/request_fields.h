@@ -15,9 +15,10 @@
 namespace engram::compute {
 
 enum class FieldUse : uint8_t {
-  kHonoured,  // api_request reads it
-  kNeutral,   // servers that act on it give another answer: refused unless it asks for nothing
-  kHarmless,  // changes no answer; ignored
+  kHonoured,       // api_request reads it
+  kNeutral,        // servers that act on it give another answer: refused unless it asks for nothing
+  kNeutralIfNull,  // the same, where being there asks for something: {} of web_search_options
+  kHarmless,       // changes no answer; ignored
 };
 
 // The objects that have fields, as bits.
@@ -35,13 +36,13 @@ struct RequestField {
   std::string_view name;
   uint8_t kinds;  // of ObjectKind, those it is known in
   FieldUse use;
-  // Of kNeutral: a JSON array of the values that ask for what is done anyway. null, "", [] and {}
-  // always do.
+  // Of kNeutral and kNeutralIfNull: a JSON array of the values that ask for what is done anyway.
+  // null always does; "", [] and {} do of kNeutral.
   std::string_view neutral = "[]";
 };
 std::span<const RequestField> RequestFields();
 
-// What is wrong with the names of `object`'s fields, or with the values of kNeutral ones; `param`
+// What is wrong with the names of `object`'s fields, or with the values of neutral ones; `param`
 // is the field of the request that holds the object, empty for the request itself. With `unknown`
 // fields that are not known are not refused but added to it.
 std::optional<ApiError> CheckFields(const json::object& object, ObjectKind kind,

@@ -105,6 +105,34 @@ TEST_F(RequestFieldsTest, FieldsOthersActOnAreRefusedByNameUnlessNeutral) {
   });
 }
 
+// An empty schema is any JSON, an empty object switches the search on: with 200 a client would take
+// free text for what it asked for.
+TEST_F(RequestFieldsTest, EmptyValuesThatAskForSomethingAreRefused) {
+  EachOf(FieldUse::kNeutralIfNull, [&](const RequestField& field, ObjectKind kind) {
+    EXPECT_EQ(Said(kind, field.name, "null"), "");
+    const json::array neutral = json::parse(field.neutral).as_array();
+    for (const json::value& value : neutral) {
+      EXPECT_EQ(Said(kind, field.name, json::serialize(value)), "") << value;
+    }
+    for (const char* other : {"[]", "{}", "12345", R"("zz")", R"({"x":1})", R"(["x"])"}) {
+      EXPECT_THAT(Said(kind, field.name, other),
+                  AllOf(HasSubstr(std::string(field.name) + " is not supported here"),
+                        HasSubstr("\"code\":\"unsupported_parameter\"")))
+          << other;
+    }
+  });
+  for (const char* name : {"web_search_options", "guided_json", "json_schema", "format"}) {
+    EXPECT_THAT(Said(kChat, name, "{}"), HasSubstr("unsupported_parameter")) << name;
+  }
+}
+
+TEST_F(RequestFieldsTest, ThinkingThatIsSwitchedOffIsNeutralHoweverItIsSpelt) {
+  EXPECT_EQ(Said(kChat, "enable_thinking", "false"), "");
+  EXPECT_EQ(Said(kChat, "thinking", R"({"type":"disabled"})"), "");
+  EXPECT_EQ(Said(kChat, "reasoning", R"({"enabled":false})"), "");
+  EXPECT_THAT(Said(kChat, "reasoning", R"({"enabled":true})"), HasSubstr("unsupported_parameter"));
+}
+
 TEST_F(RequestFieldsTest, HarmlessFieldsMayBeAnything) {
   EachOf(FieldUse::kHarmless, [&](const RequestField& field, ObjectKind kind) {
     for (const char* value : kOther) EXPECT_EQ(Said(kind, field.name, value), "") << value;
