@@ -143,6 +143,7 @@ std::variant<HttpHead, HttpFault> ParseHttpHead(std::string_view text) {
   head.request.origin = std::string(message[http::field::origin]);
   head.request.authorization = std::string(message[http::field::authorization]);
   head.request.content_type = std::string(message[http::field::content_type]);
+  head.request.content_encoding = std::string(message[http::field::content_encoding]);
   head.request.has_body = head.has_body();
   return head;
 }

@@ -26,6 +26,7 @@ struct HttpRequest {
   std::string origin;
   std::string authorization;
   std::string content_type;
+  std::string content_encoding;
   bool has_body = false;  // one was announced
   std::string body;
 };

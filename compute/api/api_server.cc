@@ -24,16 +24,16 @@ std::string_view MediaType(std::string_view content_type) {
   return type;
 }
 
-bool Equal(std::string_view a, std::string_view b) {
-  return std::ranges::equal(
-      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
-}
+bool SameLetter(unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); }
+
+bool Equal(std::string_view a, std::string_view b) { return std::ranges::equal(a, b, SameLetter); }
 
 // Bodies are JSON, also where curl says its usual "application/x-www-form-urlencoded".
 bool MayBeJson(std::string_view content_type) {
   const std::string_view type = MediaType(content_type);
-  return type.empty() || type.find("json") != std::string_view::npos ||
-         Equal(type, "application/x-www-form-urlencoded") || Equal(type, "text/plain");
+  const bool json = !std::ranges::search(type, std::string_view("json"), SameLetter).empty();
+  return json || type.empty() || Equal(type, "application/x-www-form-urlencoded") ||
+         Equal(type, "text/plain");
 }
 
 // A page of another site asks, through its visitor's browser.
@@ -134,10 +134,11 @@ ApiServer::~ApiServer() {
 }
 
 bool ApiServer::Authorized(const net::HttpRequest& request) const {
-  static constexpr std::string_view kBearer = "Bearer ";
+  static constexpr std::string_view kBearer = "Bearer ";  // a scheme's name has no case
   if (options_.key.empty()) return true;
   const std::string_view given = request.authorization;
-  return given.starts_with(kBearer) && SameSecret(given.substr(kBearer.size()), options_.key);
+  return Equal(given.substr(0, kBearer.size()), kBearer) &&
+         SameSecret(given.substr(kBearer.size()), options_.key);
 }
 
 std::string ApiServer::RouteOf(const net::HttpRequest& request) {
@@ -181,6 +182,13 @@ std::optional<net::HttpResponse> ApiServer::RefusalOf(const net::HttpRequest& re
                           fmt::format("{} takes application/json, not {:.100}", found->first,
                                       text::ReplaceInvalidUtf8(request.content_type)),
                           "", "unsupported_media_type"});
+  }
+  if (!request.content_encoding.empty() && !Equal(request.content_encoding, "identity")) {
+    return ErrorResponse(
+        {415,
+         fmt::format("{} takes a body as it is, not Content-Encoding: {:.100}", found->first,
+                     text::ReplaceInvalidUtf8(request.content_encoding)),
+         "", "unsupported_content_encoding"});
   }
   return std::nullopt;
 }

@@ -344,6 +344,18 @@ TEST_F(ApiServerTest, BodiesThatAreNotJsonByTheirTypeAre415) {
   EXPECT_THAT(ask("multipart/form-data; boundary=x"), HasSubstr(" 415 "));
   EXPECT_THAT(ask("application/json; charset=utf-8"), HasSubstr(" 200 "));
   EXPECT_THAT(ask("application/x-www-form-urlencoded"), HasSubstr(" 200 ")) << "curl -d";
+  EXPECT_THAT(ask("Application/JSON"), HasSubstr(" 200 ")) << "types have no case";
+}
+
+TEST_F(ApiServerTest, ABodyThatIsSaidToBeCompressedIs415) {
+  engine_.script = Ids("the cat");
+  const auto ask = [&](const std::string& coding) {
+    return Ask("POST", "/v1/completions", R"({"prompt":"on"})",
+               "Content-Encoding: " + coding + "\r\n");
+  };
+  EXPECT_THAT(ask("gzip"), AllOf(HasSubstr(" 415 "), HasSubstr("Content-Encoding: gzip")));
+  EXPECT_THAT(ask("identity, br"), HasSubstr(" 415 "));
+  EXPECT_THAT(ask("Identity"), HasSubstr(" 200 "));
 }
 
 TEST_F(ApiServerTest, AnAnswerSaysTheSeedItCanBeRepeatedWith) {
@@ -411,6 +423,13 @@ TEST_F(ApiServerTest, AKeyIsAskedForWhereItMatters) {
   EXPECT_THAT(
       Ask("POST", "/v1/completions", R"({"prompt":"x"})", "Authorization: Bearer secret\r\n"),
       HasSubstr(" 200 "));
+  EXPECT_THAT(
+      Ask("POST", "/v1/completions", R"({"prompt":"x"})", "Authorization: bearer secret\r\n"),
+      HasSubstr(" 200 "))
+      << "a scheme's name has no case";
+  EXPECT_THAT(
+      Ask("POST", "/v1/completions", R"({"prompt":"x"})", "Authorization: Bearer Secret\r\n"),
+      HasSubstr(" 401 "));
   EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
   EXPECT_THAT(Ask("GET", "/debug/state"), HasSubstr(" 401 "));
 }
