@@ -18,6 +18,7 @@ using asio::ip::tcp;
 namespace {
 
 constexpr uint64_t kDrainBytesMin = 1 << 20;
+constexpr uint64_t kAnswerBytesKept = 1 << 16;
 constexpr auto kDrainTime = std::chrono::seconds(2);
 constexpr Nanos kStallMax = std::chrono::seconds(1);
 // Within it a connection that has just come is closed after all others: its request is on its way.
@@ -368,9 +369,19 @@ void HttpConnection::WriteMore() {
 
 void HttpConnection::AnswerDone() {
   answering_ = false;
+  ReleaseAnswer();
   on_gone_ = nullptr;
   if (keep_alive_) return ReadRequest();
   Drain();
+}
+
+// A connection that waits for its next request does not keep what a large answer took.
+void HttpConnection::ReleaseAnswer() {
+  const uint64_t kept = sending_.capacity() + unsent_.capacity();
+  if (kept < kAnswerBytesKept) return;
+  std::string().swap(sending_);
+  std::string().swap(unsent_);
+  if (shared_->released) shared_->released(kept);
 }
 
 void HttpConnection::Refuse(int status, const std::string& message) {

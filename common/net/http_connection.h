@@ -30,7 +30,7 @@ struct HttpShared {
   HttpConnections connections = {};
   std::deque<std::shared_ptr<HttpConnection>> turns = {};  // requests to be handed out
   uint64_t bodies_bytes = 0;                               // kept of bodies that are being read
-  std::function<void(uint64_t bytes)> released = nullptr;  // told of bodies that are not any more
+  std::function<void(uint64_t bytes)> released = nullptr;  // of bodies and answers
 };
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
@@ -79,6 +79,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Enqueue(std::string_view bytes);
   void WriteMore();
   void AnswerDone();
+  void ReleaseAnswer();
   void Gone();
   void Drain();
   void DrainMore(uint64_t so_far);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "common/text/utf8.h"
 
 namespace engram::compute {
@@ -94,7 +96,64 @@ json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer
   return choice;
 }
 
+constexpr std::array<const char*, 4> kLists = {"tokens", "token_logprobs", "top_logprobs",
+                                               "text_offset"};
+
+// `object` with one member more, whose value is JSON already.
+std::string WithMember(const json::object& object, std::string_view name, std::string_view value) {
+  std::string text = json::serialize(object);
+  text.pop_back();
+  text += fmt::format("{}\"{}\":", object.empty() ? "" : ",", name);
+  text += value;
+  text += '}';
+  return text;
+}
+
 }  // namespace
+
+void LogprobsText::Add(const text::Tokenizer& tokenizer, std::span<const SampledToken> tokens) {
+  const auto append = [](std::string& list, const json::value& value) {
+    if (!list.empty()) list += ',';
+    list += json::serialize(value);
+  };
+  for (const SampledToken& token : tokens) {
+    if (chat_) {
+      append(lists_[0], ChatLogprobs(tokenizer, {token}).at("content").at(0));
+      continue;
+    }
+    const json::object one = TextLogprobs(tokenizer, {token}, offsets_);
+    for (size_t i = 0; i < kLists.size(); ++i) append(lists_[i], one.at(kLists[i]).at(0));
+    offsets_.Next(TokenBytes(tokenizer, token.token));
+  }
+}
+
+std::string LogprobsText::Finish() {
+  if (chat_) return fmt::format("{{\"content\":[{}],\"refusal\":null}}", lists_[0]);
+  std::string text;
+  for (size_t i = 0; i < kLists.size(); ++i) {
+    text += fmt::format("{}\"{}\":[", i == 0 ? "{" : ",", kLists[i]);
+    text += std::exchange(lists_[i], {});
+    text += ']';
+  }
+  return text + "}";
+}
+
+std::string AnswerText(json::object answer, std::span<const std::string> logprobs) {
+  const json::array choices = std::move(answer.at("choices").as_array());
+  answer.erase("choices");
+  std::string list = "[";
+  for (size_t i = 0; i < choices.size(); ++i) {
+    json::object choice = choices[i].as_object();
+    const std::string reason = json::serialize(choice.at("finish_reason"));
+    choice.erase("finish_reason");  // in this order the members that stay keep theirs
+    choice.erase("logprobs");
+    if (i > 0) list += ',';
+    list += WithMember(choice, "logprobs", logprobs[i]);
+    list.pop_back();
+    list += ",\"finish_reason\":" + reason + "}";
+  }
+  return WithMember(answer, "choices", list + "]");
+}
 
 std::string TokenBytes(const text::Tokenizer& tokenizer, int32_t token) {
   const Result<std::string> bytes = tokenizer.Decode({&token, 1});

@@ -100,7 +100,7 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
     StreamPart(index, std::move(text), update.tokens);
   } else {
     choice.text += text;
-    choice.tokens.insert(choice.tokens.end(), update.tokens.begin(), update.tokens.end());
+    if (request_.logprobs) choice.logprobs.Add(*context_.tokenizer, update.tokens);
   }
   if (!over_ && unfinished_ == 0) Complete();
 }
@@ -180,14 +180,19 @@ void CompletionRun::Complete() {
     reply_->Finish();
   } else {
     std::vector<ChoicePart> parts;
-    for (const Part& choice : choices_) {
-      parts.push_back({static_cast<int64_t>(parts.size()), choice.text,
-                       request_.logprobs ? &choice.tokens : nullptr, choice.finish_reason});
+    std::vector<std::string> logprobs;
+    for (Part& choice : choices_) {
+      parts.push_back(
+          {static_cast<int64_t>(parts.size()), choice.text, nullptr, choice.finish_reason});
+      if (request_.logprobs) logprobs.push_back(choice.logprobs.Finish());
     }
     json::object answer = AnswerJson(head_, *context_.tokenizer, parts, true);
     answer["usage"] = UsageJson(usage_);
     SayDegraded(answer);
-    net::HttpResponse response{200, "application/json", json::serialize(answer) + "\n"};
+    net::HttpResponse response{200, "application/json", ""};
+    response.body =
+        request_.logprobs ? AnswerText(std::move(answer), logprobs) : json::serialize(answer);
+    response.body += '\n';
     SayDegraded(response);
     context_.metrics->Answered(200);
     reply_->Send(std::move(response));
