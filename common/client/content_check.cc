@@ -10,6 +10,7 @@
 
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
+#include "common/io/read_file.h"
 
 namespace engram::client {
 namespace {
@@ -32,13 +33,8 @@ Status CheckDigest(const std::string& digest, const std::string& where) {
 
 // "" without a file.
 Result<std::string> ReadDigestFile(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return std::string();
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kDigestFileBytesMax, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0)));
-  if (file.bad() || !file.is_open()) return Unavailable(fmt::format("cannot read {}", path));
+  if (!io::HasEntry(path)) return std::string();
+  ASSIGN_OR_RETURN(std::string text, io::ReadFile(path, kDigestFileBytesMax));
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   RETURN_IF_ERROR(CheckDigest(text, "the content digest in " + path));
   return text;

@@ -7,6 +7,7 @@
 #include "common/client/checkpoint_tables.h"
 #include "common/client/table_parts.h"
 #include "common/io/json.h"
+#include "common/io/read_file.h"
 #include "common/io/safetensors.h"
 #include "common/text/tokenizer.h"
 
@@ -44,7 +45,7 @@ Result<table::VocabMap> LoadTokenMap(const std::string& model_dir, uint64_t raw_
                                      const table::EngramConfig& config) {
   const std::string map_path = model_dir + "/engram_token_map.bin";
   const std::string tokenizer_path = model_dir + "/tokenizer.json";
-  if (std::filesystem::exists(map_path) || !std::filesystem::exists(tokenizer_path)) {
+  if (io::HasEntry(map_path) || !io::HasEntry(tokenizer_path)) {
     return table::VocabMap::Load(map_path, raw_vocab_size, config.compressed_vocab_size);
   }
   ASSIGN_OR_RETURN(table::VocabMap map, MapOfTokenizer(tokenizer_path));

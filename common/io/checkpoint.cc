@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "common/io/json.h"
+#include "common/io/read_file.h"
 #include "common/io/safetensors.h"
 
 namespace engram::io {
@@ -16,13 +15,12 @@ namespace {
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr size_t kShardsMax = 10'000;
+constexpr uint64_t kIndexBytesMax = uint64_t{1} << 28;
 
 Result<WeightMap> LoadIndex(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return InvalidArgument(fmt::format("cannot read {}", path));
-  return ParseSafetensorsIndex(text.view(), path);
+  const Result<std::string> text = ReadFile(path, kIndexBytesMax);
+  if (!text.ok()) return InvalidArgument(text.status().message());  // it has an entry
+  return ParseSafetensorsIndex(*text, path);
 }
 
 // Shard names in order, each once.
@@ -127,8 +125,8 @@ Result<Checkpoint> Checkpoint::Open(const std::string& directory) {
     return NotFound(fmt::format("cannot open checkpoint {}: no such folder", directory));
   }
   const std::string index_path = (fs::path(directory) / kIndexFile).string();
-  const bool has_single = fs::exists(fs::path(directory) / kSingleFile, error);
-  const bool has_index = fs::exists(index_path, error);
+  const bool has_single = HasEntry((fs::path(directory) / kSingleFile).string());
+  const bool has_index = HasEntry(index_path);
   if (has_single && has_index) {
     return InvalidArgument(
         fmt::format("checkpoint {} should hold either {} or {}; it holds both, so which is the "

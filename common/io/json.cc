@@ -3,13 +3,15 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <fstream>
-#include <sstream>
+
+#include "common/io/read_file.h"
 
 namespace engram::io {
 namespace {
 
 constexpr size_t kDepthMax = 64;
+constexpr uint64_t kFileBytesMax = uint64_t{1}
+                                   << 28;  // an index of 10,000 shards has some megabytes
 
 Result<const json::value*> Member(const json::object& object, std::string_view key,
                                   std::string_view what) {
@@ -45,12 +47,8 @@ Result<json::value> ParseJson(std::string_view text, std::string_view what) {
 }
 
 Result<json::value> ParseJsonFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFound(fmt::format("cannot open {}", path));
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return InvalidArgument(fmt::format("cannot read {}", path));
-  return ParseJson(text.view(), path);
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kFileBytesMax));
+  return ParseJson(text, path);
 }
 
 Result<int64_t> GetInt(const json::object& object, std::string_view key, std::string_view what) {

@@ -95,7 +95,8 @@ Status OpenError(const std::string& path, int error) {
 Result<MmapFile> MmapFile::Open(const std::string& path) {
   MmapFile file;
   file.path_ = path;
-  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe would let open() wait for one that writes to it.
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file.fd_ < 0) return OpenError(path, errno);
   struct stat info {};
   if (::fstat(file.fd_, &info) != 0) return OpenError(path, errno);

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 #include <map>
 
+#include "common/io/read_file.h"
 #include "compute/model/config_reader.h"
 
 namespace engram::compute {
@@ -16,12 +16,12 @@ namespace {
 constexpr const char* kGeneration = "generation_config.json";
 constexpr const char* kTokenizer = "tokenizer.json";
 constexpr const char* kTokenizerConfig = "tokenizer_config.json";
+constexpr const char* kSpecialTokens = "special_tokens_map.json";
 
 // Empty when there is no such file.
 Result<json::object> ReadObject(const std::string& directory, const char* name) {
   const std::string path = directory + "/" + name;
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return json::object();
+  if (!io::HasEntry(path)) return json::object();
   ASSIGN_OR_RETURN(json::value value, io::ParseJsonFile(path));
   if (!value.is_object()) return InvalidArgument(path + ": a JSON object is expected");
   return std::move(value.get_object());
@@ -76,9 +76,9 @@ class LeftOut {
 
   void ChatTemplates(const json::object& tokenizer_config) {
     std::vector<std::string> found;
-    for (const char* name : {"chat_template.jinja", "chat_template.json"}) {
-      std::error_code error;
-      if (std::filesystem::exists(directory_ + "/" + name, error)) found.emplace_back(name);
+    for (const char* name :
+         {"chat_template.jinja", "chat_template.json", "additional_chat_templates"}) {
+      if (io::HasEntry(directory_ + "/" + name)) found.emplace_back(name);
     }
     if (Find(tokenizer_config, "chat_template") != nullptr) {
       found.push_back(fmt::format("chat_template of {}", kTokenizerConfig));
@@ -196,8 +196,13 @@ Status ReadEosIds(const std::string& directory, ModelConfig& config) {
     return reader.status();
   }
   if (!config.eos_ids.empty()) return OkStatus();
-  ASSIGN_OR_RETURN(const json::object tokenizer_config, ReadObject(directory, kTokenizerConfig));
-  const std::string eos = TokenText(Find(tokenizer_config, "eos_token"));
+  const char* file = kTokenizerConfig;
+  ASSIGN_OR_RETURN(json::object names, ReadObject(directory, file));
+  if (Find(names, "eos_token") == nullptr) {
+    file = kSpecialTokens;
+    ASSIGN_OR_RETURN(names, ReadObject(directory, file));
+  }
+  const std::string eos = TokenText(Find(names, "eos_token"));
   if (eos.empty()) return OkStatus();
   ASSIGN_OR_RETURN(const json::object tokenizer, ReadObject(directory, kTokenizer));
   for (const auto& [id, text] : AddedTokens(tokenizer)) {
@@ -208,7 +213,7 @@ Status ReadEosIds(const std::string& directory, ModelConfig& config) {
   return InvalidArgument(fmt::format(
       "{}/{}: eos_token \"{}\" is no added token of {} with an id below vocab_size {}, and neither "
       "config.json nor {} has an eos_token_id",
-      directory, kTokenizerConfig, eos, kTokenizer, config.vocab_size, kGeneration));
+      directory, file, eos, kTokenizer, config.vocab_size, kGeneration));
 }
 
 std::string LeftOutOfFolder(const std::string& directory, std::string_view chat_template) {

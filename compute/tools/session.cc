@@ -85,6 +85,12 @@ Status Session::OpenModel(const ComputeConfig& config) {
   obs::LogInfo(fmt::format("model loaded path={} layers={} weight_bytes={} eos_ids={}",
                            config.model_path, model_.layer_count, weights_.mapped_bytes,
                            fmt::join(model_.eos_ids, ",")));
+  if (model_.eos_ids.empty()) {
+    obs::LogWarn(
+        fmt::format("no file of the model folder names the token that ends an answer "
+                    "(eos_token_id): answers end at max_tokens or a stop only path={}",
+                    config.model_path));
+  }
   return OkStatus();
 }
 
