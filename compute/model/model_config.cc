@@ -18,22 +18,12 @@ constexpr int64_t kStreamsMax = 16;
 
 // Keys that cannot change a forward pass.
 bool IsHarmless(std::string_view key) {
-  static constexpr std::array<std::string_view, 16> kKeys = {"architectures",
-                                                             "auto_map",
-                                                             "aux_loss_alpha",
-                                                             "bos_token_id",
-                                                             "ep_size",
-                                                             "initializer_range",
-                                                             "num_nextn_predict_layers",
-                                                             "pad_token_id",
-                                                             "pretraining_tp",
-                                                             "router_aux_loss_coef",
-                                                             "seq_aux",
-                                                             "tokenizer_class",
-                                                             "transformers_version",
-                                                             "use_cache",
-                                                             "_name_or_path",
-                                                             "output_router_logits"};
+  static constexpr std::array<std::string_view, 15> kKeys = {
+      "architectures", "auto_map",        "aux_loss_alpha",
+      "bos_token_id",  "ep_size",         "initializer_range",
+      "pad_token_id",  "pretraining_tp",  "router_aux_loss_coef",
+      "seq_aux",       "tokenizer_class", "transformers_version",
+      "use_cache",     "_name_or_path",   "output_router_logits"};
   return std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end() || key.starts_with("engram_");
 }
 
@@ -185,6 +175,7 @@ Result<ModelConfig> ParseModelConfig(const json::object& object, const std::stri
   config.vocab_size = reader.Int("vocab_size", 1, kSizeMax);
   config.hidden_size = reader.Int("hidden_size", 1, kSizeMax);
   config.layer_count = reader.Int("num_hidden_layers", 1, kLayersMax);
+  config.next_token_layers = reader.Int("num_nextn_predict_layers", 0, kLayersMax, 0);
   config.positions_max = reader.Int("max_position_embeddings", 1, 1 << 26, 4096);
   config.norm_eps = static_cast<float>(reader.Double("rms_norm_eps", 0.0, 1.0, 1e-6));
   config.tie_embeddings = reader.Bool("tie_word_embeddings", false);

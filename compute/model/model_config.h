@@ -18,7 +18,8 @@ struct ModelConfig {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t layer_count = 0;
-  int64_t positions_max = 0;  // max_position_embeddings
+  int64_t next_token_layers = 0;  // behind those, for other engines' drafts: not run
+  int64_t positions_max = 0;      // max_position_embeddings
   float norm_eps = 1e-6f;
   bool tie_embeddings = false;
   std::vector<int32_t> eos_ids;

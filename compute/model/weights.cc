@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <set>
 
@@ -68,11 +70,17 @@ class Loader {
   const Status& status() const { return status_; }
   uint64_t mapped_bytes() const { return mapped_bytes_; }
 
-  void WarnUnused() const {
+  // A tensor of the model's layers that is not used is a part of them that the config leaves out:
+  // an error. Any other is a warning.
+  Status CheckUnused(const ModelConfig& config) const {
     std::string first;
     int count = 0;
     for (const auto& [name, info] : checkpoint_.tensors()) {
       if (used_.contains(name) || name.find(".engram.embed.") != std::string::npos) continue;
+      if (const int64_t layer = LayerOf(name);
+          layer >= 0 && !name.ends_with(kComputedFrequencies)) {
+        RETURN_IF_ERROR(CheckLayerIsNotRun(config, name, layer));
+      }
       if (count++ == 0) first = name;
     }
     if (count > 0) {
@@ -80,14 +88,69 @@ class Loader {
           "checkpoint holds tensors this architecture does not use count={} first={} dir={}", count,
           first, checkpoint_.directory()));
     }
+    return OkStatus();
   }
 
  private:
+  static constexpr std::string_view kComputedFrequencies = ".rotary_emb.inv_freq";
+
+  // The N of "model.layers.N....", -1 of any other name.
+  static int64_t LayerOf(std::string_view name) {
+    constexpr std::string_view kLayers = "model.layers.";
+    if (!name.starts_with(kLayers)) return -1;
+    int64_t layer = -1;
+    const char* const end = name.data() + name.size();
+    const auto [stopped, error] = std::from_chars(name.data() + kLayers.size(), end, layer);
+    return error == std::errc() && stopped != end && *stopped == '.' ? layer : -1;
+  }
+
+  // Layers that draft the tokens after next take the last layer's output in by these.
+  bool IsDraft(int64_t layer) const {
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    return Has(prefix + "eh_proj.weight") || Has(prefix + "enorm.weight");
+  }
+
+  Status CheckLayerIsNotRun(const ModelConfig& config, const std::string& name,
+                            int64_t layer) const {
+    const int64_t layers = config.layer_count + config.next_token_layers;
+    if (layer >= config.layer_count && (layer < layers || IsDraft(layer))) return OkStatus();
+    const std::string& folder = checkpoint_.directory();
+    if (layer >= layers) {
+      return InvalidArgument(fmt::format(
+          "{} holds {}, but its config.json says num_hidden_layers {} and num_nextn_predict_layers "
+          "{}: the model would be run without its last layers",
+          folder, name, config.layer_count, config.next_token_layers));
+    }
+    return InvalidArgument(fmt::format(
+        "{} holds {}, but nothing in its config.json asks for it: layer {} would be run without a "
+        "part of it; add the key that names that part, or take the tensor out",
+        folder, name, layer));
+  }
+
   const io::Checkpoint& checkpoint_;
   std::set<std::string> used_;
   Status status_;
   uint64_t mapped_bytes_ = 0;
 };
+
+// The embedding again. A folder that has a head of its own, other than the embedding, contradicts
+// its config.
+Matrix LoadTiedHead(Loader& load, const io::Checkpoint& checkpoint, const ModelConfig& config,
+                    const Matrix& embedding) {
+  constexpr const char* kHead = "lm_head.weight";
+  if (!load.Has(kHead)) return embedding;
+  const Matrix head = load.Weight(kHead, config.vocab_size, config.hidden_size);
+  if (head.data == nullptr || embedding.data == nullptr) return embedding;  // the loader knows why
+  const size_t bytes =
+      static_cast<size_t>(config.vocab_size * config.hidden_size) * SizeOf(head.dtype);
+  if (head.dtype != embedding.dtype || std::memcmp(head.data, embedding.data, bytes) != 0) {
+    load.Fail(InvalidArgument(fmt::format(
+        "{} holds {}, which differs from model.embed_tokens.weight, but its config.json says "
+        "tie_word_embeddings true: which of them makes the logits is unclear",
+        checkpoint.directory(), kHead)));
+  }
+  return embedding;
+}
 
 // One matrix of the rows of several, in memory of the weights' own: fp32 unless all are bf16.
 Matrix Stack(Loader& load, std::initializer_list<Matrix> parts, Weights& weights) {
@@ -278,14 +341,14 @@ Result<Weights> LoadWeights(const io::Checkpoint& checkpoint, const ModelConfig&
   weights.embedding =
       load.Weight("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   weights.lm_head = config.tie_embeddings
-                        ? weights.embedding
+                        ? LoadTiedHead(load, checkpoint, config, weights.embedding)
                         : load.Weight("lm_head.weight", config.vocab_size, config.hidden_size);
   weights.norm = load.Vector("model.norm.weight", config.hidden_size);
   for (int64_t i = 0; i < config.layer_count && load.status().ok(); ++i) {
     weights.layers.push_back(LoadLayer(load, i, config, weights));
   }
   RETURN_IF_ERROR(load.status());
-  load.WarnUnused();
+  RETURN_IF_ERROR(load.CheckUnused(config));
   weights.mapped_bytes = load.mapped_bytes();
   return weights;
 }

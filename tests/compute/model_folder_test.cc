@@ -76,6 +76,54 @@ TEST_F(ModelFolder, MemoryNodesForAModelWithoutEngramLayersAreRefused) {
   EXPECT_THAT(OpenError({"127.0.0.1:1"}), HasSubstr("has no Engram layers"));
 }
 
+// Left out of the config, a part of a layer would be left out of the model, and its answers would
+// be others.
+TEST_F(ModelFolder, PartsOfLayersThatTheConfigLeavesOutAreRefused) {
+  for (const bool erased : {false, true}) {
+    json::object config = TinyConfig({});
+    config["n_shared_experts"] = 0;
+    if (erased) config.erase("n_shared_experts");
+    Make(config, {});
+    EXPECT_THAT(OpenError(), HasSubstr(".shared_experts."));
+    EXPECT_THAT(OpenError(), HasSubstr("nothing in its config.json asks for it"));
+  }
+}
+
+TEST_F(ModelFolder, LayersBeyondThoseTheConfigCountsAreRefusedUnlessTheyAreDrafts) {
+  json::object config = TinyConfig({});
+  const auto layers = config.at("num_hidden_layers").to_number<int64_t>();
+  config["num_hidden_layers"] = layers - 1;
+  Make(config, {});
+  EXPECT_THAT(OpenError(), HasSubstr("holds model.layers." + std::to_string(layers - 1) + "."));
+  EXPECT_THAT(OpenError(), HasSubstr("num_hidden_layers " + std::to_string(layers - 1)));
+  config["num_nextn_predict_layers"] = 1;
+  Make(config, {});
+  EXPECT_THAT(OpenError(), HasSubstr("lacks the Engram table"))
+      << "the weights are as they must be";
+}
+
+TEST_F(ModelFolder, ATiedHeadThatDiffersFromTheEmbeddingIsRefused) {
+  json::object config = TinyConfig({});
+  config["tie_word_embeddings"] = true;
+  Make(config, {});
+  EXPECT_THAT(OpenError(), HasSubstr("lm_head.weight, which differs from"));
+}
+
+TEST_F(ModelFolder, ALinkToNothingIsAFileThatIsMissing) {
+  const auto error_with = [&](const std::string& name, const std::vector<std::string>& memnodes) {
+    Make(TinyConfig({}), {});
+    std::filesystem::remove(dir_ + "/" + name);
+    std::filesystem::create_symlink("/nonexistent/blob", dir_ + "/" + name);
+    return OpenError(memnodes);
+  };
+  for (const char* name :
+       {"generation_config.json", "engram_token_map.bin", "model.safetensors.index.json"}) {
+    EXPECT_THAT(error_with(name, {}), HasSubstr(name));
+  }
+  const char* digest = "engram_content_digest.txt";
+  EXPECT_THAT(error_with(digest, {"127.0.0.1:1"}), HasSubstr(digest));
+}
+
 TEST_F(ModelFolder, EosIdsOfGenerationConfigHaveTheLastWord) {
   json::object config = TinyConfig({});
   config["eos_token_id"] = 1;
@@ -111,6 +159,9 @@ TEST_F(ModelFolder, WithoutEosIdsTheTokenizersEosTokenIsTaken) {
   EXPECT_THAT(EosIds(), ElementsAre(8));
   Add("tokenizer_config.json", R"({"eos_token": "<b>"})");
   EXPECT_THAT(LoadModelConfig(dir_).status().message(), HasSubstr("eos_token \"<b>\""));
+  Add("tokenizer_config.json", R"({"eos_token": null})");
+  Add("special_tokens_map.json", R"({"eos_token": {"content": "<end>"}})");
+  EXPECT_THAT(EosIds(), ElementsAre(9));
 }
 
 TEST_F(ModelFolder, WhatIsLeftOutIsNamedWithWhatFollows) {
@@ -119,6 +170,10 @@ TEST_F(ModelFolder, WhatIsLeftOutIsNamedWithWhatFollows) {
   Add("chat_template.jinja", "{{ messages }}");
   EXPECT_EQ(LeftOutOfFolder(dir_, "deepseek"),
             "chat_template.jinja (chat prompts are made by api.chat_template=deepseek)");
+  std::filesystem::create_directory(dir_ + "/additional_chat_templates");
+  EXPECT_THAT(LeftOutOfFolder(dir_, "raw"),
+              HasSubstr("chat_template.jinja, additional_chat_templates ("));
+  std::filesystem::remove(dir_ + "/additional_chat_templates");
   Add("tokenizer_config.json", R"({"chat_template": "x", "add_bos_token": true, "bos_token": "<s>",
       "add_eos_token": false, "clean_up_tokenization_spaces": true,
       "added_tokens_decoder": {"8": {"content": "<a>"}, "9": {"content": "<b>"}}})");
