@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <span>
 
@@ -234,7 +235,14 @@ Result<HotSet> ReadHotSet(const std::string& path) {
 Status WriteHotSet(const std::string& path, const HotSet& hot_set) {
   const Result<Header> header = MakeHeader(hot_set);
   if (!header.ok()) return header.status().WithContext("hot set " + path);
-  const std::string temporary = path + ".part";
+  // A device, a pipe or a link is written to: a file renamed over it would take its place for
+  // everybody.
+  using std::filesystem::file_type;
+  std::error_code ignored;
+  const file_type type = std::filesystem::symlink_status(path, ignored).type();
+  const bool in_place = type == file_type::symlink || type == file_type::character ||
+                        type == file_type::block || type == file_type::fifo;
+  const std::string temporary = in_place ? path : path + ".part";
   std::FILE* file = std::fopen(temporary.c_str(), "wbe");
   bool done = file != nullptr;
   int error = errno;
@@ -245,13 +253,13 @@ Status WriteHotSet(const std::string& path, const HotSet& hot_set) {
       done = false;
       error = errno;
     }
-    if (done && std::rename(temporary.c_str(), path.c_str()) != 0) {
+    if (done && !in_place && std::rename(temporary.c_str(), path.c_str()) != 0) {
       done = false;
       error = errno;
     }
   }
   if (done) return OkStatus();
-  if (file != nullptr) std::remove(temporary.c_str());
+  if (file != nullptr && !in_place) std::remove(temporary.c_str());
   return Unavailable(fmt::format("cannot write hot set {}: {}", path, std::strerror(error)));
 }
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace engram::compute {
 namespace {
@@ -13,6 +14,16 @@ Status Failure(std::string_view doing, const std::string& path) {
   const int error = errno;
   const std::string message = fmt::format("{} {}: {}", doing, path, std::strerror(error));
   return error == ENOENT ? NotFound(message) : InvalidArgument(message);
+}
+
+// A device, a pipe or a link, as /dev/stdout is one, is written to: a file renamed over it would
+// take its place for everybody.
+bool IsWrittenInPlace(const std::string& path) {
+  using std::filesystem::file_type;
+  std::error_code error;
+  const file_type type = std::filesystem::symlink_status(path, error).type();
+  return type == file_type::symlink || type == file_type::character || type == file_type::block ||
+         type == file_type::fifo;
 }
 
 }  // namespace
@@ -33,14 +44,15 @@ Result<std::string> ReadWholeFile(const std::string& path) {
 Result<ReplacingFile> ReplacingFile::Create(const std::string& path) {
   ReplacingFile out;
   out.path_ = path;
-  out.temporary_ = fmt::format("{}.{}.part", path, getpid());
+  out.in_place_ = IsWrittenInPlace(path);
+  out.temporary_ = out.in_place_ ? path : fmt::format("{}.{}.part", path, getpid());
   out.file_.reset(std::fopen(out.temporary_.c_str(), "wb"));
   if (!out.file_) return Failure("cannot create", out.temporary_);
   return out;
 }
 
 ReplacingFile::~ReplacingFile() {
-  if (file_) std::remove(temporary_.c_str());
+  if (file_ && !in_place_) std::remove(temporary_.c_str());
 }
 
 Status ReplacingFile::Write(const std::string& text) {
@@ -50,7 +62,7 @@ Status ReplacingFile::Write(const std::string& text) {
 
 Status ReplacingFile::Commit() {
   if (std::fflush(file_.get()) != 0) return Failure("cannot write", temporary_);
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
+  if (!in_place_ && std::rename(temporary_.c_str(), path_.c_str()) != 0)
     return Failure("cannot rename to", path_);
   file_.reset();
   return OkStatus();

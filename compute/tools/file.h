@@ -12,7 +12,7 @@ namespace engram::compute {
 Result<std::string> ReadWholeFile(const std::string& path);
 
 // A file that appears under its name only when complete: written beside it, renamed by Commit,
-// removed otherwise.
+// removed otherwise. A device, a pipe or a link, as /dev/stdout is one, is written to as it is.
 class ReplacingFile {
  public:
   static Result<ReplacingFile> Create(const std::string& path);
@@ -29,6 +29,7 @@ class ReplacingFile {
   ReplacingFile() = default;
   std::string path_;
   std::string temporary_;
+  bool in_place_ = false;
   std::unique_ptr<std::FILE, Close> file_;
 };
 
