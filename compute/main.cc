@@ -1,5 +1,4 @@
 // engram-compute: serve, generate and score with an engram_v3 model.
-#include <fmt/format.h>
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
@@ -7,6 +6,7 @@
 #include <csignal>
 #include <memory>
 
+#include "common/base/standard_streams.h"
 #include "common/obs/log.h"
 #include "compute/parallel/mpi_collective.h"
 #include "compute/tools/batch.h"
@@ -35,10 +35,7 @@ Status RunFollower(const compute::ComputeConfig& config, parallel::Collective& r
   return compute::Session::RunFollower(config, ranks);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  KeepFreedMemory();
+int Run(int argc, char** argv) {
   CLI::App app("Transformer engine whose Engram tables live in memory nodes");
   app.require_subcommand(1);
   compute::CommonOptions common;
@@ -96,7 +93,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
-    fmt::print(stderr, "engram-compute: {}\n", error.what());
+    PrintError("engram-compute", error.what());
     return 1;
   }
 
@@ -119,7 +116,14 @@ int main(int argc, char** argv) {
   const Status status = run();
   if (status.ok()) return 0;
   obs::FlushLog(std::chrono::seconds(1));  // what led to the error stands before it
-  fmt::print(stderr, "engram-compute: {}\n", status.message());
+  PrintError("engram-compute", status.message());
   if (processes) parallel::AbortMpi(1);  // the others would wait
   return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  KeepFreedMemory();
+  return RunProgram("engram-compute", [&] { return Run(argc, argv); });
 }

@@ -1,17 +1,18 @@
 // engram-memnode: serves its share of a model's Engram tables.
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <string>
 #include <vector>
 
+#include "common/base/standard_streams.h"
 #include "common/obs/log.h"
 #include "memnode/run.h"
 
 using namespace engram;
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   CLI::App app("Serves this node's share of a model's Engram tables out of memory");
   std::string config_file;
   std::vector<std::string> sets;
@@ -25,6 +26,12 @@ int main(int argc, char** argv) {
   if (status.ok()) status = memnode::RunUntilSignal(config);
   if (status.ok()) return 0;
   obs::FlushLog(std::chrono::seconds(1));  // what led to the error stands before it
-  fmt::print(stderr, "engram-memnode: {}\n", status.message());
+  PrintError("engram-memnode", status.message());
   return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return RunProgram("engram-memnode", [&] { return Run(argc, argv); });
 }

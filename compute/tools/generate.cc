@@ -44,7 +44,8 @@ Status RunGenerate(const ComputeConfig& config, const GenerateOptions& options,
   ASSIGN_OR_RETURN(const std::string text, TextOf(tokenizer, completion));
   const EngineSnapshot snapshot = session->completions().Snapshot();
   fmt::print("{}\n", text);
-  fmt::print(stderr, "{}", TextReport(snapshot));
+  std::fputs(TextReport(snapshot).c_str(),
+             stderr);  // remarks: where they cannot go does not matter
   if (options.json_file.empty()) return OkStatus();
   ASSIGN_OR_RETURN(ReplacingFile file, ReplacingFile::Create(options.json_file));
   RETURN_IF_ERROR(file.Write(JsonReport(snapshot, completion, text)));

@@ -1,9 +1,7 @@
 // engramctl: looks at, makes and checks table sets from the command line.
-#include <fmt/format.h>
-
-#include <cstdio>
 #include <vector>
 
+#include "common/base/standard_streams.h"
 #include "memnode/ctl/digest_command.h"
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
@@ -14,7 +12,9 @@
 #include "memnode/ctl/verify_command.h"
 #include "memnode/ctl/version_commands.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   using engram::ctl::Subcommand;
   CLI::App app("Tools for Engram models and their tables", "engramctl");
   app.require_subcommand(1);
@@ -31,19 +31,22 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
-    fmt::print(stderr, "engramctl: {}\n", error.what());
+    engram::PrintError("engramctl", error.what());
     return 1;
   }
   for (const Subcommand& command : commands) {
     if (!command.app->parsed()) continue;
-    engram::Status status = command.run();
-    if (status.ok() && std::fflush(stdout) != 0) {
-      status = engram::Unavailable("cannot write to standard output");
-    }
+    const engram::Status status = command.run();
     if (!status.ok()) {
-      fmt::print(stderr, "engramctl: {}\n", status.message());
+      engram::PrintError("engramctl", status.message());
       return 1;
     }
   }
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return engram::RunProgram("engramctl", [&] { return Run(argc, argv); });
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/standard_streams.h"
 #include "memnode/load/report_json.h"
 #include "memnode/load/report_plot.h"
 #include "memnode/load/report_text.h"
@@ -219,8 +220,9 @@ class Program {
   int Judge() const {
     for (const RunFigures& figures : all_) {
       if (figures.verify.wrong_rows == 0) continue;
-      fmt::print(stderr, "engram-load: {} of {} verified rows are wrong; {}\n",
-                 figures.verify.wrong_rows, figures.verify.rows, figures.verify.first->ToString());
+      PrintError("engram-load",
+                 fmt::format("{} of {} verified rows are wrong; {}", figures.verify.wrong_rows,
+                             figures.verify.rows, figures.verify.first->ToString()));
       return kExitWrong;
     }
     for (const RunFigures& figures : all_) {
@@ -228,15 +230,15 @@ class Program {
       if (knee_.has_value() && figures.open_loop()) continue;
       const std::string failure = FailureOf(figures);
       if (failure.empty()) continue;
-      fmt::print(stderr, "engram-load: {}\n", failure);
+      PrintError("engram-load", failure);
       return kExitFailed;
     }
     if (!refusal_.empty()) {
-      fmt::print(stderr, "engram-load: no latencies are reported: {}\n", refusal_);
+      PrintError("engram-load", "no latencies are reported: " + refusal_);
       return kExitRefused;
     }
     if (knee_.has_value() && knee_->best < 0) {
-      fmt::print(stderr, "engram-load: there is no knee: not even the lowest rate holds\n");
+      PrintError("engram-load", "there is no knee: not even the lowest rate holds");
       return kExitFailed;
     }
     return kExitOk;
@@ -257,12 +259,12 @@ class Program {
 
 }  // namespace
 
-int RunProgram(const LoadOptions& options) {
+int RunLoad(const LoadOptions& options) {
   CatchInterrupts();
   Program program(options);
   const Result<int> code = program.Run();
   if (code.ok()) return *code;
-  fmt::print(stderr, "engram-load: {}\n", code.status().message());
+  PrintError("engram-load", code.status().message());
   return kExitFailed;
 }
 

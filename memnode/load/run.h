@@ -14,6 +14,6 @@ enum ExitCode : int {
 };
 
 // Prints what it finds; messages of failures go to stderr.
-int RunProgram(const LoadOptions& options);
+int RunLoad(const LoadOptions& options);
 
 }  // namespace engram::memnode::load

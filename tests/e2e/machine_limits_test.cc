@@ -1,4 +1,6 @@
 // What becomes of the programs where the machine gives few threads or little memory.
+#include "common/base/machine_limits.h"
+
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,8 +10,8 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
-#include "common/base/machine_limits.h"
 #include "tests/support/cluster.h"
 
 namespace engram {
@@ -83,6 +85,96 @@ TEST_F(MachineLimitsTest, AnImportWithMoreThreadsThanThereAreDoesNotEndTheNodeTh
 }
 
 // Each count of threads below what a program needs is an error in one line, above it success.
+// A shell runs the command with its streams as `redirections` say.
+std::vector<std::string> Shell(const std::vector<std::string>& command,
+                               const std::string& redirections) {
+  std::string line = "exec ";
+  for (const std::string& word : command) line += "'" + word + "' ";
+  return {"/bin/sh", "-c", line + redirections};
+}
+
+TEST_F(MachineLimitsTest, StandardErrorThatIsClosedOrFullEndsNoProgram) {
+  const std::vector<std::string> generate = {
+      Binary("engram-compute"), "generate", "--model", model_, "--prompt", "Once",
+      "--max-tokens",           "2"};
+  const Finished as_it_is = RunToEnd(generate, folder_);
+  ASSERT_EQ(as_it_is.exit_code, 0) << as_it_is.err;
+  for (const char* streams : {"2>&-", "2>/dev/full", "<&- 2>&-"}) {
+    const Finished run = RunToEnd(Shell(generate, streams), folder_);
+    EXPECT_EQ(run.exit_code, 0) << streams;
+    EXPECT_EQ(run.out, as_it_is.out) << streams;
+    for (const char* program : {"engram-memnode", "engram-compute", "engramctl", "engram-load"}) {
+      EXPECT_EQ(RunToEnd(Shell({Binary(program), "--no-such-option"}, streams), folder_).exit_code,
+                program == std::string("engram-memnode") ? 109 : 1)
+          << program << " " << streams;
+    }
+  }
+}
+
+// A file of the store would be standard error otherwise, and log lines would go into it.
+TEST_F(MachineLimitsTest, ANodeServesWithAllStandardStreamsClosed) {
+  const std::string address = folder_ + "/address";
+  Process node("closed", Shell(Node({"model.path=" + model_}), "<&- >" + address + " 2>&-"),
+               folder_);
+  std::string control;
+  for (int tries = 0; tries < 600 && control.empty(); ++tries) {
+    std::this_thread::sleep_for(50ms);
+    control = ValueOf(testing_support::ReadFile(address), "control");
+  }
+  ASSERT_FALSE(control.empty());
+  node.Signal(SIGTERM);
+  EXPECT_EQ(node.WaitExit(20s), 0);
+  Process blind("blind", Shell(Node({"model.path=" + model_}), "<&- >&- 2>&-"), folder_);
+  EXPECT_EQ(blind.WaitExit(2s), std::nullopt) << "it serves";
+  blind.Signal(SIGTERM);
+  EXPECT_EQ(blind.WaitExit(20s), 0);
+}
+
+TEST_F(MachineLimitsTest, OutputThatCannotBeWrittenIsAnErrorNotAnAbort) {
+  std::string ids = "1";
+  for (int i = 2; i < 700; ++i) ids += "," + std::to_string(i);
+  const std::vector<std::vector<std::string>> commands = {
+      {Binary("engramctl"), "hash", "--config", model_ + "/config.json", "--ids", ids},
+      {Binary("engramctl"), "layout", "--config", model_ + "/config.json"},
+      {Binary("engram-compute"), "generate", "--model", model_, "--prompt", "Once", "--max-tokens",
+       "2"},
+  };
+  for (const std::vector<std::string>& command : commands) {
+    for (const char* streams : {">/dev/full", ">/dev/full 2>/dev/full"}) {
+      const Finished run = RunToEnd(Shell(command, streams), folder_);
+      EXPECT_EQ(run.exit_code, 1) << command[1] << " " << streams;
+    }
+    EXPECT_THAT(RunToEnd(Shell(command, ">/dev/full"), folder_).err,
+                HasSubstr("cannot write to standard output"))
+        << command[1];
+  }
+}
+
+// As root it took the place of /dev/null for the whole machine.
+TEST_F(MachineLimitsTest, AnOutputThatIsAPipeOrALinkIsWrittenToNotReplaced) {
+  std::ofstream(folder_ + "/in.jsonl") << R"({"prompt":"Once","max_tokens":2,"seed":1})"
+                                       << "\n";
+  const std::string pipe = folder_ + "/pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const Finished run = RunToEnd(
+      {"/bin/sh", "-c",
+       fmt::format("cat {0} > {1}/copy & '{2}' batch --model {3} --input {1}/in.jsonl --output {0} "
+                   "&& wait",
+                   pipe, folder_, Binary("engram-compute"), model_)},
+      folder_);
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+  EXPECT_THAT(testing_support::ReadFile(folder_ + "/copy"), HasSubstr("\"finish_reason\""));
+  const std::string link = folder_ + "/link";
+  std::filesystem::create_symlink(folder_ + "/target", link);
+  const std::vector<std::string> command = {
+      Binary("engram-compute"), "batch",    "--model", model_, "--input",
+      folder_ + "/in.jsonl",    "--output", link};
+  EXPECT_EQ(RunToEnd(command, folder_).exit_code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_THAT(testing_support::ReadFile(folder_ + "/target"), HasSubstr("\"finish_reason\""));
+}
+
 TEST_F(MachineLimitsTest, TooFewThreadsToStartAreAnErrorWhateverTheirNumber) {
   int errors = 0;
   for (int threads = 1; threads <= 9; ++threads) {
@@ -180,9 +272,8 @@ TEST_F(MachineLimitsTest, TablesBeyondTheCgroupsMemoryAreRefusedWithTheSum) {
 
 TEST_F(MachineLimitsTest, AnEngineHasAThreadForEachProcessorItMayUse) {
   const auto threads = [&](std::vector<std::string> before) {
-    before.insert(before.end(),
-                  {Binary("engram-compute"), "generate", "--model", model_, "--local", "--prompt",
-                   "a", "--max-tokens", "1", "--set", "log.level=info"});
+    before.insert(before.end(), {Binary("engram-compute"), "generate", "--model", model_, "--local",
+                                 "--prompt", "a", "--max-tokens", "1", "--set", "log.level=info"});
     const Finished run = RunToEnd(before, folder_);
     EXPECT_EQ(run.exit_code, 0) << run.err;
     const size_t at = run.err.find(" threads=");
