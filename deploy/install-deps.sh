@@ -21,6 +21,7 @@ packages=(
 )
 # node and npm (tests/web): Debian's, unless others are installed already.
 command -v npm >/dev/null || packages+=(nodejs npm)
+command -v python3 >/dev/null || packages+=(python3) # a check of the kernels, tests/bench/model
 
 # Ubuntu 24.04 (untested): the same packages under other names.
 if [ -r /etc/os-release ] && . /etc/os-release && [ "${ID:-}" = ubuntu ]; then
