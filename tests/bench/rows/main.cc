@@ -43,6 +43,8 @@ int main(int argc, char** argv) {
   app.add_option("--sizes", options.sweep_mib,
                  "MiB,...: cost of a row by table size, smallest first")
       ->delimiter(',');
+  app.add_option("--legs", options.legs, "NAME,...: only legs whose names hold one of these")
+      ->delimiter(',');
   app.add_flag("--no-ucx-perftest", no_ucx_perftest, "leave it out");
   app.add_option("--seed", options.seed, "of rows and ids")->capture_default_str();
   app.add_option("--server-cpu", options.cores.server, "-1: not pinned")->capture_default_str();

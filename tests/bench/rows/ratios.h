@@ -1,5 +1,8 @@
 // The ratios by which the rows bench is judged, and the names of the legs they are made of. Each
 // is computed round by round; its median is what counts.
+//
+// "caller-driven": the calling thread polls the client, which no engine does. Every other client
+// has a thread of its own.
 #pragma once
 
 #include <span>
@@ -7,6 +10,7 @@
 #include <vector>
 
 #include "common/io/json.h"
+#include "tests/bench/harness/ceilings.h"
 #include "tests/bench/harness/rounds.h"
 
 namespace engram::bench {
@@ -19,6 +23,9 @@ inline constexpr char kSharedToken[] = "shared memory, token";
 inline constexpr char kService[] = "service, step";
 inline constexpr char kServiceToken[] = "service, token";
 inline constexpr char kNoGather[] = "service without gather, step";
+inline constexpr char kServicePolled[] = "service, step, caller-driven";
+inline constexpr char kTokenPolled[] = "service, token, caller-driven";
+inline constexpr char kNoGatherPolled[] = "service without gather, step, caller-driven";
 inline constexpr char kRoundTrip[] = "bare round trip, step";
 inline constexpr char kRoundTripToken[] = "bare round trip, token";
 inline constexpr char kUcx[] = "ucx_perftest am_bw, step";
@@ -33,8 +40,14 @@ struct RatioRow {
   bool met() const { return at_least ? value.median >= bar : value.median <= bar; }
 };
 
-// Those whose legs ran, with `depth` steps outstanding at the service.
-std::vector<RatioRow> JudgedRatios(std::span<const Series> all, size_t depth);
+struct Judgement {
+  std::vector<RatioRow> rows;
+  std::vector<BoundedLeg> bounded;  // those of `rows` whose second leg is a ceiling
+};
+
+// Those whose legs ran, with `depth` steps outstanding at the service. `compared`: rows of the timed
+// rounds were compared with what they must be.
+Judgement JudgeRatios(std::span<const Series> all, size_t depth, bool compared);
 
 void PrintRatios(std::span<const RatioRow> ratios);
 json::array RatiosJson(std::span<const RatioRow> ratios);

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "tests/bench/harness/ceilings.h"
 #include "tests/bench/harness/leg_maker.h"
 #include "tests/bench/harness/report.h"
 #include "tests/bench/harness/tables.h"
@@ -35,9 +37,9 @@ class RowsBench {
     PrintSettings();
     RETURN_IF_ERROR(AddLegs());
     ASSIGN_OR_RETURN(const std::vector<Series> all, RunRounds(legs_, options_.rounds));
-    const std::vector<RatioRow> ratios = JudgedRatios(all, options_.depth);
+    const Judgement judged = JudgeRatios(all, options_.depth, options_.verify_every > 0);
     PrintSeries(all);
-    PrintRatios(ratios);
+    PrintRatios(judged.rows);
     legs_.clear();
     services_.clear();
     json::array sweep;
@@ -46,8 +48,10 @@ class RowsBench {
       ASSIGN_OR_RETURN(sweep, RunSweep(options_));
     }
     fmt::print("load average after: {}\n", LoadAverage());
-    if (options_.json_file.empty()) return OkStatus();
-    return WriteJson(Report(all, ratios, std::move(sweep)), options_.json_file);
+    if (!options_.json_file.empty()) {
+      RETURN_IF_ERROR(WriteJson(Report(all, judged.rows, std::move(sweep)), options_.json_file));
+    }
+    return LongEnoughToJudge(options_.rounds) ? CheckCeilings(judged.bounded) : OkStatus();
   }
 
  private:
@@ -104,9 +108,9 @@ class RowsBench {
     LoopOptions unverified = step;
     unverified.verify_every = 0;
     unverified.verify_warm_up = false;
-    legs_.push_back(maker_->Make(kMemoryCopy, MakeMemoryCopy(memory_->dense), unverified));
-    legs_.push_back(maker_->Make(kBareGather, MakeBareGather(memory_->dense), step));
-    legs_.push_back(maker_->Make(kInProcess, MakeArenaGather(memory_->filled.arena), step));
+    Add(kMemoryCopy, MakeMemoryCopy(memory_->dense), unverified);
+    Add(kBareGather, MakeBareGather(memory_->dense), step);
+    Add(kInProcess, MakeArenaGather(memory_->filled.arena), step);
     ServiceOptions service;
     service.cores = options_.cores;
     service.wire = LoopbackWire(options_.transport);
@@ -114,7 +118,11 @@ class RowsBench {
     service.path = client::Path::kLocal;
     RETURN_IF_ERROR(AddService(service, memory_->shareable(), kShared, kSharedToken));
     service.path = client::Path::kGather;
+    service.caller_driven = true;
+    RETURN_IF_ERROR(AddService(service, memory_->filled, kServicePolled, kTokenPolled));
     service.gather = false;
+    RETURN_IF_ERROR(AddService(service, memory_->filled, kNoGatherPolled, ""));
+    service.caller_driven = false;
     RETURN_IF_ERROR(AddService(service, memory_->filled, kNoGather, ""));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTrip, options_.step_rows));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTripToken, options_.token_rows));
@@ -122,23 +130,35 @@ class RowsBench {
     return OkStatus();
   }
 
+  bool Wanted(const std::string& leg) const {
+    const auto in_name = [&](const std::string& part) { return leg.find(part) != leg.npos; };
+    return options_.legs.empty() ||
+           std::any_of(options_.legs.begin(), options_.legs.end(), in_name);
+  }
+
+  void Add(const std::string& name, std::unique_ptr<BatchReader> reader, const LoopOptions& loop) {
+    if (Wanted(name)) legs_.push_back(maker_->Make(name, std::move(reader), loop));
+  }
+
   Status AddService(const ServiceOptions& service, const FilledArena& filled,
                     const std::string& step_leg, const std::string& token_leg) {
+    if (!Wanted(step_leg) && !Wanted(token_leg)) return OkStatus();
     ASSIGN_OR_RETURN(std::unique_ptr<Service> started,
                      Service::Start(filled, memory_->tables, service));
     LoopOptions loop{options_.step_rows, options_.depth, service.gather ? options_.verify_every : 0,
                      service.gather};
-    legs_.push_back(maker_->Make(step_leg, started->MakeReader(loop.depth), loop));
+    Add(step_leg, started->MakeReader(loop.depth), loop);
     if (!token_leg.empty()) {
       loop.rows = options_.token_rows;
       loop.depth = 1;
-      legs_.push_back(maker_->Make(token_leg, started->MakeReader(loop.depth), loop));
+      Add(token_leg, started->MakeReader(loop.depth), loop);
     }
     services_.push_back(std::move(started));
     return OkStatus();
   }
 
   Status AddRoundTrip(const std::string& name, size_t rows) {
+    if (!Wanted(name)) return OkStatus();
     const size_t request = rows * kIdBytes + kRequestOverhead;
     const size_t reply = rows * (memory_->tables.row_bytes() + kCheckBytes) + kReplyOverhead;
     ASSIGN_OR_RETURN(std::unique_ptr<BareRoundTrip> pair,
@@ -151,6 +171,7 @@ class RowsBench {
   }
 
   void AddUcxPerftest() {
+    if (!Wanted(kUcx)) return;
     const std::string missing =
         options_.ucx_perftest ? UcxPerftest::Missing() : "not asked for (--no-ucx-perftest)";
     if (!missing.empty()) {

@@ -24,10 +24,12 @@ struct RowsOptions {
   std::string transport = "tcp";    // of the service
   bool ucx_perftest = true;         // when it is installed
   std::vector<uint64_t> sweep_mib;  // table sizes to compare; empty: no sweep
+  std::vector<std::string> legs;    // only those whose names hold one of these; empty: all
   std::string json_file;
 };
 
-// Prints the tables; writes the JSON file if one is named.
+// Prints the tables; writes the JSON file if one is named. FAILED_PRECONDITION, at the end, when a
+// leg is faster than its ceiling (harness/ceilings.h).
 Status RunRowsBench(const RowsOptions& options);
 
 }  // namespace engram::bench

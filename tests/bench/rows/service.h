@@ -1,5 +1,5 @@
 // The row service as it is used, in one process: a RowService on the server's core, a LookupClient
-// polled by the caller's, and a transport between them. The only place of these benchmarks that
+// on the caller's, and a transport between them. The only place of these benchmarks that
 // knows how service and client are put together.
 #pragma once
 
@@ -27,6 +27,8 @@ struct ServiceOptions {
   // False: everything but the gather and the comparison of the rows' checks; bytes mean nothing.
   bool gather = true;
   client::Path path = client::Path::kGather;  // kLocal: `filled` must be shared
+  // False: the client has a thread of its own, as the compute engine's has.
+  bool caller_driven = false;
   net::WireConfig wire;
   Cores cores;
 };
