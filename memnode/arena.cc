@@ -60,27 +60,12 @@ Status Arena::GatherRows(uint32_t layer_index, std::span<const uint64_t> rows,
                          std::span<std::byte> out) const {
   const size_t bytes = row_bytes();
   CHECK_EQ(out.size(), rows.size() * bytes);
-  std::array<const std::byte*, kGatherRows + table::kPrefetchRows> addresses;
-  std::byte* to = out.data();
-  size_t known = 0;  // addresses of the rows ahead, asked for already
-  for (size_t at = 0; at < rows.size();) {
-    const size_t count = std::min(rows.size() - at, addresses.size());
-    const std::span<const std::byte*> unknown(addresses.data() + known, count - known);
-    RETURN_IF_ERROR(Find(layer_index, rows.subspan(at + known, count - known), unknown));
-    for (size_t i = known; i < std::min(count, table::kPrefetchRows); ++i) {
-      table::PrefetchRow(addresses[i], bytes);
-    }
-    const bool last = at + count == rows.size();
-    const size_t copied = last ? count : count - table::kPrefetchRows;
-    for (size_t i = 0; i < copied; ++i, to += bytes) {
-      if (i + table::kPrefetchRows < count) {
-        table::PrefetchRow(addresses[i + table::kPrefetchRows], bytes);
-      }
-      table::CopyRow(to, addresses[i], bytes);
-    }
-    known = count - copied;
-    std::copy_n(addresses.begin() + static_cast<ptrdiff_t>(copied), known, addresses.begin());
-    at += copied;
+  std::array<const std::byte*, kGatherRows> addresses;
+  for (size_t first = 0; first < rows.size(); first += kGatherRows) {
+    const auto some = rows.subspan(first, std::min(kGatherRows, rows.size() - first));
+    const std::span<const std::byte*> found = std::span(addresses).first(some.size());
+    RETURN_IF_ERROR(Find(layer_index, some, found));
+    table::CopyRows(found, bytes, out.data() + first * bytes);
   }
   return OkStatus();
 }

@@ -472,8 +472,8 @@ Result<bool> RowService::SendChunk(Request& request, Session& session,
   }
   SendRing::Slot* slot = ring_.Take(request.peer, now);
   if (options_.gather) {
-    table::CopyStoredRows(std::span(addresses_).first(count), tables.stored_row_bytes(),
-                          slot->buffer->bytes().data());
+    table::CopyRows(std::span(addresses_).first(count), tables.stored_row_bytes(),
+                    slot->buffer->bytes().data());
   }
   net::RowsHeader header;
   header.request_id = request.header.request_id;

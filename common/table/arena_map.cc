@@ -2,10 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "common/table/row_check.h"
-#include "common/table/row_copy.h"
 
 namespace engram::table {
 namespace {
@@ -83,18 +80,6 @@ Status ArenaMap::FindOffsets(uint32_t layer_index, std::span<const uint64_t> row
                              std::span<uint64_t> offsets) const {
   CHECK_EQ(rows.size(), offsets.size());
   return FindAll(layer_index, rows, [&](size_t i, uint64_t offset) { offsets[i] = offset; });
-}
-
-void CopyStoredRows(std::span<const std::byte* const> rows, uint32_t stored_row_bytes,
-                    std::byte* out) {
-  const size_t count = rows.size();
-  for (size_t i = 0; i < std::min(count, kPrefetchRows); ++i) {
-    PrefetchRow(rows[i], stored_row_bytes);
-  }
-  for (size_t i = 0; i < count; ++i, out += stored_row_bytes) {
-    if (i + kPrefetchRows < count) PrefetchRow(rows[i + kPrefetchRows], stored_row_bytes);
-    CopyRow(out, rows[i], stored_row_bytes);
-  }
 }
 
 }  // namespace engram::table

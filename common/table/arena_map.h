@@ -59,8 +59,4 @@ class ArenaMap {
   std::vector<Placed> layers_;
 };
 
-// Copies stored rows to out, one after the other, fetching the memory of later rows ahead of time.
-void CopyStoredRows(std::span<const std::byte* const> rows, uint32_t stored_row_bytes,
-                    std::byte* out);
-
 }  // namespace engram::table

@@ -35,12 +35,13 @@ uint64_t Load64(const std::byte* p) {
   return value;
 }
 
-// True when the four rows carry their checks. One chain of crc32 instructions waits 3 cycles for
+// True when the four rows have these checks. One chain of crc32 instructions waits 3 cycles for
 // each 8 bytes; four side by side do not.
-bool CheckFour(const uint64_t* rows, uint32_t layer_index, const std::byte* const* addresses,
-               uint32_t row_bytes) {
-  const std::byte *const p0 = addresses[0], *const p1 = addresses[1], *const p2 = addresses[2],
-                         *const p3 = addresses[3];
+template <typename Bytes>
+bool CheckFour(uint32_t layer_index, const uint64_t* rows, const std::byte* const* copies,
+               Bytes row_bytes, const uint32_t* checks) {
+  const std::byte *const p0 = copies[0], *const p1 = copies[1], *const p2 = copies[2],
+                         *const p3 = copies[3];
   // crc32 keeps the register inverted at both ends, as Crc32c does.
   uint64_t a = ~StartOf(layer_index, rows[0]), b = ~StartOf(layer_index, rows[1]),
            c = ~StartOf(layer_index, rows[2]), d = ~StartOf(layer_index, rows[3]);
@@ -55,15 +56,31 @@ bool CheckFour(const uint64_t* rows, uint32_t layer_index, const std::byte* cons
                                       static_cast<uint32_t>(c), static_cast<uint32_t>(d)};
   bool good = true;
   for (size_t lane = 0; lane < kLanes; ++lane) {
-    const std::byte* row = addresses[lane];
     for (size_t i = at; i < row_bytes; ++i) {
-      crc[lane] = _mm_crc32_u8(crc[lane], static_cast<uint8_t>(row[i]));
+      crc[lane] = _mm_crc32_u8(crc[lane], static_cast<uint8_t>(copies[lane][i]));
     }
-    good &= ~crc[lane] == StoredCheck(row, row_bytes);
+    good &= ~crc[lane] == checks[lane];
   }
   return good;
 }
 #endif
+
+// The first row of the block whose copy lacks its check, or the block's size.
+template <typename Bytes>
+size_t CheckBlock(uint32_t layer_index, std::span<const uint64_t> rows,
+                  const std::byte* const* copies, Bytes row_bytes, const uint32_t* checks) {
+  size_t i = 0;
+#ifdef __SSE4_2__
+  while (i + kLanes <= rows.size() &&
+         CheckFour(layer_index, &rows[i], copies + i, row_bytes, checks + i)) {
+    i += kLanes;
+  }
+#endif
+  for (; i < rows.size(); ++i) {
+    if (RowCheck(layer_index, rows[i], {copies[i], row_bytes}) != checks[i]) break;
+  }
+  return i;
+}
 
 }  // namespace
 
@@ -81,28 +98,32 @@ void SealRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored) {
 size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
                        const std::byte* const* addresses, uint32_t row_bytes,
                        const uint32_t* places, std::byte* out) {
-  const size_t count = rows.size();
-  const size_t stored_bytes = StoredRowBytes(row_bytes);
-  size_t i = 0;
-#ifdef __SSE4_2__
-  for (; i < std::min(count, kPrefetchRows); ++i) PrefetchRow(addresses[i], stored_bytes);
-  for (i = 0; i + kLanes <= count; i += kLanes) {
-    for (size_t ahead = i + kPrefetchRows; ahead < std::min(count, i + kPrefetchRows + kLanes);
-         ++ahead) {
-      PrefetchRow(addresses[ahead], stored_bytes);
+  const std::span<const std::byte* const> from(addresses, rows.size());
+  std::array<uint32_t, kRowsTogether> checks;
+  std::array<const std::byte*, kRowsTogether> copies;
+  const auto block_from = [&](size_t first) {
+    return std::min(kRowsTogether, rows.size() - first);
+  };
+  return WithRowBytes(row_bytes, [&](auto bytes) -> size_t {
+    const size_t stored_bytes = bytes + size_t{kRowCheckBytes};
+    PrefetchRows(from.first(block_from(0)), stored_bytes);
+    for (size_t first = 0; first < rows.size(); first += kRowsTogether) {
+      const size_t count = block_from(first);
+      for (size_t i = 0; i < count; ++i) {
+        const std::byte* const row = from[first + i];
+        std::byte* const copy = out + size_t{places[first + i]} * bytes;
+        CopyRow(copy, row, bytes);
+        checks[i] = StoredCheck(row, row_bytes);
+        copies[i] = copy;
+      }
+      const size_t next = first + count;
+      PrefetchRows(from.subspan(next, block_from(next)), stored_bytes);
+      const size_t good = CheckBlock(layer_index, rows.subspan(first, count), copies.data(), bytes,
+                                     checks.data());
+      if (good < count) return first + good;
     }
-    if (!CheckFour(&rows[i], layer_index, addresses + i, row_bytes)) break;  // below: which
-    for (size_t lane = i; lane < i + kLanes; ++lane) {
-      CopyRow(out + size_t{places[lane]} * row_bytes, addresses[lane], row_bytes);
-    }
-  }
-#endif
-  for (; i < count; ++i) {
-    const std::byte* row = addresses[i];
-    if (RowCheck(layer_index, rows[i], {row, row_bytes}) != StoredCheck(row, row_bytes)) return i;
-    CopyRow(out + size_t{places[i]} * row_bytes, row, row_bytes);
-  }
-  return i;
+    return rows.size();
+  });
 }
 
 size_t CopyUncheckedRows(std::span<const std::byte* const> addresses, uint32_t row_bytes,

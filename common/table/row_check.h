@@ -23,9 +23,14 @@ uint32_t RowCheck(uint32_t layer_index, uint64_t row, std::span<const std::byte>
 // Writes the check behind the row: stored.size() == StoredRowBytes(row_bytes).
 void SealRow(uint32_t layer_index, uint64_t row, std::span<std::byte> stored);
 
-// Copies row_bytes of each stored row to its place and checks it, four rows at a time: row i of
-// `rows` lies at addresses[i] and goes to out + places[i] * row_bytes. Returns the index of the
-// first row whose check fails, or rows.size(); what lies in `out` from about there on is undefined.
+// Copies row_bytes of each stored row to its place and checks the copy: row i of `rows` lies at
+// addresses[i] and goes to out + places[i] * row_bytes, which no other row shares. Returns the
+// index of the first row whose check fails, or rows.size(); what lies at the places of that row and
+// of those after it is undefined.
+//
+// Blocks of rows are copied, the next block is asked for, then the copies are checked: a CRC's long
+// chains between two copies keep the memory of the next rows waiting (2 GiB in huge pages, 264-byte
+// rows: 65 ns a row against 112, bare gather 48 to 52; rows in the cache take the same either way).
 size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
                        const std::byte* const* addresses, uint32_t row_bytes,
                        const uint32_t* places, std::byte* out);
