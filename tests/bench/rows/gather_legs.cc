@@ -13,6 +13,7 @@ namespace engram::bench {
 namespace {
 
 constexpr size_t kAhead = 24;
+constexpr size_t kTogether = 64;
 constexpr uint64_t kRowsPerFill = 4096;
 
 // A reader that has its rows when Begin returns.
@@ -26,7 +27,7 @@ class InstantReader : public BatchReader {
 using Piece [[gnu::vector_size(32), gnu::aligned(1), gnu::may_alias]] = char;
 
 // The row size is known when compiled: the loop is to be as bare as it can be.
-template <size_t kRowBytes>
+template <size_t kRowBytes, BareLoop kLoop>
 class BareGather : public InstantReader {
  public:
   BareGather(const std::array<const std::byte*, kLayers>& bases, size_t stride)
@@ -38,6 +39,17 @@ class BareGather : public InstantReader {
       const std::byte* const base = bases_[layer];
       const std::span<const uint64_t> rows = batch.rows[layer];
       const size_t count = rows.size();
+      if (kLoop == BareLoop::kTogether) {
+        for (size_t first = 0; first < count; first += kTogether) {
+          const auto block = rows.subspan(first, std::min(kTogether, count - first));
+          for (const uint64_t row : block) Prefetch(base + row * stride_);
+          for (const uint64_t row : block) {
+            Copy(to, base + row * stride_);
+            to += kRowBytes;
+          }
+        }
+        continue;
+      }
       const size_t ahead = std::min(kAhead, count);
       for (size_t i = 0; i < ahead; ++i) Prefetch(base + rows[i] * stride_);
       for (size_t i = 0; i < count - ahead; ++i, to += kRowBytes) {
@@ -72,16 +84,25 @@ class BareGather : public InstantReader {
   const size_t stride_;
 };
 
-std::unique_ptr<BatchReader> MakeBareGather(size_t row_bytes,
-                                            const std::array<const std::byte*, kLayers>& bases,
-                                            size_t stride) {
+using Bases = std::array<const std::byte*, kLayers>;
+
+template <size_t kRowBytes>
+std::unique_ptr<BatchReader> MakeBare(BareLoop loop, const Bases& bases, size_t stride) {
+  if (loop == BareLoop::kAhead) {
+    return std::make_unique<BareGather<kRowBytes, BareLoop::kAhead>>(bases, stride);
+  }
+  return std::make_unique<BareGather<kRowBytes, BareLoop::kTogether>>(bases, stride);
+}
+
+std::unique_ptr<BatchReader> MakeBare(size_t row_bytes, BareLoop loop, const Bases& bases,
+                                      size_t stride) {
   switch (row_bytes) {
     case 160:
-      return std::make_unique<BareGather<160>>(bases, stride);
+      return MakeBare<160>(loop, bases, stride);
     case 264:
-      return std::make_unique<BareGather<264>>(bases, stride);
+      return MakeBare<264>(loop, bases, stride);
     case 1364:
-      return std::make_unique<BareGather<1364>>(bases, stride);
+      return MakeBare<1364>(loop, bases, stride);
     default:
       CHECK(false) << "no bare gather of rows of " << row_bytes << " bytes";
       return nullptr;
@@ -141,8 +162,8 @@ Result<DenseTable> DenseTable::Make(const Tables& tables) {
   return table;
 }
 
-std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table) {
-  return MakeBareGather(table.row_bytes(), {table.layer(0), table.layer(1)}, table.row_bytes());
+std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table, BareLoop loop) {
+  return MakeBare(table.row_bytes(), loop, {table.layer(0), table.layer(1)}, table.row_bytes());
 }
 
 std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena) {
@@ -151,7 +172,7 @@ std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena) {
     const uint64_t first = 0;
     CHECK(arena.Find(layer, {&first, 1}, {&bases[layer], 1}).ok());
   }
-  return MakeBareGather(arena.row_bytes(), bases, arena.stored_row_bytes());
+  return MakeBare(arena.row_bytes(), BareLoop::kTogether, bases, arena.stored_row_bytes());
 }
 
 std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table) {

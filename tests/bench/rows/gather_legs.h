@@ -28,10 +28,12 @@ class DenseTable {
   std::array<uint64_t, kLayers> offsets_ = {};
 };
 
-// Address by one multiplication, 24 rows asked for ahead, each copied through 32-byte registers by
-// code for rows of that size alone: 160, 264 or 1,364 bytes.
-std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table);
-// The same over an arena that holds every row: what a table of that size allows.
+// Rows are asked for 24 ahead of the copy, or 64 together before they are copied.
+enum class BareLoop { kAhead, kTogether };
+// Address by one multiplication, each row copied through 32-byte registers by code for rows of that
+// size alone: 160, 264 or 1,364 bytes.
+std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table, BareLoop loop);
+// The same, 64 together, over an arena that holds every row: what a table of that size allows.
 std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena);
 // As many bytes as a batch, from one place behind the other.
 std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table);

@@ -17,6 +17,8 @@ namespace engram::bench {
 
 inline constexpr char kMemoryCopy[] = "memory copy";
 inline constexpr char kBareGather[] = "bare gather";
+inline constexpr char kBareAhead[] = "bare gather, 24 rows ahead";
+inline constexpr char kBareTogether[] = "bare gather, 64 rows together";
 inline constexpr char kInProcess[] = "in-process gather";
 inline constexpr char kShared[] = "shared memory, step";
 inline constexpr char kSharedToken[] = "shared memory, token";
@@ -45,8 +47,9 @@ struct Judgement {
   std::vector<BoundedLeg> bounded;  // those of `rows` whose second leg is a ceiling
 };
 
-// Those whose legs ran, with `depth` steps outstanding at the service. `compared`: rows of the timed
-// rounds were compared with what they must be.
+// Those whose legs ran, with `depth` steps outstanding at the service. `compared`: rows of the
+// timed rounds were compared with what they must be. The ceiling "bare gather" is, in each round,
+// the faster of the two bare loops: which one is depends on what the TLB misses cost meanwhile.
 Judgement JudgeRatios(std::span<const Series> all, size_t depth, bool compared);
 
 void PrintRatios(std::span<const RatioRow> ratios);

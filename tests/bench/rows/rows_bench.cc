@@ -109,7 +109,8 @@ class RowsBench {
     unverified.verify_every = 0;
     unverified.verify_warm_up = false;
     Add(kMemoryCopy, MakeMemoryCopy(memory_->dense), unverified);
-    Add(kBareGather, MakeBareGather(memory_->dense), step);
+    Add(kBareAhead, MakeBareGather(memory_->dense, BareLoop::kAhead), step);
+    Add(kBareTogether, MakeBareGather(memory_->dense, BareLoop::kTogether), step);
     Add(kInProcess, MakeArenaGather(memory_->filled.arena), step);
     ServiceOptions service;
     service.cores = options_.cores;
