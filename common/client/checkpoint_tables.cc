@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "common/table/row_codec.h"
+#include "common/table/row_copy.h"
 
 namespace engram::client {
 namespace {
@@ -89,6 +91,33 @@ void CheckpointTables::CopyRows(uint32_t layer_index, uint64_t first_row, uint64
     }
     first_row += some;
     count -= some;
+  }
+}
+
+void CheckpointTables::GatherRows(uint32_t layer_index, std::span<const uint64_t> rows,
+                                  std::byte* out) const {
+  CHECK_LT(layer_index, tables_.size());
+  const TableParts& table = tables_[layer_index];
+  const size_t weight_bytes = table.weight_bytes();
+  const size_t scale_bytes = table.scale_bytes();
+  std::array<const std::byte*, table::kRowsTogether> weights;
+  std::array<const std::byte*, table::kRowsTogether> scales;
+  for (size_t first = 0; first < rows.size(); first += table::kRowsTogether) {
+    const auto block = rows.subspan(first, std::min(table::kRowsTogether, rows.size() - first));
+    const size_t scale_count = scale_bytes == 0 ? 0 : block.size();
+    for (size_t i = 0; i < block.size(); ++i) {
+      CHECK_LT(block[i], table.rows);
+      const TablePart& part = table.PartOf(block[i]);
+      const uint64_t at = block[i] - part.first_row;
+      weights[i] = checkpoint_->Bytes(*part.weight).data() + at * weight_bytes;
+      if (scale_count > 0) scales[i] = checkpoint_->Bytes(*part.scale).data() + at * scale_bytes;
+    }
+    table::PrefetchRows(std::span(weights).first(block.size()), weight_bytes);
+    table::PrefetchRows(std::span(scales).first(scale_count), scale_bytes);
+    for (size_t i = 0; i < block.size(); ++i, out += weight_bytes + scale_bytes) {
+      table::CopyRow(out, weights[i], weight_bytes);
+      if (scale_count > 0) table::CopyRow(out + weight_bytes, scales[i], scale_bytes);
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,8 @@ class CheckpointTables {
   // Rows [first_row, first_row + count) as on the wire: weight bytes, then (fp8) scale bytes, row
   // after row; count * row_format().row_bytes() bytes at `out`. In range, CHECKed. Any thread.
   void CopyRows(uint32_t layer_index, uint64_t first_row, uint64_t count, std::byte* out) const;
+  // The rows, as on the wire, one after the other; each in range, CHECKed. Any thread.
+  void GatherRows(uint32_t layer_index, std::span<const uint64_t> rows, std::byte* out) const;
   // DATA_LOSS names the shard of these tables that changed since the checkpoint was opened: rows
   // copied meanwhile may not be the tables'. About a microsecond a shard. Any thread.
   Status CheckUnchanged() const;

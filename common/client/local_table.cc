@@ -67,13 +67,8 @@ Result<std::unique_ptr<Ticket>> LocalTable::Submit(std::span<const LayerLookup> 
           fmt::format("layer {} twice in a lookup", tables_.layer_id(layers[i].layer_index)));
     }
   }
-  const size_t row_bytes = tables_.row_format().row_bytes();
   for (const LayerLookup& lookup : layers) {
-    std::byte* out = lookup.out.data();
-    for (const uint64_t row : lookup.rows) {
-      tables_.CopyRows(lookup.layer_index, row, 1, out);
-      out += row_bytes;
-    }
+    tables_.GatherRows(lookup.layer_index, lookup.rows, lookup.out.data());
     rows_asked_.fetch_add(lookup.rows.size(), std::memory_order_relaxed);
     const std::lock_guard lock(distinct_mutex_);
     distinct_.Start(lookup.rows.size());
