@@ -1,10 +1,13 @@
 #include "memnode/arena.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "common/base/machine_limits.h"
+#include "common/obs/log.h"
 #include "common/table/row_check.h"
 #include "common/table/row_copy.h"
 
@@ -12,6 +15,7 @@ namespace engram::memnode {
 namespace {
 
 constexpr size_t kGatherRows = 512;  // addresses computed at a time, on the stack
+constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 
 }  // namespace
 
@@ -36,15 +40,36 @@ Status CheckRowsFit(uint64_t size_bytes, PageBacking pages, uint64_t send_buffer
                    "this node more memory");
 }
 
+namespace {
+
+// Gathering takes two to three times as long from small pages, unless all rows are within one huge.
+Result<AlignedBuffer> AllocateRows(uint64_t size_bytes, const ArenaOptions& options) {
+  if (options.shared) {
+    ASSIGN_OR_RETURN(AlignedBuffer memory,
+                     AlignedBuffer::AllocateShared(size_bytes, options.pages));
+    if (options.numa_node >= 0) RETURN_IF_ERROR(memory.BindToNuma(options.numa_node));
+    if (options.pages == PageBacking::kSmall || size_bytes < kHugePageBytes) return memory;
+    memory.UseHugePages();
+    if (memory.backing() != PageBacking::kSmall) return memory;
+    obs::LogWarn(fmt::format("the kernel has only small pages for shared rows; {}",
+                             options.share_small_pages
+                                 ? "gathering them takes two to three times as long"
+                                 : "they are not shared, clients of this host use the network"));
+    if (options.share_small_pages) return memory;
+  }
+  ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(size_bytes, options.pages));
+  if (options.numa_node >= 0) RETURN_IF_ERROR(memory.BindToNuma(options.numa_node));
+  return memory;
+}
+
+}  // namespace
+
 Result<Arena> Arena::Allocate(const TablePlan& plan, const ArenaOptions& options) {
   Arena arena;
   arena.map_ = plan.Map();
-  const uint64_t size_bytes = arena.map_.size_bytes();
-  auto memory = options.shared ? AlignedBuffer::AllocateShared(size_bytes, options.pages)
-                               : AlignedBuffer::Allocate(size_bytes, options.pages);
+  auto memory = AllocateRows(arena.map_.size_bytes(), options);
   if (!memory.ok()) return memory.status().WithContext("memory for this node's rows");
   arena.memory_ = std::move(*memory);
-  if (options.numa_node >= 0) RETURN_IF_ERROR(arena.memory_.BindToNuma(options.numa_node));
   return arena;
 }
 

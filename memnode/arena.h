@@ -18,6 +18,8 @@ namespace engram::memnode {
 struct ArenaOptions {
   PageBacking pages = PageBacking::kHugeTlb;
   bool shared = false;  // other processes may map it
+  // False: what can be shared in small pages only, though others are wanted, is not shared.
+  bool share_small_pages = true;
   int numa_node = -1;   // -1: where the kernel puts it
 };
 

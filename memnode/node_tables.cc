@@ -104,6 +104,7 @@ ArenaOptions NodeTables::Memory() const {
   ArenaOptions arena;
   arena.pages = config_.ArenaBacking();
   arena.shared = config_.SharesArena();
+  arena.share_small_pages = config_.arena_share == "on";
   arena.numa_node = static_cast<int>(config_.arena_numa_node);
   return arena;
 }

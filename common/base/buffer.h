@@ -24,8 +24,8 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // RESOURCE_EXHAUSTED when the kernel refuses the memory.
   static Result<AlignedBuffer> Allocate(size_t size_bytes, PageBacking wanted);
-  // Memory another process can map: sealed in size, shared by shared_fd(). Huge pages need reserved
-  // ones, or transparent ones switched on for shared memory (SharedHugePages).
+  // Memory another process can map: sealed in size, shared by shared_fd(). In small pages until
+  // UseHugePages, unless there are reserved huge ones or shared memory gets them by itself.
   static Result<AlignedBuffer> AllocateShared(size_t size_bytes, PageBacking wanted);
   // The other side: maps `size_bytes` of `fd` for reading; the data is const in all but type.
   // FAILED_PRECONDITION when the memory is smaller, or its size is not sealed.
@@ -39,6 +39,9 @@ class AlignedBuffer {
   size_t size_bytes() const { return size_bytes_; }
   // Of AllocateShared, for reading only: what to send to the process that maps it; else -1.
   int shared_fd() const { return shared_fd_; }
+  // Of AllocateShared, after BindToNuma and before the memory is filled: asks the kernel to put it
+  // into huge pages now, which takes 2 to 3 s a GiB. backing() says whether all of it is.
+  void UseHugePages();
   // Binds the pages not touched yet to a NUMA node. FAILED_PRECONDITION when there is no such node.
   Status BindToNuma(int node);
   // What was obtained, which may be less than what was wanted.
@@ -56,8 +59,9 @@ class AlignedBuffer {
   PageBacking backing_ = PageBacking::kSmall;
 };
 
-// Whether the kernel gives transparent huge pages to shared memory that asks for them:
-// /sys/kernel/mm/transparent_hugepage/shmem_enabled is "never" unless somebody changed it.
+// Whether the kernel gives huge pages that nobody reserved to shared memory: when it asks for them
+// (/sys/kernel/mm/transparent_hugepage/shmem_enabled, "never" by default), or when they are made of
+// its small ones (MADV_COLLAPSE, Linux 6.1). Tried once on 2 MiB.
 bool SharedHugePages();
 
 }  // namespace engram

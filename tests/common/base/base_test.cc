@@ -1,6 +1,7 @@
 // Number formats, checksums, status plumbing: the ground everything else stands on.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -106,6 +107,20 @@ TEST(Buffer, LargeBuffersAreHugePageAlignedAndZero) {
   AlignedBuffer moved = std::move(*buffer);
   EXPECT_EQ(moved.size_bytes(), (3u << 20) + 17);
   EXPECT_EQ(buffer->data(), nullptr);
+}
+
+TEST(Buffer, SharedMemoryInHugePagesWhereTheKernelHasThemIsReadByItsMapping) {
+  const size_t size_bytes = (size_t{5} << 20) + 17;
+  auto buffer = AlignedBuffer::AllocateShared(size_bytes, PageBacking::kTransparent);
+  ASSERT_TRUE(buffer.ok()) << buffer.status().ToString();
+  buffer->UseHugePages();
+  EXPECT_TRUE(buffer->backing() == PageBacking::kSmall || SharedHugePages());
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % (2u << 20), 0u);
+  for (const std::byte b : buffer->bytes()) ASSERT_EQ(b, std::byte{0});
+  for (size_t at = 0; at < size_bytes; at += 4099) buffer->data()[at] = static_cast<std::byte>(at);
+  const auto mapped = AlignedBuffer::MapShared(buffer->shared_fd(), size_bytes);
+  ASSERT_TRUE(mapped.ok()) << mapped.status().ToString();
+  EXPECT_TRUE(std::ranges::equal(mapped->bytes(), buffer->bytes()));
 }
 
 TEST(Buffer, RefusesMoreMemoryThanThereIs) {
