@@ -233,9 +233,9 @@ void Node::Drain() {
 }
 
 std::string Node::control_address() const {
-  return fmt::format("{}:{}", control_host_, control_->port());
+  return net::FormatHostPort(control_host_, control_->port());
 }
 
-std::string Node::http_address() const { return fmt::format("{}:{}", http_host_, http_->port()); }
+std::string Node::http_address() const { return net::FormatHostPort(http_host_, http_->port()); }
 
 }  // namespace engram::memnode

@@ -128,5 +128,7 @@ struct HostPort {
   uint16_t port = 0;
 };
 Result<HostPort> ParseHostPort(const std::string& text);
+// As ParseHostPort takes it: a v6 address in brackets.
+std::string FormatHostPort(const std::string& host, uint16_t port);
 
 }  // namespace engram::net

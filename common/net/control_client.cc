@@ -111,6 +111,11 @@ Result<json::object> CallNode(const std::string& host, uint16_t port, const json
   return reply.status().WithContext(fmt::format("memory node {}:{}", host, port));
 }
 
+std::string FormatHostPort(const std::string& host, uint16_t port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return v6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+}
+
 Result<HostPort> ParseHostPort(const std::string& text) {
   const auto malformed = [&] {
     return InvalidArgument(

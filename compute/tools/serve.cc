@@ -75,8 +75,8 @@ bool AwaitIdle(ApiServer& server, const CompletionEngine& engine, Nanos limit) {
 
 std::string ReadyLine(const ApiOptions& options, const ApiServer& server, const ApiModel& model) {
   const TablesInfo& tables = model.tables;
-  std::string line =
-      fmt::format("ready http={}:{} model={}", options.host, server.port(), model.name);
+  std::string line = fmt::format("ready http={} model={}",
+                                 net::FormatHostPort(options.host, server.port()), model.name);
   if (tables.remote) {
     line += fmt::format(" tables_version={} content_digest={} compared={}", tables.version,
                         tables.content_digest, tables.compared);
