@@ -23,6 +23,8 @@ namespace {
 using testing::HasSubstr;
 using testing_support::DurableNode;
 
+constexpr uint64_t kMappingBytesMax = uint64_t{1} << 30;
+
 // Flips a bit of these bytes wherever the process has them in memory it may write; returns how
 // often. -1: this process may not look.
 int FlipInMemoryOf(pid_t pid, std::span<const std::byte> wanted) {
@@ -36,6 +38,7 @@ int FlipInMemoryOf(pid_t pid, std::span<const std::byte> wanted) {
     char mode[5] = {};
     if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &begin, &end, mode) != 3) continue;
     if (mode[0] != 'r' || mode[1] != 'w') continue;
+    if (end - begin > kMappingBytesMax) continue;  // no arena: a sanitizer's shadow
     std::vector<std::byte> bytes(end - begin);
     const ssize_t got = ::pread(memory, bytes.data(), bytes.size(), static_cast<off_t>(begin));
     if (got <= 0) continue;
