@@ -11,7 +11,8 @@ const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
 test('the page chats and plots', { timeout: 90_000 }, async () => {
-  const server = await startServer(['engine.deadline_ms=60000'], 2);
+  // Over the network: rows in shared memory come from a stopped node too.
+  const server = await startServer(['engine.deadline_ms=60000', 'lookup.path=gather'], 2);
   const profile = mkdtempSync(join(tmpdir(), 'engram-chromium-'));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags,
