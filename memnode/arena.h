@@ -20,7 +20,7 @@ struct ArenaOptions {
   bool shared = false;  // other processes may map it
   // False: what can be shared in small pages only, though others are wanted, is not shared.
   bool share_small_pages = true;
-  int numa_node = -1;   // -1: where the kernel puts it
+  int numa_node = -1;  // -1: where the kernel puts it
 };
 
 // Writes rows, numbered from first_row on in their layer, as stored rows to `stored`.

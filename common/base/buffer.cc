@@ -27,7 +27,7 @@ constexpr int kMadvCollapse = 25;  // MADV_COLLAPSE, which older headers lack
 // A client maps pages that are there before its first lookup: 0.6 ms a GiB in huge pages; in small
 // ones it stops after this, and the rest is mapped as it is touched.
 constexpr auto kPopulateMax = std::chrono::milliseconds(200);
-constexpr size_t kPopulateBytes = size_t{64} << 20;  // between two looks at the clock
+constexpr size_t kPopulateBytes = size_t{64} << 20;    // between two looks at the clock
 constexpr unsigned kHuge2Mib = 21u << MAP_HUGE_SHIFT;  // the same bits in MFD_ and MAP_ flags
 
 size_t RoundUp(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -46,8 +46,8 @@ void* MapFd(int fd, size_t size_bytes, int protection) {
     return p == MAP_FAILED ? nullptr : p;
   }
   const size_t reserved_bytes = size_bytes + kHugePageBytes;
-  void* const reserved = mmap(nullptr, reserved_bytes, PROT_NONE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const reserved =
+      mmap(nullptr, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return nullptr;
   const auto begin = reinterpret_cast<uintptr_t>(reserved);
   const uintptr_t aligned = RoundUp(begin, kHugePageBytes);

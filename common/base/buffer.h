@@ -59,7 +59,7 @@ class AlignedBuffer {
   PageBacking backing_ = PageBacking::kSmall;
 };
 
-// Whether the kernel gives huge pages that nobody reserved to shared memory: when it asks for them
+// Whether the kernel gives unreserved huge pages to shared memory: when it asks for them
 // (/sys/kernel/mm/transparent_hugepage/shmem_enabled, "never" by default), or when they are made of
 // its small ones (MADV_COLLAPSE, Linux 6.1). Tried once on 2 MiB.
 bool SharedHugePages();

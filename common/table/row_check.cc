@@ -118,8 +118,8 @@ size_t CopyCheckedRows(uint32_t layer_index, std::span<const uint64_t> rows,
       }
       const size_t next = first + count;
       PrefetchRows(from.subspan(next, block_from(next)), stored_bytes);
-      const size_t good = CheckBlock(layer_index, rows.subspan(first, count), copies.data(), bytes,
-                                     checks.data());
+      const size_t good =
+          CheckBlock(layer_index, rows.subspan(first, count), copies.data(), bytes, checks.data());
       if (good < count) return first + good;
     }
     return rows.size();

@@ -78,10 +78,9 @@ std::vector<Answer> RunTogether(CompletionEngine& engine, std::span<const ApiReq
   size_t running = 0;
   for (const ApiRequest& request : requests) {
     Answer& answer = answers.emplace_back(tokenizer, request);
-    const Result<uint64_t> id =
-        engine.Submit(request.completion, [updates, i = answers.size() - 1](Update update) {
-          updates->Put(i, std::move(update));
-        });
+    const Result<uint64_t> id = engine.Submit(
+        request.completion,
+        [updates, i = answers.size() - 1](Update update) { updates->Put(i, std::move(update)); });
     answer.status = id.status();
     if (!id.ok()) continue;
     answer.engine_id = *id;

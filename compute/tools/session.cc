@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 
 #include "common/base/machine_limits.h"
 #include "common/client/table_parts.h"
@@ -147,7 +148,9 @@ Result<int64_t> Session::CacheMib(const ComputeConfig& config, const PageShape& 
   const int64_t page_mib = (shape.page_bytes() + kMib - 1) / kMib;
   int64_t cache_mib = config.cache_mib;
   if (cache_mib == 0) {
-    const uint64_t there = ReadMachineLimits().memory_bytes;
+    // No limit that can be read counts as one that an int64_t holds.
+    const uint64_t there =
+        std::min(ReadMachineLimits().memory_bytes, uint64_t{std::numeric_limits<int64_t>::max()});
     const auto left = static_cast<int64_t>(there - std::min(there, weights_.mapped_bytes));
     const int64_t sequence_pages = (model_.positions_max + shape.positions - 1) / shape.positions;
     const int64_t all_mib =

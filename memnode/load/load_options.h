@@ -23,9 +23,9 @@ inline constexpr size_t kPositionsMax = 65536;  // of one step
 
 // Where the tables are, and with them the right bytes.
 struct TableOptions {
-  std::string model_dir;   // config.json, token map, and for verifying the table shards
-  std::string model_name;  // default: the folder's name
-  std::string model_version;  // empty: the published one
+  std::string model_dir;             // config.json, token map, and for verifying the table shards
+  std::string model_name;            // default: the folder's name
+  std::string model_version;         // empty: the published one
   table::ProceduralSpec procedural;  // used where its layout is not empty
 };
 

@@ -103,7 +103,7 @@ TEST_F(DiskFault, AVersionIsDroppedFromAFullDiskWhileTheOtherIsServed) {
   model_path_ = model_;
   ASSERT_TRUE(node_->StartReady(model_)) << node_->process().Stderr();
   const auto ctl = [&](const std::string& command, const std::string& version) {
-    std::vector<std::string> argv = {Binary("engramctl"), command, "--name",
+    std::vector<std::string> argv = {Binary("engramctl"),      command,     "--name",
                                      testing_support::kTables, "--version", version};
     if (command == "import") argv.insert(argv.end(), {"--model", model_});
     argv.insert(argv.end(), {command == "import" ? "--to" : "--nodes", node_->control()});
