@@ -8,14 +8,14 @@
 
 #include "common/base/standard_streams.h"
 #include "common/obs/log.h"
+#include "compute/commands/batch.h"
+#include "compute/commands/bench.h"
+#include "compute/commands/generate.h"
+#include "compute/commands/options.h"
+#include "compute/commands/score.h"
+#include "compute/commands/serve.h"
 #include "compute/parallel/mpi_collective.h"
-#include "compute/tools/batch.h"
-#include "compute/tools/bench.h"
-#include "compute/tools/generate.h"
-#include "compute/tools/options.h"
-#include "compute/tools/score.h"
-#include "compute/tools/serve.h"
-#include "compute/tools/session.h"
+#include "compute/session/session.h"
 
 using namespace engram;
 

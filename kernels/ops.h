@@ -2,7 +2,7 @@
 // fp32 in and out; weights as stored. No result depends on batch, chunk or thread count: each
 // output element is computed by one thread in an order fixed by its own row alone. `eps` in
 // tolerances is 2^-24; sums of magnitudes are over the products summed. README.md has the table;
-// kernels/ref holds the plain versions.
+// kernels/plain holds the plain versions.
 #pragma once
 
 #include <cstddef>

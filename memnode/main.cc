@@ -6,7 +6,7 @@
 
 #include "common/base/standard_streams.h"
 #include "common/obs/log.h"
-#include "memnode/run.h"
+#include "memnode/node/run.h"
 
 using namespace engram;
 

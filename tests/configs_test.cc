@@ -7,8 +7,8 @@
 #include <string>
 
 #include "common/config/config.h"
-#include "compute/config.h"
-#include "memnode/config.h"
+#include "compute/session/config.h"
+#include "memnode/node/config.h"
 #include "tests/support/process.h"
 
 namespace engram {

@@ -6,8 +6,8 @@
 #include <memory>
 #include <mutex>
 
-#include "common/client/checkpoint_tables.h"
-#include "common/client/row_set.h"
+#include "common/checkpoint/checkpoint_tables.h"
+#include "common/client/lookup/row_set.h"
 #include "common/client/row_source.h"
 
 namespace engram::client {

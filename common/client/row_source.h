@@ -1,5 +1,5 @@
 // RowSource: where a compute engine's Engram rows come from. One seam, two real sources: the tables
-// in this process (local_table.h) and a cluster of memory nodes (lookup_client.h). Bytes are
+// in this process (local_table.h) and a cluster of memory nodes (lookup/client.h). Bytes are
 // identical.
 #pragma once
 

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "common/net/tcp_transport.h"
-#include "common/net/ucx_transport.h"
+#include "common/net/tcp/transport.h"
+#include "common/net/ucx/transport.h"
 
 namespace engram::net {
 

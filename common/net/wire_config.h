@@ -7,7 +7,7 @@
 
 #include "common/base/status.h"
 #include "common/config/config.h"
-#include "common/net/security.h"
+#include "common/net/tcp/security.h"
 #include "common/net/transport.h"
 
 namespace engram::net {

@@ -6,7 +6,7 @@
 
 #include "common/base/status.h"
 #include "common/io/json.h"
-#include "common/net/http_service.h"
+#include "common/net/http/service.h"
 
 namespace engram::compute {
 

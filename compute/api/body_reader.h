@@ -10,7 +10,7 @@
 #include <string>
 
 #include "common/base/worker.h"
-#include "common/net/http_service.h"
+#include "common/net/http/service.h"
 #include "compute/api/api_metrics.h"
 #include "compute/api/completion_run.h"
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
-#include "common/net/http_service.h"
+#include "common/net/http/service.h"
 #include "compute/api/answer_json.h"
 #include "compute/api/api_metrics.h"
 #include "compute/api/choice.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/base/status.h"
-#include "common/io/safetensors.h"
+#include "common/checkpoint/safetensors.h"
 #include "compute/model/model_config.h"
 #include "compute/parallel/collective.h"
 #include "kernels/ops.h"

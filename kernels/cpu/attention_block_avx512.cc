@@ -1,5 +1,5 @@
 // Attention's passes over scores and sums by AVX-512: a register holds the sixteen lanes of
-// ExpScaled (kernels/ref/elementwise.cc) and exp.h's polynomial.
+// ExpScaled (kernels/plain/elementwise.cc) and exp.h's polynomial.
 #include <immintrin.h>
 
 #include "kernels/cpu/attention_block.h"

@@ -1,4 +1,4 @@
-// The matrix products for AVX2 and FMA, bit-identical to kernels/ref/linear.cc: tiles of rows x
+// The matrix products for AVX2 and FMA, bit-identical to kernels/plain/linear.cc: tiles of rows x
 // tokens share loads, every output keeps its own sixteen lanes (two registers) in the specified
 // order.
 #include <algorithm>

@@ -1,5 +1,5 @@
 // The products over weights as stored, by AVX-512: one register holds the sixteen lanes of an
-// output, so that every bit is that of kernels/ref/linear.cc.
+// output, so that every bit is that of kernels/plain/linear.cc.
 #include <immintrin.h>
 
 #include "kernels/cpu/row_product.h"

@@ -8,11 +8,11 @@
 
 #include "common/base/sha256.h"
 #include "common/base/sha256_pair.h"
-#include "common/client/content_check.h"
-#include "common/client/model_tables.h"
-#include "common/client/table_source.h"
+#include "common/checkpoint/model_tables.h"
+#include "common/checkpoint/table_source.h"
+#include "common/client/lookup/content_check.h"
 #include "memnode/ctl/progress_line.h"
-#include "memnode/manifest.h"
+#include "memnode/store/manifest.h"
 
 namespace engram::ctl {
 namespace {

@@ -6,13 +6,13 @@
 #include <utility>
 #include <vector>
 
-#include "common/client/model_tables.h"
-#include "common/client/table_source.h"
+#include "common/checkpoint/model_tables.h"
+#include "common/checkpoint/table_source.h"
 #include "memnode/ctl/nodes.h"
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
-#include "memnode/manifest.h"
-#include "memnode/row_description.h"
+#include "memnode/store/manifest.h"
+#include "memnode/upkeep/row_description.h"
 
 namespace engram::ctl {
 namespace {

@@ -8,13 +8,13 @@
 #include <filesystem>
 #include <memory>
 
-#include "common/client/model_tables.h"
-#include "common/client/table_source.h"
+#include "common/checkpoint/model_tables.h"
+#include "common/checkpoint/table_source.h"
 #include "memnode/ctl/nodes.h"
 #include "memnode/ctl/progress_line.h"
-#include "memnode/importer.h"
-#include "memnode/rocks_store.h"
-#include "memnode/version_catalog.h"
+#include "memnode/store/rocks_store.h"
+#include "memnode/store/version_catalog.h"
+#include "memnode/upkeep/importer.h"
 
 namespace engram::ctl {
 namespace {

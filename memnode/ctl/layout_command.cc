@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <memory>
 
-#include "common/client/checkpoint_tables.h"
+#include "common/checkpoint/checkpoint_tables.h"
+#include "common/checkpoint/safetensors.h"
 #include "common/io/json.h"
-#include "common/io/safetensors.h"
 #include "common/table/layout.h"
 
 namespace engram::ctl {

@@ -5,10 +5,10 @@
 #include "memnode/ctl/digest_command.h"
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
-#include "memnode/ctl/hotset_command.h"
+#include "memnode/ctl/hotset/hotset_command.h"
 #include "memnode/ctl/import_command.h"
 #include "memnode/ctl/layout_command.h"
-#include "memnode/ctl/make_model_command.h"
+#include "memnode/ctl/make_model/make_model_command.h"
 #include "memnode/ctl/verify_command.h"
 #include "memnode/ctl/version_commands.h"
 

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "common/base/clock.h"
-#include "common/net/admin.h"
+#include "common/net/control/admin.h"
 #include "memnode/ctl/progress_line.h"
 
 namespace engram::ctl {

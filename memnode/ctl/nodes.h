@@ -11,8 +11,8 @@
 
 #include "common/base/status.h"
 #include "common/io/json.h"
-#include "common/net/control.h"
-#include "common/net/security.h"
+#include "common/net/control/control.h"
+#include "common/net/tcp/security.h"
 
 namespace engram::ctl {
 

@@ -1,5 +1,5 @@
-// Publications over all nodes of a cluster (memnode/version_manager.h says how they are ordered,
-// and what becomes of one whose tool dies).
+// Publications over all nodes of a cluster (memnode/node/version_manager.h says how they are
+// ordered, and what becomes of one whose tool dies).
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,7 @@
 #include <array>
 #include <utility>
 
-#include "memnode/random_name.h"
+#include "memnode/node/random_name.h"
 
 namespace engram::ctl {
 namespace {

@@ -1,5 +1,5 @@
 // One tool at a time publishes, aborts or drops versions of a model: the reservation that keeps the
-// second one out (memnode/reservations.h), for as long as this object lives.
+// second one out (memnode/node/reservations.h), for as long as this object lives.
 #pragma once
 
 #include <string>

@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "memnode/rocks_store.h"
+#include "memnode/store/rocks_store.h"
 
 namespace engram::ctl {
 

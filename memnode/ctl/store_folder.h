@@ -6,7 +6,7 @@
 #include <string>
 
 #include "common/base/status.h"
-#include "memnode/row_store.h"
+#include "memnode/store/row_store.h"
 
 namespace engram::ctl {
 

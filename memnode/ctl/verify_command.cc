@@ -9,9 +9,9 @@
 #include "memnode/ctl/progress_line.h"
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
-#include "memnode/import_progress.h"
-#include "memnode/manifest.h"
-#include "memnode/verify_report.h"
+#include "memnode/store/import_progress.h"
+#include "memnode/store/manifest.h"
+#include "memnode/upkeep/verify_report.h"
 
 namespace engram::ctl {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "memnode/ctl/publication.h"
 #include "memnode/ctl/store_folder.h"
-#include "memnode/import_progress.h"
-#include "memnode/version_catalog.h"
+#include "memnode/store/import_progress.h"
+#include "memnode/store/version_catalog.h"
 
 namespace engram::ctl {
 namespace {

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "common/client/local_table.h"
-#include "common/client/lookup_client.h"
-#include "common/client/lookup_config.h"
+#include "common/client/lookup/client.h"
+#include "common/client/lookup/config.h"
 #include "memnode/load/instant_sources.h"
 #include "memnode/load/node_metrics.h"
 #include "memnode/load/progress.h"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/base/status.h"
-#include "common/io/safetensors.h"
+#include "common/checkpoint/safetensors.h"
 #include "memnode/load/load_options.h"
 #include "memnode/load/runner.h"
 #include "memnode/load/tables.h"

@@ -2,9 +2,9 @@
 
 #include <utility>
 
-#include "common/client/checkpoint_tables.h"
-#include "common/client/model_tables.h"
-#include "common/io/safetensors.h"
+#include "common/checkpoint/checkpoint_tables.h"
+#include "common/checkpoint/model_tables.h"
+#include "common/checkpoint/safetensors.h"
 
 namespace engram::memnode::load {
 namespace {

@@ -12,8 +12,8 @@
 
 #include "common/base/rng.h"
 #include "common/client/cached_source.h"
-#include "common/client/lookup_client.h"
-#include "common/client/lookup_config.h"
+#include "common/client/lookup/client.h"
+#include "common/client/lookup/config.h"
 #include "common/table/procedural.h"
 
 namespace {

@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "common/base/rng.h"
-#include "common/client/model_tables.h"
+#include "common/checkpoint/model_tables.h"
 #include "common/table/hot_set.h"
 #include "common/table/ngram.h"
 #include "common/text/tokenizer.h"
 #include "memnode/load/zipf.h"
-#include "memnode/row_cache.h"
+#include "memnode/tables/row_cache.h"
 
 namespace {
 

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "common/checkpoint/safetensors.h"
 #include "common/client/row_source.h"
 #include "common/io/json.h"
-#include "common/io/safetensors.h"
 #include "common/table/vocab_map.h"
 #include "compute/engine/run_completion.h"
 #include "compute/engine/serving_engine.h"

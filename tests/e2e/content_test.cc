@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "common/io/safetensors.h"
+#include "common/checkpoint/safetensors.h"
 #include "tests/support/cluster.h"
 
 namespace engram {

@@ -10,7 +10,7 @@
 #include <tuple>
 
 #include "common/base/rng.h"
-#include "memnode/rocks_store.h"
+#include "memnode/store/rocks_store.h"
 #include "tests/e2e/durable_node.h"
 
 namespace engram {

@@ -10,12 +10,12 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "common/client/lookup_config.h"
-#include "common/client/table_source.h"
-#include "common/net/admin.h"
-#include "memnode/manifest.h"
-#include "memnode/rocks_store.h"
-#include "memnode/verify.h"
+#include "common/checkpoint/table_source.h"
+#include "common/client/lookup/config.h"
+#include "common/net/control/admin.h"
+#include "memnode/store/manifest.h"
+#include "memnode/store/rocks_store.h"
+#include "memnode/upkeep/verify.h"
 #include "tests/support/cluster.h"
 
 namespace engram::testing_support {

@@ -14,10 +14,10 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "common/client/lookup_client.h"
-#include "common/client/lookup_config.h"
-#include "common/net/challenge.h"
-#include "common/net/control_messages.h"
+#include "common/client/lookup/client.h"
+#include "common/client/lookup/config.h"
+#include "common/net/control/messages.h"
+#include "common/net/tcp/challenge.h"
 #include "common/table/procedural.h"
 #include "tests/e2e/hostile_client.h"
 #include "tests/e2e/hostile_peer.h"

@@ -5,7 +5,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/crc32c.h"
-#include "common/net/tcp_transport.h"
+#include "common/net/tcp/transport.h"
 #include "common/net/wire_encode.h"
 
 namespace engram::testing_support {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/base/rng.h"
-#include "common/net/control.h"
+#include "common/net/control/control.h"
 #include "common/net/transport.h"
 #include "common/net/wire.h"
 #include "common/net/wire_config.h"

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "common/net/challenge.h"
+#include "common/net/tcp/challenge.h"
 
 namespace engram::testing_support {
 namespace {

@@ -12,8 +12,8 @@
 #include <fstream>
 #include <thread>
 
-#include "common/client/lookup_config.h"
-#include "common/client/table_source.h"
+#include "common/checkpoint/table_source.h"
+#include "common/client/lookup/config.h"
 #include "tests/e2e/durable_node.h"
 #include "tests/support/cluster.h"
 

@@ -1,12 +1,12 @@
-// Fuzzes the challenge that opens every connection (common/net/challenge.h). Input: a mode byte,
-// then bytes of the network. Whatever they are, a side that did not see the secret proven is not
-// done.
+// Fuzzes the challenge that opens every connection (common/net/tcp/challenge.h). Input: a mode
+// byte, then bytes of the network. Whatever they are, a side that did not see the secret proven is
+// not done.
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "common/base/check.h"
-#include "common/net/challenge.h"
+#include "common/net/tcp/challenge.h"
 
 namespace {
 

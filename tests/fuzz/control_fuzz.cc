@@ -1,11 +1,11 @@
-// Fuzzes the JSON of the control connection (common/net/control_messages.h): whatever is accepted
+// Fuzzes the JSON of the control connection (common/net/control/messages.h): whatever is accepted
 // must come out of our own writer as a frame that is accepted again and means the same.
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "common/base/check.h"
-#include "common/net/control_messages.h"
+#include "common/net/control/messages.h"
 
 namespace {
 

@@ -10,10 +10,10 @@
 #include <map>
 #include <string>
 
-#include "common/io/safetensors.h"
-#include "common/net/challenge.h"
-#include "common/net/control_messages.h"
-#include "common/net/tcp_link.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/net/control/messages.h"
+#include "common/net/tcp/challenge.h"
+#include "common/net/tcp/link.h"
 #include "common/net/wire.h"
 #include "common/net/wire_encode.h"
 

@@ -1,4 +1,4 @@
-// Fuzzes the HTTP server's connection (common/net/http_connection.h) over socket pairs, on a loop
+// Fuzzes the HTTP server's connection (common/net/http/connection.h) over socket pairs, on a loop
 // of the fuzzer's own.
 //
 // Input: a byte, then what a client sends. The byte's low 7 bits say how it is cut into packets;
@@ -16,7 +16,7 @@
 #include <string_view>
 
 #include "common/base/check.h"
-#include "common/net/http_connection.h"
+#include "common/net/http/connection.h"
 
 namespace {
 

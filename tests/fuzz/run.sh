@@ -12,21 +12,21 @@ clang=${FUZZ_CLANGXX:-clang++-14}
 flags=(-std=c++20 -g -O1 -I. -march=x86-64-v3 -fno-omit-frame-pointer -fno-sanitize-recover=all
   -fsanitize=fuzzer-no-link,address,undefined -DFMT_HEADER_ONLY)
 common=(common/base/check.cc common/base/clock.cc common/base/crc32c.cc common/base/status.cc common/io/read_file.cc)
-json=(common/io/json.cc common/net/control_messages.cc common/table/identity.cc
+json=(common/io/json.cc common/net/control/messages.cc common/table/identity.cc
   common/table/layout.cc common/table/numpy_rng.cc common/table/placement.cc common/table/prime.cc)
 declare -A sources=(
   [wire]="common/net/wire.cc"
   [control]="${json[*]}"
-  [challenge]="common/net/challenge.cc"
-  [tcp_link]="common/base/buffer.cc common/net/security.cc common/net/tcp_link.cc common/net/tcp_stream.cc
-    common/net/tcp_tls.cc"
-  [http]="common/net/http_body.cc common/net/http_connection.cc common/net/http_head.cc"
+  [challenge]="common/net/tcp/challenge.cc"
+  [tcp_link]="common/base/buffer.cc common/net/tcp/security.cc common/net/tcp/link.cc common/net/tcp/stream.cc
+    common/net/tcp/tls.cc"
+  [http]="common/net/http/body.cc common/net/http/connection.cc common/net/http/head.cc"
   [api]="compute/api/api_error.cc compute/api/api_request.cc compute/api/chat_template.cc compute/api/field_reader.cc
-    compute/api/request_fields.cc compute/api/text_stream.cc compute/engine/sampler.cc kernels/ref/logits.cc
+    compute/api/request_fields.cc compute/api/text_stream.cc compute/engine/sampler.cc kernels/plain/logits.cc
     common/config/nearest.cc common/io/json.cc common/table/unicode.cc common/text/added_tokens.cc common/text/bpe.cc
     common/text/bpe_trainer.cc common/text/byte_level.cc common/text/pretokenizer.cc common/text/tokenizer.cc
     common/text/tokenizer_loader.cc common/text/utf8.cc"
-  [safetensors]="common/io/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/io/safetensors.cc"
+  [safetensors]="common/checkpoint/checkpoint.cc common/io/json.cc common/io/mmap_file.cc common/checkpoint/safetensors.cc"
 )
 
 mkdir -p "$build"

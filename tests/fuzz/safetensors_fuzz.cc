@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/checkpoint/safetensors.h"
 #include "common/io/json.h"
-#include "common/io/safetensors.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-// Fuzzes the frame reader of the TCP wire (common/net/tcp_link.h) over a socket pair. Input: a byte
+// Fuzzes the frame reader of the TCP wire (common/net/tcp/link.h) over a socket pair. Input: a byte
 // that says how the stream is cut into packets, then the stream. What is delivered must be exactly
 // the frames a reader without buffers finds, up to the first bad prefix, and not a byte more.
 #include <sys/socket.h>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common/base/check.h"
-#include "common/net/tcp_link.h"
+#include "common/net/tcp/link.h"
 #include "common/net/transport.h"
 
 namespace {

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "common/client/table_source.h"
+#include "common/checkpoint/table_source.h"
 #include "common/table/procedural.h"
-#include "memnode/importer.h"
-#include "memnode/row_store.h"
+#include "memnode/store/row_store.h"
+#include "memnode/upkeep/importer.h"
 
 namespace engram::memnode {
 

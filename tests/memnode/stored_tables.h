@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "memnode/manifest.h"
-#include "memnode/memory_store.h"
-#include "memnode/page.h"
-#include "memnode/table_reader.h"
+#include "memnode/store/manifest.h"
+#include "memnode/store/memory_store.h"
+#include "memnode/store/page.h"
+#include "memnode/store/table_reader.h"
 #include "tests/memnode/procedural_source.h"
 
 namespace engram::memnode {

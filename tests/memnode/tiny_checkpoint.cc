@@ -7,8 +7,8 @@
 #include <fstream>
 
 #include "common/base/rng.h"
-#include "common/client/checkpoint_tables.h"
-#include "common/io/safetensors.h"
+#include "common/checkpoint/checkpoint_tables.h"
+#include "common/checkpoint/safetensors.h"
 
 namespace engram::memnode {
 namespace {

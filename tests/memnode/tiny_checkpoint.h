@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/client/model_tables.h"
+#include "common/checkpoint/model_tables.h"
 
 namespace engram::memnode {
 

@@ -9,8 +9,8 @@
 #include <numeric>
 
 #include "common/base/rng.h"
-#include "common/client/lookup_client.h"
-#include "common/net/ucx_transport.h"
+#include "common/client/lookup/client.h"
+#include "common/net/ucx/transport.h"
 #include "common/table/procedural.h"
 #include "tests/support/process.h"
 

@@ -11,7 +11,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/rng.h"
-#include "common/net/ucx_transport.h"
+#include "common/net/ucx/transport.h"
 
 namespace engram::net {
 namespace {

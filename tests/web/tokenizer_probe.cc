@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <iostream>
 
-#include "common/client/model_tables.h"
+#include "common/checkpoint/model_tables.h"
 #include "common/io/json.h"
 #include "common/text/tokenizer.h"
 

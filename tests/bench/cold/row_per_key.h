@@ -6,7 +6,7 @@
 #include <string>
 
 #include "common/base/status.h"
-#include "common/client/table_source.h"
+#include "common/checkpoint/table_source.h"
 
 namespace rocksdb {
 class DB;

@@ -8,10 +8,10 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "common/client/table_source.h"
-#include "memnode/ctl/layout_maker.h"
-#include "memnode/importer.h"
-#include "memnode/rocks_store.h"
+#include "common/checkpoint/table_source.h"
+#include "memnode/ctl/make_model/layout_maker.h"
+#include "memnode/store/rocks_store.h"
+#include "memnode/upkeep/importer.h"
 #include "tests/bench/harness/machine.h"
 #include "tests/bench/harness/report.h"
 #include "tests/bench/import/disk_ceilings.h"

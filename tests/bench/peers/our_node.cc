@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "common/client/lookup_config.h"
+#include "common/client/lookup/config.h"
 #include "tests/bench/harness/source_reader.h"
 
 namespace engram::bench {

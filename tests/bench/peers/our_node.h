@@ -6,7 +6,7 @@
 #include <string>
 
 #include "common/base/status.h"
-#include "common/client/lookup_client.h"
+#include "common/client/lookup/client.h"
 #include "tests/bench/harness/machine.h"
 #include "tests/bench/harness/rounds.h"
 #include "tests/bench/harness/tables.h"

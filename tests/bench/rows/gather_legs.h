@@ -5,8 +5,8 @@
 
 #include "common/base/buffer.h"
 #include "common/base/status.h"
-#include "memnode/arena.h"
-#include "memnode/table_plan.h"
+#include "memnode/store/table_plan.h"
+#include "memnode/tables/arena.h"
 #include "tests/bench/harness/rounds.h"
 #include "tests/bench/harness/tables.h"
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "common/client/lookup_config.h"
+#include "common/client/lookup/config.h"
 #include "tests/bench/harness/source_reader.h"
 
 namespace engram::bench {

@@ -6,13 +6,13 @@
 #include <memory>
 
 #include "common/base/status.h"
-#include "common/client/lookup_client.h"
-#include "common/net/control.h"
-#include "common/net/fd_passing.h"
+#include "common/client/lookup/client.h"
+#include "common/net/control/control.h"
+#include "common/net/control/fd_passing.h"
 #include "common/net/wire_config.h"
 #include "common/obs/metrics.h"
-#include "memnode/row_service.h"
-#include "memnode/service_metrics.h"
+#include "memnode/serve/row_service.h"
+#include "memnode/serve/service_metrics.h"
 #include "tests/bench/harness/machine.h"
 #include "tests/bench/harness/rounds.h"
 #include "tests/bench/harness/tables.h"

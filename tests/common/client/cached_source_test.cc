@@ -7,7 +7,7 @@
 #include <atomic>
 #include <thread>
 
-#include "tests/common/client/fake_cluster.h"
+#include "tests/common/client/lookup/fake_cluster.h"
 #include "tests/common/client/scripted_source.h"
 #include "tests/support/allocation_count.h"
 

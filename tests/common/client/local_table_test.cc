@@ -10,7 +10,7 @@
 #include <filesystem>
 
 #include "common/base/rng.h"
-#include "common/client/table_parts.h"
+#include "common/checkpoint/table_parts.h"
 
 namespace engram::client {
 namespace {

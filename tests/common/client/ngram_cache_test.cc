@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "tests/common/client/fake_node.h"
+#include "tests/common/client/lookup/fake_node.h"
 
 namespace engram::client {
 namespace {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common/client/row_source.h"
-#include "tests/common/client/fake_node.h"
+#include "tests/common/client/lookup/fake_node.h"
 
 namespace engram::client {
 

@@ -9,8 +9,8 @@
 #include <fstream>
 #include <thread>
 
+#include "common/checkpoint/safetensors.h"
 #include "common/io/json.h"
-#include "common/io/safetensors.h"
 
 namespace engram::io {
 namespace {

@@ -10,12 +10,12 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "common/client/lookup_client.h"
-#include "common/net/tcp_transport.h"
+#include "common/client/lookup/client.h"
+#include "common/net/tcp/transport.h"
 #include "common/obs/log.h"
 #include "memnode/ctl/reservation.h"
-#include "memnode/node.h"
-#include "memnode/rocks_store.h"
+#include "memnode/node/node.h"
+#include "memnode/store/rocks_store.h"
 #include "tests/memnode/procedural_source.h"
 
 namespace engram::ctl {

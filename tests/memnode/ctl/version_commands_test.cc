@@ -8,7 +8,7 @@
 #include <filesystem>
 
 #include "common/io/json.h"
-#include "memnode/node.h"
+#include "memnode/node/node.h"
 #include "tests/memnode/tiny_checkpoint.h"
 #include "tests/support/process.h"
 

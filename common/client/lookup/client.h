@@ -1,0 +1,102 @@
+// LookupClient: rows from a cluster of memory nodes. Connect() proves that every node holds the
+// same, right tables; afterwards each step costs one request a node.
+//
+// A node that is lost stays lost: its outstanding rows fail at once with UNAVAILABLE, and so does
+// every later Submit that needs it. To reconnect, make another client.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/client/lookup/node_paths.h"
+#include "common/client/row_source.h"
+#include "common/net/control/control.h"
+#include "common/net/tcp/security.h"
+#include "common/net/transport.h"
+#include "common/table/identity.h"
+#include "common/table/layout.h"
+
+namespace engram::client {
+
+class LookupLoop;
+class StepPool;
+struct PlanContext;
+
+class LookupClient;
+
+struct LookupClientOptions {
+  std::vector<std::string> memnodes;  // "host:port" of every member of the cluster, any order
+  table::TableIdentity identity;  // from the client's own config; the content digest may be empty
+  uint32_t connect_timeout_ms =
+      5000;               // of each control connection, and of fetching the known answers
+  uint32_t spin_us = 50;  // Wait and the IO thread spin this long before they sleep
+  uint32_t inflight_requests_max = 1024;
+  // No thread of its own: Submit, Wait and Poll move everything, all from one thread. Lowest
+  // latency for a caller that has nothing better to do than to wait.
+  bool caller_driven = false;
+  PathChoice path;  // none: the cheapest for each request, calibrated at connect
+  // Not 0: every node is probed once a second and counts as down when it says nothing for so long;
+  // one that missed a lookup's deadline, or two probes, is skipped until it answers one. Not with
+  // caller_driven.
+  uint32_t probe_timeout_ms = 0;
+  // False in benchmarks only: rows are taken as they come, damaged or not.
+  bool check_rows = true;
+  std::shared_ptr<const net::Security> security;  // of the control connections; null: none
+  // Sees the client before Connect returns it; what it asks for is not counted, its error is
+  // Connect's. May be null.
+  std::function<Status(LookupClient&)> check;
+  // Makes the transport the client owns; tests pass one of a loopback hub.
+  std::function<Result<std::unique_ptr<net::Transport>>()> make_transport;
+};
+
+class LookupClient : public RowSource {
+ public:
+  // UNAVAILABLE names every address that was not reached; FAILED_PRECONDITION the first difference
+  // in identity, settings, map or content; DATA_LOSS a known answer that came out differently over
+  // the data path.
+  static Result<std::unique_ptr<LookupClient>> Connect(const LookupClientOptions& options,
+                                                       const table::TableLayout& layout,
+                                                       const Clock& clock = Clock::Real());
+  ~LookupClient() override;  // ends what is under way with CANCELLED
+
+  // With the version and content digest the nodes told.
+  const table::TableIdentity& identity() const override { return identity_; }
+  // Also UNAVAILABLE when a node it needs is gone or skipped, RESOURCE_EXHAUSTED over
+  // inflight_requests_max, OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may
+  // outlive the client.
+  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
+                                         const SubmitOptions& options) override;
+  void Poll() override;
+  SourceStats stats() const override;
+  // The rows that the nodes vouched for at connect, of all nodes.
+  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
+  // The label of the node that has the row, for messages: "m0 (127.0.0.1:7400)".
+  const std::string& OwnerOf(uint32_t layer_index, uint64_t row) const;
+  // What the calibration found, for logs: one line a node.
+  std::vector<std::string> DescribePaths() const;
+  // Messages that belonged to no request: late, repeated or unreadable.
+  uint64_t messages_dropped() const;
+
+ private:
+  LookupClient(const LookupClientOptions& options, std::shared_ptr<const PlanContext> context,
+               const Clock& clock);
+
+  const Clock& clock_;
+  const Nanos spin_;
+  const std::shared_ptr<const PlanContext> context_;  // shared with the steps
+  const std::shared_ptr<StepPool> pool_;              // shared with the steps: they return to it
+  table::TableIdentity identity_;
+  std::vector<std::string> members_;
+  std::vector<net::KnownAnswer> known_answers_;
+  std::atomic<uint64_t> rows_asked_ = 0;
+  std::atomic<uint64_t> rows_distinct_ = 0;
+  std::unique_ptr<LookupLoop> loop_;
+};
+
+}  // namespace engram::client

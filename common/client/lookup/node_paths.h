@@ -1,0 +1,54 @@
+// The ways to one node's rows (architecture, contract 5) and which of them is cheapest for how many
+// rows: mapped memory of the same host, gathered by the owner, or one-sided reads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/client/row_source.h"
+#include "common/net/control/control.h"
+#include "common/net/transport.h"
+#include "common/table/arena_map.h"
+#include "common/table/layout.h"
+
+namespace engram::client {
+
+// What `lookup.path` says: "auto" is no path in particular.
+using PathChoice = std::optional<Path>;
+// "auto", "local", "gather" or "one_sided"; INVALID_ARGUMENT quotes anything else.
+Result<PathChoice> ParsePathChoice(const std::string& text);
+
+// Time of a request of n rows: fixed_ns + n * per_row_ns, fitted to measurements at connect.
+struct PathCost {
+  double fixed_ns = 0;
+  double per_row_ns = 0;
+};
+
+struct NodePaths {
+  std::array<bool, kPathCount> open = {};  // by Path
+  std::array<PathCost, kPathCount> costs = {};
+  table::ArenaMap arena;  // where the node's rows lie in its memory
+  AlignedBuffer mapped;   // that memory, when local is open
+  PathChoice forced;
+
+  bool is_open(Path path) const { return open[static_cast<size_t>(path)]; }
+  int open_count() const;
+  // The forced path, or the open one that takes least time.
+  Path Choose(uint32_t rows) const;
+};
+
+// Opens what `choice` allows: gather always, the others where both sides have them. An error when
+// the path asked for by name cannot be had, naming `label` and why.
+Result<NodePaths> OpenPaths(PathChoice choice, const net::Welcome& welcome,
+                            const table::TableLayout& layout, const std::string& label,
+                            net::Transport& transport, net::PeerId peer, Nanos timeout);
+
+// The line through the times of a few and of many rows.
+PathCost FitCost(uint32_t few_rows, Nanos few, uint32_t many_rows, Nanos many);
+
+}  // namespace engram::client

@@ -1,0 +1,142 @@
+// The client's side of the control connection: blocking, with a deadline over everything.
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+
+#include "common/net/control/admin.h"
+#include "common/net/control/control.h"
+#include "common/net/control/messages.h"
+#include "common/net/tcp/dial.h"
+
+namespace engram::net {
+namespace {
+
+constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a node whose host vanished
+
+class SocketControlClient : public ControlClient {
+ public:
+  SocketControlClient(TcpStream stream, Welcome welcome)
+      : stream_(std::move(stream)), welcome_(std::move(welcome)) {}
+
+  const Welcome& welcome() const override { return welcome_; }
+  int fd() const override { return stream_.fd(); }
+
+  // A node has nothing to say after its welcome: bytes end the connection as a close does.
+  bool Lost() override {
+    std::byte byte{};
+    if (!lost_) lost_ = stream_.Receive({&byte, 1}) != 0;
+    Flush();
+    return lost_;
+  }
+
+  bool ReportDamaged(const DamagedRow& row) override {
+    Flush();
+    if (lost_ || !welcome_.takes_damage || !unsent_.empty()) return false;
+    unsent_ = DamagedFrame(row);
+    Flush();
+    return true;
+  }
+
+ private:
+  void Flush() {
+    while (!lost_ && !unsent_.empty()) {
+      const iovec piece = {unsent_.data(), unsent_.size()};
+      const ssize_t sent = stream_.Send({&piece, 1});
+      if (sent == 0) return;
+      lost_ = sent < 0;
+      if (sent > 0) unsent_.erase(0, static_cast<size_t>(sent));
+    }
+  }
+
+  TcpStream stream_;
+  std::string unsent_;  // of one report
+  const Welcome welcome_;
+  bool lost_ = false;
+};
+
+// Dials, passes the challenge, sends one frame and reads the answer's text.
+struct Answered {
+  TcpStream stream;
+  std::string text;
+};
+Result<Answered> Ask(const std::string& host, uint16_t port, const std::string& frame,
+                     TimePoint deadline, const Security& security, const std::string& what) {
+  ASSIGN_OR_RETURN(TcpStream stream, DialTcp(host, port, deadline));
+  stream.SetOptions(kPeerTimeout);
+  RETURN_IF_ERROR(Introduce(stream, security, ChallengePurpose::kControl, RandomEndpointId(),
+                            EndpointId{}, deadline));
+  RETURN_IF_ERROR(WriteAll(stream, frame, deadline, what));
+  std::array<char, kFramePrefixBytes> prefix{};
+  RETURN_IF_ERROR(ReadAll(stream, prefix, deadline, "answer to " + what));
+  ASSIGN_OR_RETURN(const uint32_t length, FrameLength({prefix.data(), prefix.size()}));
+  std::string text(length, '\0');
+  RETURN_IF_ERROR(ReadAll(stream, text, deadline, "answer to " + what));
+  return Answered{std::move(stream), std::move(text)};
+}
+
+Result<std::unique_ptr<ControlClient>> ConnectUntil(const std::string& host, uint16_t port,
+                                                    const Hello& hello, TimePoint deadline,
+                                                    const Security& security) {
+  ASSIGN_OR_RETURN(Answered answered,
+                   Ask(host, port, HelloFrame(hello), deadline, security, "hello"));
+  ASSIGN_OR_RETURN(Welcome welcome, ParseAnswer(answered.text));
+  return std::unique_ptr<ControlClient>(
+      std::make_unique<SocketControlClient>(std::move(answered.stream), std::move(welcome)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ControlClient>> ControlClient::Connect(const std::string& host,
+                                                              uint16_t port, const Hello& hello,
+                                                              Nanos timeout,
+                                                              const Security* security) {
+  auto client = ConnectUntil(host, port, hello, Clock::Real().Now() + timeout,
+                             security == nullptr ? Security() : *security);
+  if (client.ok()) return client;
+  return client.status().WithContext(fmt::format("memory node {}:{}", host, port));
+}
+
+Result<json::object> CallNode(const std::string& host, uint16_t port, const json::object& request,
+                              Nanos timeout, const Security* security) {
+  const std::string frame = AdminFrame(request);
+  if (frame.size() - kFramePrefixBytes > kControlFrameBytesMax) {
+    return InvalidArgument(
+        fmt::format("a request of {} bytes, at most {} fit", frame.size(), kControlFrameBytesMax));
+  }
+  const Result<Answered> answered = Ask(host, port, frame, Clock::Real().Now() + timeout,
+                                        security == nullptr ? Security() : *security, "request");
+  auto reply = answered.ok() ? ParseReply(answered->text) : Result<json::object>(answered.status());
+  if (reply.ok()) return reply;
+  return reply.status().WithContext(fmt::format("memory node {}:{}", host, port));
+}
+
+std::string FormatHostPort(const std::string& host, uint16_t port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return v6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+}
+
+Result<HostPort> ParseHostPort(const std::string& text) {
+  const auto malformed = [&] {
+    return InvalidArgument(
+        fmt::format("\"{}\" is not host:port (or [v6 address]:port, port 0..65535)", text));
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos) return malformed();
+  HostPort result;
+  result.host = text.substr(0, colon);
+  const bool bracketed =
+      result.host.size() >= 2 && result.host.front() == '[' && result.host.back() == ']';
+  if (bracketed) result.host = result.host.substr(1, result.host.size() - 2);
+  const bool has_colon = result.host.find(':') != std::string::npos;
+  if (result.host.empty() || has_colon != bracketed ||
+      result.host.find_first_of(" \t\r\n[]") != std::string::npos) {
+    return malformed();
+  }
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, result.port);
+  if (error != std::errc() || stop != end) return malformed();
+  return result;
+}
+
+}  // namespace engram::net

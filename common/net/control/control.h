@@ -1,0 +1,134 @@
+// The control connection between a client and a memory node: a TCP socket, with TLS when security.h
+// says so, opened by the mutual challenge (challenge.h) and then carrying length-prefixed JSON,
+// used once to say hello (identity, transport settings and address, cluster map) and then kept open
+// as the sign of life; a client says on it which rows came damaged, too. No UCX listener exists:
+// Debian's UCX 1.13 can be aborted by a stranger's bytes on one.
+//
+//   client: {"hello": {"protocol": 2, "identity": {...}, "transport": "ucx", "settings": "...",
+//            "address": "hex"}}
+//   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex",
+//            "settings": "...", "address": "hex",
+//            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...],
+//            and, optional, "transport", "window", "local_socket", "local_token",
+//            "one_sided_key", "generation", "takes_damage"}}
+//     or    {"refused": {"code": 4, "message": "..."}}     and closes
+//   client: {"damaged": {"layer": 0, "row": "17"}}         any time later, if the node takes_damage
+//
+// An operator's tool says {"admin": {"command": ...}} instead (admin.h), and gets {"reply": {...}}
+// or
+// {"refused": ...}.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "common/net/tcp/security.h"
+#include "common/table/identity.h"
+#include "common/table/placement.h"
+
+namespace engram::net {
+
+inline constexpr uint32_t kControlProtocol = 2;
+inline constexpr size_t kControlFrameBytesMax = 1 << 20;
+inline constexpr int kControlConnectionsMax = 1024;  // per node
+// A node takes the next report of a client no sooner than this after the one before.
+inline constexpr Nanos kDamageReportEvery = std::chrono::milliseconds(10);
+// A connection that has not said hello by then is dropped.
+inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);
+
+// A row whose content the node tells at connect; the client fetches it over the data path and
+// compares, so that a wrong transport, layout or table fails before the first token.
+struct KnownAnswer {
+  uint32_t layer_index = 0;
+  uint64_t row = 0;
+  std::string sha256_hex;  // of the row's bytes
+};
+
+struct Hello {
+  uint32_t protocol = kControlProtocol;
+  table::TableIdentity identity;
+  std::string transport;  // Transport::name()
+  std::string settings;   // Transport::settings()
+  std::string address;    // Transport::address(), raw bytes (hex on the wire)
+};
+
+struct Welcome {
+  std::string member;  // the node's name in the map
+  table::ClusterMap map;
+  table::TableIdentity identity;  // with the content digest
+  uint64_t session = 0;
+  std::string settings;
+  std::string address;
+  std::vector<KnownAnswer> known_answers;
+  // Optional: told only when not zero or empty.
+  std::string transport;      // Transport::name() the node answers on
+  uint32_t window = 0;        // requests a client may have outstanding at this node; 0 = untold
+  std::string local_socket;   // unix socket name of the shared-memory path
+  std::string local_token;    // what to show there; raw bytes (hex on the wire)
+  std::string one_sided_key;  // for Transport::OpenMemory; raw bytes (hex), at most 4 KiB
+  uint64_t generation = 0;    // of this version's publication; 0: not published
+  bool takes_damage = false;  // the client may report damaged rows
+};
+
+// A row whose check failed at the client.
+struct DamagedRow {
+  uint32_t layer_index = 0;
+  uint64_t row = 0;
+};
+
+// Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes
+// "refused"); `on_gone` is called once for each session welcomed, when its connection closes for
+// any reason; `on_admin` (may be null: refused) answers a tool; `on_damaged` (may be null: clients
+// have nothing to say) hears of a row that a session's client found damaged. All run on the
+// server's thread, so none may take long.
+class ControlServer {
+ public:
+  struct Callbacks {
+    std::function<Result<Welcome>(const Hello&)> on_hello;
+    std::function<void(uint64_t session)> on_gone;
+    std::function<Result<json::object>(const json::object& request)> on_admin = nullptr;
+    std::function<void(uint64_t session, const DamagedRow& row)> on_damaged = nullptr;
+  };
+  // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one (see port()).
+  static Result<std::unique_ptr<ControlServer>> Start(
+      const std::string& host, uint16_t port, Callbacks callbacks,
+      std::shared_ptr<const Security> security = {});
+  virtual ~ControlServer() = default;  // closes every connection and joins
+  virtual uint16_t port() const = 0;
+};
+
+// Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the
+// connection only tells whether the node is alive. FAILED_PRECONDITION when either side does not
+// know the cluster secret or has no certificate of the cluster.
+class ControlClient {
+ public:
+  static Result<std::unique_ptr<ControlClient>> Connect(const std::string& host, uint16_t port,
+                                                        const Hello& hello, Nanos timeout,
+                                                        const Security* security = nullptr);
+  virtual ~ControlClient() = default;
+  virtual const Welcome& welcome() const = 0;
+  // True once the node has closed or reset the connection. Cheap, never blocks; owner thread only.
+  virtual bool Lost() = 0;
+  // Tells the node of a row that came damaged. Never blocks; false when the node does not take it,
+  // or not now. Owner thread only.
+  virtual bool ReportDamaged(const DamagedRow& row) = 0;
+  // For epoll; readable when Lost() may have changed.
+  virtual int fd() const = 0;
+};
+
+// "host:port" or "[v6]:port". INVALID_ARGUMENT quotes the text.
+struct HostPort {
+  std::string host;
+  uint16_t port = 0;
+};
+Result<HostPort> ParseHostPort(const std::string& text);
+// As ParseHostPort takes it: a v6 address in brackets.
+std::string FormatHostPort(const std::string& host, uint16_t port);
+
+}  // namespace engram::net

@@ -1,0 +1,325 @@
+#include "memnode/node/admin_service.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+
+#include "common/checkpoint/model_tables.h"
+#include "common/checkpoint/table_source.h"
+#include "memnode/store/import_progress.h"
+#include "memnode/store/table_plan.h"
+#include "memnode/upkeep/row_description.h"
+#include "memnode/upkeep/verify_report.h"
+
+namespace engram::memnode {
+namespace {
+
+constexpr std::string_view kWhat = "request";
+constexpr uint64_t kThreadsMax = 1024;
+constexpr uint64_t kMemoryMibMax = 1 << 20;
+constexpr size_t kNameBytesMax = 4096;  // also of a path
+
+Result<uint64_t> GetNumber(const json::object& request, std::string_view key) {
+  ASSIGN_OR_RETURN(const std::string text, io::GetString(request, key, kWhat));
+  uint64_t value = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() && !text.empty()) {
+    return value;
+  }
+  return InvalidArgument(
+      fmt::format("request: {} is \"{}\", expected a number as text", key, text));
+}
+
+Result<std::string> GetName(const json::object& request, std::string_view key) {
+  ASSIGN_OR_RETURN(std::string text, io::GetString(request, key, kWhat));
+  if (!text.empty() && text.size() <= kNameBytesMax && text.find('\n') == std::string::npos) {
+    return text;
+  }
+  return InvalidArgument(
+      fmt::format("request: {} must be one line of 1..{} bytes", key, kNameBytesMax));
+}
+
+// Neither part has a line break.
+std::string SubjectOf(const std::string& model, const std::string& version) {
+  return model + "\n" + version;
+}
+
+json::object ToJson(const VersionInfo& info, uint64_t stored_bytes,
+                    const ServedTables::Resident& resident) {
+  return {{"model", info.model},
+          {"version", info.version},
+          {"base", info.base_version},
+          {"digest", info.content_digest},
+          {"rows_held", std::to_string(info.rows_held)},
+          {"stored_bytes", std::to_string(stored_bytes)},
+          {"generation", std::to_string(info.generation)},
+          {"published", info.published},
+          {"prepared", info.prepared_generation != 0 || info.promised_generation != 0},
+          {"prepared_generation",
+           std::to_string(std::max(info.prepared_generation, info.promised_generation))},
+          {"promised_generation", std::to_string(info.promised_generation)},
+          {"pinned", info.pinned},
+          {"rolled_back", info.rolled_back},
+          {"loaded", info.loaded},
+          {"partitions_in_memory", std::to_string(resident.partitions)},
+          {"partitions_owned", std::to_string(resident.partitions_owned)},
+          {"bytes_in_memory", std::to_string(resident.bytes)},
+          {"bytes_owned", std::to_string(resident.bytes_owned)},
+          {"readers", std::to_string(info.readers)},
+          {"problem", info.problem},
+          {"incomplete", info.incomplete}};
+}
+
+json::object ToJson(const Damage& damage) {
+  json::object object = {{"table_set", fmt::format("{:016x}", damage.table_set)},
+                         {"layer_index", damage.layer_index},
+                         {"partition", damage.partition},
+                         {"why", damage.why}};
+  if (damage.page) object["page"] = std::to_string(*damage.page);
+  return object;
+}
+
+}  // namespace
+
+AdminService::AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map,
+                           std::string member, Hooks hooks)
+    : versions_(versions),
+      store_(store),
+      map_(std::move(map)),
+      member_(std::move(member)),
+      hooks_(std::move(hooks)) {}
+
+Result<json::object> AdminService::Call(const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string command, io::GetString(request, "command", kWhat));
+  if (command == "versions") return Versions();
+  if (command == "damage") return DamageNow();
+  if (command == "job" || command == "cancel") {
+    ASSIGN_OR_RETURN(const std::string job, GetName(request, "job"));
+    if (command == "job") return jobs_.Look(job);
+    RETURN_IF_ERROR(jobs_.Cancel(job));
+    return json::object();
+  }
+  if (command == "reserve" || command == "release") return Reserve(command, request);
+  Target target;
+  ASSIGN_OR_RETURN(target.model, GetName(request, "name"));
+  ASSIGN_OR_RETURN(target.version, GetName(request, "version"));
+  if (command == "import") return Import(target, request);
+  if (command == "pin") return Pin(target);
+  if (command == "verify") return Verify(target);
+  if (command == "row") return Row(target, request);
+  if (command == "unpin") {
+    RETURN_IF_ERROR(versions_.Unpin(target.model, target.version));
+    return json::object();
+  }
+  if (command == "drop" || command == "may_drop") {
+    RETURN_IF_ERROR(CheckReserved(target.model, request));
+    if (command == "drop") return Drop(target);
+    RETURN_IF_ERROR(jobs_.CheckFree("drop", {SubjectOf(target.model, target.version)}));
+    RETURN_IF_ERROR(versions_.CheckDrop(target.model, target.version));
+    return json::object();
+  }
+  return Publish(command, target, request);
+}
+
+Result<json::object> AdminService::Publish(const std::string& command, const Target& target,
+                                           const json::object& request) {
+  if (command != "prepare" && command != "renew" && command != "promise" && command != "commit" &&
+      command != "abort") {
+    return InvalidArgument(fmt::format("request: command \"{:.64}\" is not known here", command));
+  }
+  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
+  RETURN_IF_ERROR(CheckReserved(target.model, request));
+  const auto& [model, version] = target;
+  if (command == "prepare") return Prepare(target, generation);
+  if (command == "renew") RETURN_IF_ERROR(versions_.Renew(model, version, generation));
+  if (command == "promise") RETURN_IF_ERROR(versions_.Promise(model, version, generation));
+  if (command == "abort") RETURN_IF_ERROR(versions_.Abort(model, version, generation));
+  if (command != "commit") return json::object();
+  bool rollback = false;
+  if (request.contains("rollback")) {
+    ASSIGN_OR_RETURN(rollback, io::GetBool(request, "rollback", kWhat));
+  }
+  RETURN_IF_ERROR(versions_.Commit(model, version, generation, rollback));
+  return json::object();
+}
+
+Result<json::object> AdminService::Reserve(const std::string& command,
+                                           const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string model, GetName(request, "name"));
+  ASSIGN_OR_RETURN(const std::string token, GetName(request, "token"));
+  if (command == "release") {
+    reservations_.Release(model, token);
+    return json::object();
+  }
+  ASSIGN_OR_RETURN(const std::string holder, GetName(request, "holder"));
+  RETURN_IF_ERROR(reservations_.Take(model, token, holder));
+  return json::object();
+}
+
+Status AdminService::CheckReserved(const std::string& model, const json::object& request) const {
+  std::string token;
+  if (request.contains("token")) {
+    ASSIGN_OR_RETURN(token, GetName(request, "token"));
+  }
+  return reservations_.Check(model, token);
+}
+
+void AdminService::Changed() const {
+  if (hooks_.changed) hooks_.changed();
+}
+
+// The key is of parts that no name can run together.
+Result<json::object> AdminService::StartJob(const std::vector<std::string>& key,
+                                            const std::string& title,
+                                            const std::vector<Target>& changed, Jobs::Work work) {
+  std::vector<std::string> subjects;
+  for (const Target& target : changed) {
+    subjects.push_back(SubjectOf(target.model, target.version));
+  }
+  ASSIGN_OR_RETURN(const std::string job, jobs_.Start(fmt::format("{}", fmt::join(key, "\n")),
+                                                      title, subjects, std::move(work)));
+  return json::object{{"job", job}};
+}
+
+Result<json::object> AdminService::Versions() const {
+  ASSIGN_OR_RETURN(const auto stored, store_.AllPageBytes());
+  std::vector<VersionInfo> all = versions_.List();
+  ASSIGN_OR_RETURN(const std::vector<IncompleteImport> incomplete, IncompleteImports(store_));
+  for (const IncompleteImport& import : incomplete) {
+    VersionInfo& info = all.emplace_back();
+    info.model = import.model;
+    info.version = import.version;
+    info.incomplete = true;
+  }
+  json::array versions;
+  for (const VersionInfo& info : all) {
+    const TableSetId id = TableSetIdOf(info.model, info.version);
+    const auto bytes = stored.find(id);
+    const auto resident = hooks_.resident ? hooks_.resident(id) : std::nullopt;
+    versions.push_back(ToJson(info, bytes == stored.end() ? 0 : bytes->second,
+                              resident.value_or(ServedTables::Resident())));
+  }
+  return json::object{{"member", member_},
+                      {"instance", jobs_.instance()},
+                      {"epoch", map_.epoch},
+                      {"members", json::value_from(map_.members)},
+                      {"versions", std::move(versions)}};
+}
+
+Result<json::object> AdminService::Import(const Target& target, const json::object& request) {
+  ASSIGN_OR_RETURN(const std::string path, GetName(request, "model_path"));
+  ImportOptions options;
+  options.source = path;
+  std::vector<Target> changed = {target};
+  if (request.contains("base")) {
+    ASSIGN_OR_RETURN(options.base_version, GetName(request, "base"));
+    changed.push_back({target.model, options.base_version});
+  }
+  if (request.contains("threads")) {
+    ASSIGN_OR_RETURN(const uint64_t threads, GetNumber(request, "threads"));
+    options.threads = static_cast<int>(std::min(threads, kThreadsMax));
+  }
+  if (request.contains("memory_mib")) {
+    ASSIGN_OR_RETURN(const uint64_t memory_mib, GetNumber(request, "memory_mib"));
+    options.memory_mib = std::min(memory_mib, kMemoryMibMax);
+  }
+  std::string title = fmt::format("import {} version {}", target.model, target.version);
+  if (!options.base_version.empty()) title += " on " + options.base_version;
+  return StartJob({"import", target.model, target.version, options.base_version, path},
+                  title + " from " + path, changed,
+                  [this, target, path, options](JobContext& context) {
+                    return RunImport(target, path, options, context);
+                  });
+}
+
+Result<json::object> AdminService::RunImport(const Target& target, const std::string& path,
+                                             ImportOptions options, JobContext& context) {
+  RETURN_IF_ERROR(EndDrop(store_, target.model, target.version).status());
+  ASSIGN_OR_RETURN(const client::ModelTables model,
+                   client::LoadModelTables(path, target.model, target.version));
+  ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(path, model));
+  ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_, member_));
+  ImportProgress last;
+  options.cancel = &context.cancelled();
+  options.on_progress = [&](const ImportProgress& progress) {
+    last = progress;
+    context.Tell(progress.rows_done, progress.rows_total, progress.bytes_read);
+  };
+  ASSIGN_OR_RETURN(const Manifest manifest,
+                   ImportTables(*source, model.identity, map_, plan, store_, options));
+  versions_.Imported(manifest);
+  Changed();
+  return json::object{{"digest", manifest.identity.content_digest},
+                      {"rows", std::to_string(plan.OwnedRows())},
+                      {"bytes_read", std::to_string(last.bytes_read)},
+                      {"bytes_written", std::to_string(last.bytes_written)},
+                      {"pages_changed", std::to_string(last.pages_changed)}};
+}
+
+Result<json::object> AdminService::Prepare(const Target& target, uint64_t generation) {
+  return StartJob(
+      {"prepare", target.model, target.version, std::to_string(generation)},
+      fmt::format("prepare {} version {} generation {}", target.model, target.version, generation),
+      {target}, [this, target, generation](JobContext& context) -> Result<json::object> {
+        RETURN_IF_ERROR(
+            versions_.Prepare(target.model, target.version, generation, &context.cancelled()));
+        return json::object();
+      });
+}
+
+Result<json::object> AdminService::Pin(const Target& target) {
+  return StartJob(
+      {"pin", target.model, target.version},
+      fmt::format("pin {} version {}", target.model, target.version), {target},
+      [this, target](JobContext& context) -> Result<json::object> {
+        RETURN_IF_ERROR(versions_.Pin(target.model, target.version, &context.cancelled()));
+        return json::object();
+      });
+}
+
+Result<json::object> AdminService::Drop(const Target& target) {
+  return StartJob({"drop", target.model, target.version},
+                  fmt::format("drop {} version {}", target.model, target.version), {target},
+                  [this, target](JobContext&) -> Result<json::object> {
+                    const Status dropped = versions_.Drop(target.model, target.version);
+                    Changed();
+                    if (!dropped.ok() && dropped.code() != Code::kNotFound) return dropped;
+                    return json::object{{"dropped", dropped.ok()}};
+                  });
+}
+
+Result<json::object> AdminService::Verify(const Target& target) {
+  return StartJob({"verify", target.model, target.version},
+                  fmt::format("verify {} version {}", target.model, target.version), {},
+                  [this, target](JobContext& context) -> Result<json::object> {
+                    VerifyOptions options;
+                    options.cancel = &context.cancelled();
+                    options.on_damage = hooks_.report;
+                    options.on_progress = [&](const VerifyProgress& progress) {
+                      context.Tell(progress.pages_done, progress.pages_total);
+                    };
+                    return VerifyVersion(store_, target.model, target.version, options);
+                  });
+}
+
+Result<json::object> AdminService::Row(const Target& target, const json::object& request) const {
+  ASSIGN_OR_RETURN(const uint64_t layer, GetNumber(request, "layer"));
+  ASSIGN_OR_RETURN(const uint64_t row, GetNumber(request, "row"));
+  if (layer > static_cast<uint64_t>(std::numeric_limits<int>::max())) {
+    return InvalidArgument(fmt::format("request: there is no layer {}", layer));
+  }
+  return DescribeStoredRow(store_, target.model, target.version, static_cast<int>(layer), row);
+}
+
+Result<json::object> AdminService::DamageNow() const {
+  json::array list;
+  if (hooks_.damage) {
+    for (const Damage& damage : hooks_.damage()) list.push_back(ToJson(damage));
+  }
+  return json::object{{"damage", std::move(list)}};
+}
+
+}  // namespace engram::memnode

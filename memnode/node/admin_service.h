@@ -1,0 +1,91 @@
+// What a tool can ask of a node (common/net/control/admin.h): looks at and changes versions. Long
+// work is a job, asked about by its name.
+//
+//   {"command": "versions"}                 -> member, instance, epoch, members, versions
+//   {"command": "import", "model_path", "name", "version",
+//    "base", "threads", "memory_mib"}                        -> job
+//   {"command": "reserve", "name", "token", "holder"}        -> {}  (reservations.h)
+//   {"command": "release", "name", "token"}                  -> {}
+//   {"command": "prepare", "name", "version", "generation"}  -> job
+//   {"command": "renew" | "promise" | "commit" | "abort", the same} -> {}
+//   {"command": "pin" | "drop" | "verify", "name", "version"} -> job
+//                                 (the result of drop: {"dropped": false} where there was none)
+//   {"command": "may_drop", "name", "version"}               -> {}, or what keeps it
+//   {"command": "unpin", "name", "version"}                  -> {}
+//   {"command": "row", "name", "version", "layer", "row"}    -> row_description.h
+//   {"command": "damage"}                                    -> what is damaged now
+//   {"command": "job" | "cancel", "job"}                     -> jobs.h
+//
+// Where a tool has reserved the model, prepare, renew, promise, commit, abort and drop are
+// refused unless their "token" is that tool's. 64-bit numbers travel as decimal strings. A job that
+// changes a version is refused while another one does. Any thread; no call waits for a job.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/io/json.h"
+#include "common/table/placement.h"
+#include "memnode/node/jobs.h"
+#include "memnode/node/reservations.h"
+#include "memnode/node/version_manager.h"
+#include "memnode/store/row_store.h"
+#include "memnode/tables/served_tables.h"
+#include "memnode/upkeep/importer.h"
+#include "memnode/upkeep/verify.h"
+
+namespace engram::memnode {
+
+class AdminService {
+ public:
+  struct Hooks {
+    // What of a version is in memory; nothing when none of it is. May be null.
+    std::function<std::optional<ServedTables::Resident>(TableSetId table_set)> resident;
+    std::function<void()> changed;                // versions have come or gone; may be null
+    std::function<std::vector<Damage>()> damage;  // may be null: none known
+    // What a verification finds is to be looked at again and repaired; may be null.
+    std::function<void(TableSetId table_set, uint32_t layer_index, uint64_t page)> report;
+  };
+
+  // All outlive it.
+  AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map, std::string member,
+               Hooks hooks);
+
+  // INVALID_ARGUMENT names the command or key at fault; else the operation's own error.
+  Result<json::object> Call(const json::object& request);
+
+ private:
+  struct Target {
+    std::string model, version;
+  };
+  Result<json::object> Versions() const;
+  Result<json::object> Import(const Target& target, const json::object& request);
+  Result<json::object> Reserve(const std::string& command, const json::object& request);
+  Result<json::object> Publish(const std::string& command, const Target& target,
+                               const json::object& request);
+  Result<json::object> Prepare(const Target& target, uint64_t generation);
+  Status CheckReserved(const std::string& model, const json::object& request) const;
+  Result<json::object> Pin(const Target& target);
+  Result<json::object> Drop(const Target& target);
+  Result<json::object> Verify(const Target& target);
+  Result<json::object> Row(const Target& target, const json::object& request) const;
+  Result<json::object> DamageNow() const;
+  Result<json::object> StartJob(const std::vector<std::string>& key, const std::string& title,
+                                const std::vector<Target>& changed, Jobs::Work work);
+  Result<json::object> RunImport(const Target& target, const std::string& path,
+                                 ImportOptions options, JobContext& context);
+  void Changed() const;
+
+  VersionManager& versions_;
+  RowStore& store_;
+  const table::ClusterMap map_;
+  const std::string member_;
+  const Hooks hooks_;
+  Reservations reservations_;
+  Jobs jobs_;  // last: its threads use the rest
+};
+
+}  // namespace engram::memnode

@@ -1,0 +1,241 @@
+#include "memnode/node/node.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "common/net/wire_config.h"
+#include "common/obs/log.h"
+#include "common/obs/log_samples.h"
+
+namespace engram::memnode {
+namespace {
+
+constexpr Nanos kDrainPoll = std::chrono::milliseconds(2);
+constexpr uint64_t kLookupsToJudge = 5;  // fewer say nothing about readiness
+
+obs::Sample CpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  obs::Sample sample;
+  sample.name = "process_cpu_seconds_total";
+  sample.help = "CPU time of this process, user and system";
+  sample.kind = obs::Sample::Kind::kCounter;
+  sample.value = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+  return sample;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
+                                          TransportFactory make_transport) {
+  auto node = std::unique_ptr<Node>(new Node(config));
+  RETURN_IF_ERROR(node->OpenSockets());
+  ASSIGN_OR_RETURN(node->tables_, NodeTables::Open(node->config_, node->metrics_));
+  const TablesPtr main = node->tables_->TakeMain();
+  if (main != nullptr) {
+    node->identity_ = main->identity();
+    node->plan_ = main->plan();
+  }
+  RETURN_IF_ERROR(node->OpenServices(make_transport, main));
+  node->ready_ = true;
+  return node;
+}
+
+Node::~Node() {
+  // The sockets' threads call into the service, so they end first.
+  control_.reset();
+  http_.reset();
+  services_.clear();
+}
+
+Status Node::OpenSockets() {
+  ASSIGN_OR_RETURN(security_, net::LoadSecurity(config_.wire.security));
+  ASSIGN_OR_RETURN(const net::HostPort control, net::ParseHostPort(config_.control_listen));
+  ASSIGN_OR_RETURN(const net::HostPort http, net::ParseHostPort(config_.http_listen));
+  control_host_ = control.host;
+  http_host_ = http.host;
+  ASSIGN_OR_RETURN(http_, net::HttpServer::Start(
+                              http.host, http.port,
+                              {{"/health", [this] { return Health(); }},
+                               {"/ready", [this] { return Ready(); }},
+                               {"/metrics", [this] {
+                                  std::vector<obs::Sample> samples =
+                                      obs::LogSamples("engram_memnode");
+                                  samples.push_back(CpuSeconds());
+                                  if (ready_) tables_->AddFigures(samples);
+                                  return net::HttpResponse{
+                                      .content_type = "text/plain; version=0.0.4; charset=utf-8",
+                                      .body = metrics_.Text(samples)};
+                                }}}));
+  ASSIGN_OR_RETURN(
+      control_,
+      net::ControlServer::Start(
+          control.host, control.port,
+          {.on_hello = [this](const net::Hello& hello) { return Welcome(hello); },
+           .on_gone = [this](uint64_t session) { CloseSession(session); },
+           .on_admin = [this](const json::object& request) { return Admin(request); },
+           .on_damaged = [this](uint64_t session,
+                                const net::DamagedRow& row) { DamagedRow(session, row); }},
+          security_));
+  return OkStatus();
+}
+
+Status Node::OpenServices(const TransportFactory& make_transport, const TablesPtr& main) {
+  const Arena* arena = main == nullptr ? nullptr : main->arena();
+  RowServiceOptions options;
+  options.epoch = static_cast<uint32_t>(config_.cluster_epoch);
+  options.sessions_max = static_cast<size_t>(config_.limits_sessions_max);
+  options.window = static_cast<size_t>(config_.limits_window);
+  options.send_buffers = static_cast<size_t>(config_.limits_send_buffers);
+  options.spin = std::chrono::microseconds(config_.transport_spin_us);
+  for (int64_t worker = 0; worker < config_.transport_workers; ++worker) {
+    ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
+                     make_transport ? make_transport() : MakeTransport(worker));
+    std::string key;
+    if (transport->one_sided() && arena != nullptr) {
+      ASSIGN_OR_RETURN(key, transport->ShareMemory(arena->bytes()));
+      one_sided_tables_ = main;
+    }
+    if (config_.transport_cpu >= 0) {
+      options.cpu = static_cast<int>(config_.transport_cpu + worker);
+    }
+    ASSIGN_OR_RETURN(auto service,
+                     RowService::Start(std::move(transport), options, service_metrics_));
+    services_.push_back({std::move(service), std::move(key)});
+  }
+  return OkStatus();
+}
+
+// Workers listen on the port asked for and the ones after it.
+Result<std::unique_ptr<net::Transport>> Node::MakeTransport(int64_t worker) const {
+  net::HostPort listen = {control_host_, 0};
+  if (!config_.transport_listen.empty()) {
+    ASSIGN_OR_RETURN(listen, net::ParseHostPort(config_.transport_listen));
+    if (listen.port != 0) listen.port = static_cast<uint16_t>(listen.port + worker);
+  }
+  return net::MakeTransport(config_.wire, security_, listen.host, listen.port);
+}
+
+const Node::Worker& Node::LeastBusy() const {
+  return *std::min_element(services_.begin(), services_.end(), [](const auto& a, const auto& b) {
+    return a.service->session_count() < b.service->session_count();
+  });
+}
+
+// Session ids are random: only the worker it belongs to knows this one.
+void Node::CloseSession(uint64_t session) {
+  tables_of_session_.erase(session);
+  for (const Worker& worker : services_) worker.service->CloseSession(session);
+}
+
+void Node::DamagedRow(uint64_t session, const net::DamagedRow& row) {
+  const auto tables = tables_of_session_.find(session);
+  if (tables == tables_of_session_.end()) return;
+  tables_->ReportDamagedRow(tables->second, row.layer_index, row.row);
+}
+
+size_t Node::session_count() const {
+  size_t count = 0;
+  for (const Worker& worker : services_) count += worker.service->session_count();
+  return count;
+}
+
+Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
+  if (!ready_) return Unavailable("this memory node is still loading its tables");
+  if (draining_) return Unavailable("this memory node is shutting down");
+  const std::string us = fmt::format("memory node {}", config_.node_name);
+  ASSIGN_OR_RETURN(const VersionManager::Found found,
+                   tables_->Find(hello.identity.model, hello.identity.version));
+  const ServedTables& tables = *found.tables;
+  RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables.identity(), us));
+  const Worker& worker = LeastBusy();
+  const RowService& service = *worker.service;
+  if (hello.transport != service.transport_name()) {
+    return FailedPrecondition(fmt::format("transport is \"{}\" here, \"{}\" at {}: use the same",
+                                          hello.transport, service.transport_name(), us));
+  }
+  if (hello.settings != service.settings()) {
+    return FailedPrecondition(
+        fmt::format("transport settings are \"{}\" here, \"{}\" at {}: they must be equal",
+                    hello.settings, service.settings(), us));
+  }
+  net::Welcome welcome;
+  ASSIGN_OR_RETURN(welcome.session, worker.service->OpenSession(hello.address, found.tables));
+  welcome.member = config_.node_name;
+  welcome.map = config_.Map();
+  welcome.identity = tables.identity();
+  welcome.settings = service.settings();
+  welcome.transport = service.transport_name();
+  welcome.address = service.address();
+  welcome.known_answers = tables.known_answers();
+  welcome.window = static_cast<uint32_t>(config_.limits_window);
+  if (found.tables == one_sided_tables_) welcome.one_sided_key = worker.one_sided_key;
+  welcome.generation = found.generation;
+  if (net::FdServer* local = tables.local(); local != nullptr) {
+    ASSIGN_OR_RETURN(welcome.local_token, local->NewToken());
+    welcome.local_socket = local->socket_name();
+  }
+  welcome.takes_damage = true;
+  tables_of_session_[welcome.session] = found.tables;
+  return welcome;
+}
+
+Result<json::object> Node::Admin(const json::object& request) {
+  if (!ready_) return Unavailable("this memory node is still loading its tables");
+  return tables_->Admin(request);
+}
+
+net::HttpResponse Node::Health() const {
+  if (!ready_) return {.body = "alive\n"};
+  for (size_t i = 0; i < services_.size(); ++i) {
+    const Nanos since = services_[i].service->SinceLastRound();
+    if (since < std::chrono::milliseconds(config_.limits_stuck_ms)) continue;
+    const std::chrono::duration<double> seconds = since;
+    return {.status = 503,
+            .body = fmt::format("data thread {} has stood still for {:.1f} s: restart this node\n",
+                                i, seconds.count())};
+  }
+  return {.body = "alive\n"};
+}
+
+net::HttpResponse Node::Ready() const {
+  if (draining_) return {.status = 503, .body = "draining\n"};
+  if (!ready_) return {.status = 503, .body = "loading\n"};
+  const LookupOutcomes& outcomes = service_metrics_.outcomes;
+  const std::string why = tables_->NotReady(outcomes.MeanRows());
+  if (!why.empty()) return {.status = 503, .body = why + "\n"};
+  const LookupOutcomes::Counts recent = outcomes.Recent(Clock::Real().Now());
+  const uint64_t ended = recent.served + recent.unreadable;
+  if (ended >= kLookupsToJudge && 2 * recent.unreadable >= ended) {
+    return {.status = 503,
+            .body = fmt::format("{} of {} lookups of the last {} s failed: their rows could not be "
+                                "read; the log and engramctl verify say why\n",
+                                recent.unreadable, ended, LookupOutcomes::kWindowSeconds)};
+  }
+  return {.body = "ready\n"};
+}
+
+void Node::Drain() {
+  draining_ = true;
+  for (const Worker& worker : services_) worker.service->Drain();
+  const TimePoint deadline =
+      Clock::Real().Now() + std::chrono::milliseconds(config_.limits_drain_timeout_ms);
+  while (session_count() > 0 && Clock::Real().Now() < deadline) {
+    std::this_thread::sleep_for(kDrainPoll);
+  }
+  obs::LogInfo(fmt::format("drained sessions_left={}", session_count()));
+}
+
+std::string Node::control_address() const {
+  return net::FormatHostPort(control_host_, control_->port());
+}
+
+std::string Node::http_address() const { return net::FormatHostPort(http_host_, http_->port()); }
+
+}  // namespace engram::memnode

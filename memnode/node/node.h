@@ -1,0 +1,88 @@
+// One memory node: sockets, tables, row services, in that order; stopped in reverse.
+//
+// The sockets open first, so that a port in use is told before a long import; until the tables are
+// open /ready answers 503 and clients are refused.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/net/control/control.h"
+#include "common/net/http/server.h"
+#include "common/net/tcp/security.h"
+#include "common/net/transport.h"
+#include "common/obs/metrics.h"
+#include "memnode/node/config.h"
+#include "memnode/node/node_tables.h"
+#include "memnode/serve/row_service.h"
+#include "memnode/serve/service_metrics.h"
+
+namespace engram::memnode {
+
+class Node {
+ public:
+  using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
+
+  // Blocks until the node serves. A null factory: as the config says. `config` is
+  // valid.
+  static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
+                                             TransportFactory make_transport = nullptr);
+  ~Node();  // at once
+
+  // /ready turns 503, new sessions and lookups are refused, queued ones answered; returns when all
+  // clients have left or limits.drain_timeout_ms has passed.
+  void Drain();
+
+  // host:port, with the ports chosen.
+  std::string control_address() const;
+  std::string http_address() const;
+  // Of what the config names.
+  const table::TableIdentity& identity() const { return identity_; }
+  const TablePlan& plan() const { return plan_; }
+  size_t session_count() const;
+
+ private:
+  struct Worker {
+    std::unique_ptr<RowService> service;
+    std::string one_sided_key;  // empty: its transport has no such reads
+  };
+
+  explicit Node(const NodeConfig& config) : config_(config) {}
+  Status OpenSockets();
+  Status OpenServices(const TransportFactory& make_transport, const TablesPtr& main);
+  Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
+  const Worker& LeastBusy() const;
+  void CloseSession(uint64_t session);
+  void DamagedRow(uint64_t session, const net::DamagedRow& row);
+  Result<net::Welcome> Welcome(const net::Hello& hello);
+  Result<json::object> Admin(const json::object& request);
+  net::HttpResponse Health() const;
+  net::HttpResponse Ready() const;
+
+  const NodeConfig config_;
+  obs::Metrics metrics_;
+  std::unique_ptr<NodeTables> tables_;
+  table::TableIdentity identity_;
+  TablePlan plan_;
+  // Registered with the wires, which read it for as long as they live; null: none does.
+  TablesPtr one_sided_tables_;
+  ServiceMetrics service_metrics_{metrics_};
+  std::shared_ptr<const net::Security> security_;
+  std::vector<Worker> services_;
+  // What each session reads; the control server's thread only.
+  std::unordered_map<uint64_t, std::weak_ptr<const ServedTables>> tables_of_session_;
+  // Everything above is complete once this is true; the sockets' threads look at it first.
+  std::atomic<bool> ready_ = false;
+  std::atomic<bool> draining_ = false;
+  std::string control_host_, http_host_;
+  std::unique_ptr<net::ControlServer> control_;
+  std::unique_ptr<net::HttpServer> http_;
+};
+
+}  // namespace engram::memnode

@@ -1,0 +1,81 @@
+// Everything a node knows about tables: the store, the versions in it, which of them are served,
+// how much memory they have, and who looks after their bytes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/obs/metrics.h"
+#include "memnode/node/admin_service.h"
+#include "memnode/node/config.h"
+#include "memnode/node/version_manager.h"
+#include "memnode/store/row_store.h"
+#include "memnode/tables/memory_budget.h"
+#include "memnode/tables/served_tables.h"
+#include "memnode/upkeep/memory_scrubber.h"
+#include "memnode/upkeep/repair.h"
+#include "memnode/upkeep/scrubber.h"
+
+namespace engram::memnode {
+
+class NodeTables {
+ public:
+  // Opens the store, imports the model the config names where that is missing, and loads what is to
+  // be served. Or computes procedural tables. `config` and `metrics` outlive it.
+  static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics);
+  ~NodeTables();
+
+  // The tables a client asks for; an empty version means the published one. Any thread.
+  // FAILED_PRECONDITION says what there is.
+  Result<VersionManager::Found> Find(const std::string& model, const std::string& version) const;
+  // What the config names, once, while starting; whoever wants it longer keeps it.
+  TablesPtr TakeMain() { return versions_ == nullptr ? main_ : std::move(main_); }
+  // A client found a row of tables it was given damaged. Never waits.
+  void ReportDamagedRow(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index,
+                        uint64_t row) {
+    memory_scrubber_->Report(tables, layer_index, row);
+  }
+  // A tool's request (admin_service.h).
+  Result<json::object> Admin(const json::object& request);
+  // Why most lookups would fail now, by what is served and what of it is damaged; empty: they would
+  // not. `lookup_rows`: of a usual one. Never waits for the disk.
+  std::string NotReady(double lookup_rows) const;
+  // What a scrape shows of each version there is now. Never waits for the disk.
+  void AddFigures(std::vector<obs::Sample>& samples) const;
+
+ private:
+  NodeTables(const NodeConfig& config, obs::Metrics& metrics);
+  Status OpenProcedural();
+  Status OpenStore();
+  Status StartScrubber();
+  Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel);
+  Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
+  void TellOpen(const ServedTables& tables, double seconds);
+  ArenaOptions Memory() const;
+  void AddStored(std::vector<obs::Sample>& samples) const;
+  std::vector<TablesPtr> Loaded() const;
+  std::vector<TablesPtr> InMemory() const;
+  double UnreadableShare(const ServedTables& tables, const std::vector<Damage>& damage) const;
+  bool CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
+                      std::byte* out) const;
+
+  const NodeConfig& config_;
+  obs::Metrics& metrics_;
+  std::shared_ptr<MemoryBudget> memory_;  // null: no limit
+  std::unique_ptr<RowStore> store_;       // null: procedural
+  mutable std::mutex mutex_;
+  std::vector<std::weak_ptr<const ServedTables>> loaded_;  // guarded by mutex_
+  std::unique_ptr<Repairer> repairer_;
+  std::unique_ptr<Scrubber> scrubber_;
+  std::unique_ptr<VersionManager> versions_;  // null: procedural
+  std::unique_ptr<AdminService> admin_;
+  TablesPtr main_;
+  std::unique_ptr<MemoryScrubber> memory_scrubber_;
+};
+
+}  // namespace engram::memnode

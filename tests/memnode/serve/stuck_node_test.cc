@@ -1,0 +1,137 @@
+// A node whose log is not read goes on, and one whose data thread is held says so.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+
+#include "common/net/tcp/transport.h"
+#include "memnode/node/node.h"
+#include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/process.h"
+#include "tests/support/sockets.h"
+
+namespace engram::memnode {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+using testing_support::Process;
+using testing_support::RunToEnd;
+using testing_support::ValueOf;
+
+class StuckNode : public testing::Test {
+ protected:
+  void SetUp() override { folder_ = FreshFolder("stuck_node"); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string Get(const std::string& address, const std::string& path) const {
+    return RunToEnd({"/usr/bin/curl", "-s", "-m", "5", "-w", " %{http_code}",
+                     "http://" + address + path},
+                    folder_)
+        .out;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(StuckNode, ServesAndEndsWhileItsLogIsNotRead) {
+  const std::string fifo = folder_ + "/log";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  const int reader = ::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  ASSERT_GE(::fcntl(reader, F_SETPIPE_SZ, 4096), 4096);  // full before the node is ready
+  Process node("node",
+               {"/bin/bash", "-c", "exec \"$@\" 2>\"$0\"", fifo,
+                std::string(ENGRAM_BIN_DIR) + "/engram-memnode", "--set", "log.level=debug",
+                "--set", "procedural.layout=paper", "--set", "procedural.rows_scale=0.0001",
+                "--set", "control.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0"},
+               folder_);
+  const std::string ready = node.WaitLine("ready ", 30s);
+  ASSERT_NE(ready, "");
+  size_t sockets = 0;
+  for (const auto& listener : testing_support::ListenersOf(node.pid())) {
+    if (listener.kind != testing_support::Listener::Kind::kTcp) continue;
+    ++sockets;
+    for (int i = 0; i < 200; ++i) {
+      testing_support::RawConnection stranger(listener);
+      stranger.Send("garbage that is no opening of any protocol here, and long enough to be read");
+    }
+  }
+  EXPECT_EQ(sockets, 3u);
+  const std::string http = ValueOf(ready, "http");
+  EXPECT_EQ(Get(http, "/health"), "alive\n 200");
+  EXPECT_EQ(Get(http, "/ready"), "ready\n 200");
+  node.Signal(SIGTERM);
+  EXPECT_EQ(node.WaitExit(20s), 0);
+  ::close(reader);
+}
+
+// The real TCP wire, whose Progress waits while `held`.
+class HeldTransport : public net::Transport {
+ public:
+  HeldTransport(std::unique_ptr<net::Transport> real, std::atomic<bool>& held)
+      : real_(std::move(real)), held_(held) {}
+  std::string name() const override { return real_->name(); }
+  std::string address() const override { return real_->address(); }
+  std::string settings() const override { return real_->settings(); }
+  void SetHandler(net::TransportHandler* handler) override { real_->SetHandler(handler); }
+  Result<net::PeerId> Connect(const std::string& address) override {
+    return real_->Connect(address);
+  }
+  Result<std::unique_ptr<net::SendBuffer>> AllocateSendBuffer(size_t size_bytes) override {
+    return real_->AllocateSendBuffer(size_bytes);
+  }
+  Status Send(net::PeerId to, std::span<const std::byte> header, net::SendBuffer* body,
+              size_t body_bytes, std::function<void(Status)> done) override {
+    return real_->Send(to, header, body, body_bytes, std::move(done));
+  }
+  int Progress() override {
+    held_.wait(true);
+    return real_->Progress();
+  }
+  void Wait(Nanos timeout) override { real_->Wait(timeout); }
+  void WakeUp() override { real_->WakeUp(); }
+  void Disconnect(net::PeerId peer) override { real_->Disconnect(peer); }
+
+ private:
+  std::unique_ptr<net::Transport> real_;
+  std::atomic<bool>& held_;
+};
+
+TEST_F(StuckNode, HealthTellsOfADataThreadThatStandsStillAndOfItsReturn) {
+  NodeConfig config;
+  config.node_name = "m0";
+  config.cluster_members = {"m0"};
+  config.procedural_layout = "paper";
+  config.procedural_rows_scale = 0.0001;
+  config.control_listen = config.http_listen = "127.0.0.1:0";
+  config.limits_stuck_ms = 200;
+  std::atomic<bool> held = false;
+  auto node = Node::Start(config, [&]() -> Result<std::unique_ptr<net::Transport>> {
+    ASSIGN_OR_RETURN(auto real, net::MakeTcpTransport({}));
+    return std::unique_ptr<net::Transport>(new HeldTransport(std::move(real), held));
+  });
+  ASSERT_TRUE(node.ok()) << node.status().message();
+  const auto until = [&](const std::string& expected) {
+    std::string last;
+    for (int i = 0; i < 200 && last.find(expected) == std::string::npos; ++i) {
+      last = Get((*node)->http_address(), "/health");
+    }
+    return last;
+  };
+  EXPECT_THAT(until("alive\n 200"), HasSubstr("alive\n 200"));
+  held = true;
+  EXPECT_THAT(until(" 503"), HasSubstr("data thread 0 has stood still for "));
+  held = false;
+  held.notify_all();
+  EXPECT_THAT(until("alive\n 200"), HasSubstr("alive\n 200"));
+}
+
+}  // namespace
+}  // namespace engram::memnode

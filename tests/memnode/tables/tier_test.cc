@@ -1,0 +1,294 @@
+// Rows of a table set that does not fit into memory: the same bytes from every tier, damage told,
+// partitions moved by what is read.
+#include "memnode/tables/tier.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "common/base/rng.h"
+#include "common/table/row_check.h"
+#include "memnode/store/memory_store.h"
+#include "memnode/tables/served_tables.h"
+#include "tests/memnode/procedural_source.h"
+
+namespace engram::memnode {
+namespace {
+
+using testing::HasSubstr;
+
+class TierTest : public testing::Test {
+ protected:
+  TierTest() : source_({.layout = "v41", .rows_scale = 0.00002, .seed = 5}) {
+    options_.map = {.epoch = 1, .members = {"m0", "m1"}};
+    options_.member = "m0";
+    options_.arena.pages = PageBacking::kSmall;
+    options_.tier.cache_bytes = 256 << 10;
+    options_.tier.cold.threads = 4;
+    options_.balance_period = std::chrono::hours(1);
+    manifest_ =
+        std::make_unique<Manifest>(*ImportProcedural(source_, "1", options_.map, "m0", store_));
+    plan_ = *MakePlan(manifest_->identity, options_.map, "m0");
+  }
+
+  std::shared_ptr<ServedTables> Open() {
+    auto tables = ServedTables::Open(store_, *manifest_, options_, registry_);
+    EXPECT_TRUE(tables.ok()) << tables.status().message();
+    return tables.ok() ? *tables : nullptr;
+  }
+  uint64_t ShareBytes() const { return plan_.Map().size_bytes(); }
+  // Rows of this member, spread over its partitions.
+  std::vector<ColdRow> SomeRows(size_t count, uint64_t seed) const {
+    Rng rng(seed);
+    std::vector<ColdRow> rows;
+    for (uint32_t i = 0; i < plan_.layers.size(); ++i) {
+      const LayerPlan& layer = plan_.layers[i];
+      for (uint32_t place = 0; place < count; ++place) {
+        const uint32_t partition = layer.owned[rng.NextBelow(layer.owned.size())];
+        const uint64_t row =
+            layer.cut.FirstRow(partition) + rng.NextBelow(layer.cut.RowCount(partition));
+        rows.push_back({i, place, i, row});
+      }
+    }
+    return rows;
+  }
+  void ExpectStored(const ColdRow& row, const std::byte* stored) const {
+    ASSERT_NE(stored, nullptr) << "row " << row.row;
+    std::vector<std::byte> expected = source_.Row(row.layer_index, row.row);
+    expected.resize(table::StoredRowBytes(plan_.row_bytes));
+    table::SealRow(row.layer_index, row.row, expected);
+    ASSERT_TRUE(std::equal(expected.begin(), expected.end(), stored)) << "row " << row.row;
+  }
+  void LimitMemory(uint64_t bytes) { options_.memory = std::make_shared<MemoryBudget>(bytes); }
+  // Reads rows as a data thread does: memory first, the rest as a batch.
+  Status ReadAll(const ServedTables& tables, const std::vector<ColdRow>& rows,
+                 size_t* cold_count = nullptr) {
+    std::vector<ColdRow> missing;
+    for (const ColdRow& row : rows) {
+      const auto in_use = tables.Use();
+      const std::byte* address = nullptr;
+      RETURN_IF_ERROR(tables.Find(row.layer_index, {&row.row, 1}, {&address, 1}));
+      if (address == nullptr) {
+        missing.push_back(row);
+      } else {
+        ExpectStored(row, address);
+      }
+    }
+    if (cold_count != nullptr) *cold_count = missing.size();
+    if (missing.empty()) return OkStatus();
+    std::atomic<int> told = 0;
+    const auto batch = std::make_shared<ColdBatch>(missing, 2, tables.stored_row_bytes(), [&] {
+      ++told;
+      told.notify_all();
+    });
+    const bool has_first = missing.front().part == 0;
+    const bool has_second = missing.back().part == 1;
+    EXPECT_TRUE(tables.tier()->ReadCold(batch));
+    const int parts = (has_first ? 1 : 0) + (has_second ? 1 : 0);
+    for (int seen = told; seen < parts; seen = told) told.wait(seen);
+    for (const uint32_t part : {0u, 1u}) {
+      EXPECT_TRUE(batch->Arrived(part));
+      RETURN_IF_ERROR(batch->status(part));
+    }
+    for (const ColdRow& row : missing) ExpectStored(row, batch->Find(row.part, row.place));
+    return OkStatus();
+  }
+
+  const ProceduralSource source_;
+  MemoryStore store_;
+  obs::Metrics registry_;
+  OpenTablesOptions options_;
+  std::unique_ptr<Manifest> manifest_;
+  TablePlan plan_;
+};
+
+TEST_F(TierTest, EveryBudgetGivesTheSameBytes) {
+  for (const double share : {0.0, 0.1, 0.5, 1.0}) {
+    LimitMemory(static_cast<uint64_t>(static_cast<double>(ShareBytes()) * share) + 1);
+    const auto tables = Open();
+    ASSERT_NE(tables, nullptr);
+    EXPECT_EQ(tables->complete(), share == 1.0);
+    size_t cold = 0;
+    const std::vector<ColdRow> rows = SomeRows(400, 3);
+    ASSERT_TRUE(ReadAll(*tables, rows, &cold).ok());
+    EXPECT_EQ(cold > 0, share < 1) << share;
+    EXPECT_EQ(cold < rows.size(), share >= 0.5) << share;
+    std::vector<std::byte> out(plan_.row_bytes);
+    for (size_t i = 0; i < rows.size(); i += 37) {
+      ASSERT_TRUE(tables->ReadRow(rows[i].layer_index, rows[i].row, out).ok());
+      EXPECT_EQ(out, source_.Row(rows[i].layer_index, rows[i].row));
+    }
+  }
+}
+
+TEST_F(TierTest, RowsReadOnceComeFromTheCache) {
+  LimitMemory(options_.tier.cache_bytes);
+  const auto tables = Open();
+  const std::vector<ColdRow> rows = SomeRows(50, 4);
+  ASSERT_TRUE(ReadAll(*tables, rows).ok());
+  const uint64_t pages = tables->tier()->figures().pages_read;
+  EXPECT_GT(pages, 0u);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(ReadAll(*tables, rows).ok());
+  EXPECT_LT(tables->tier()->figures().pages_read, pages + rows.size())
+      << "at most one more read each, where the cache wants to see a row twice";
+  EXPECT_GT(tables->tier()->figures().cache_hits, 0u);
+}
+
+TEST_F(TierTest, ADamagedPageFailsItsPartAloneAndIsReported) {
+  std::atomic<int> reported = 0;
+  LimitMemory(options_.tier.cache_bytes);
+  options_.on_damage = [&](uint32_t, uint64_t, const Status&) { ++reported; };
+  const auto tables = Open();
+  const std::vector<ColdRow> rows = SomeRows(50, 5);
+  const uint64_t page = rows.back().row / plan_.layers[1].cut.rows_per_page;
+  store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);
+  std::atomic<int> told = 0;
+  const auto batch = std::make_shared<ColdBatch>(rows, 2, tables->stored_row_bytes(), [&] {
+    ++told;
+    told.notify_all();
+  });
+  ASSERT_TRUE(tables->tier()->ReadCold(batch));
+  for (int seen = told; seen < 2; seen = told) told.wait(seen);
+  EXPECT_TRUE(batch->status(0).ok());
+  EXPECT_EQ(batch->status(1).code(), Code::kDataLoss);
+  EXPECT_THAT(batch->status(1).message(), HasSubstr("page " + std::to_string(page)));
+  EXPECT_EQ(reported, 1);
+}
+
+TEST_F(TierTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
+  options_.tier.cache_bytes = 0;
+  const table::ArenaMap map = plan_.Map();
+  LimitMemory(10 * map.PartitionBytes(0, plan_.layers[0].owned.front()));
+  auto tables = Open();
+  const uint32_t last = plan_.layers[1].owned.back();
+  ASSERT_FALSE(tables->tier()->residency().resident(1, last));
+  const uint64_t first_row = plan_.layers[1].cut.FirstRow(last);
+  std::vector<ColdRow> rows;
+  for (uint32_t i = 0; i < 600; ++i) rows.push_back({1, i, 1, first_row + i % 3});
+  ASSERT_TRUE(ReadAll(*tables, rows).ok());
+  const auto moves = tables->tier()->Rebalance(4);
+  ASSERT_TRUE(moves.ok()) << moves.status().message();
+  EXPECT_EQ(*moves, 1);
+  EXPECT_TRUE(tables->tier()->residency().resident(1, last));
+  size_t cold = 1;
+  ASSERT_TRUE(ReadAll(*tables, rows, &cold).ok());
+  EXPECT_EQ(cold, 0u);
+  ASSERT_TRUE(tables->tier()->SaveResident(store_).ok());
+  tables.reset();
+  tables = Open();
+  EXPECT_TRUE(tables->tier()->residency().resident(1, last)) << "after a restart too";
+}
+
+TEST_F(TierTest, ReadersAreRightWhilePartitionsMove) {
+  options_.tier.cache_bytes = 64 << 10;
+  LimitMemory(ShareBytes() / 3);
+  const auto tables = Open();
+  std::atomic<bool> stop = false;
+  std::thread reader([&] {
+    for (uint64_t seed = 0; !stop; ++seed) ASSERT_TRUE(ReadAll(*tables, SomeRows(40, seed)).ok());
+  });
+  for (int round = 0; round < 20; ++round) {
+    const LayerPlan& layer = plan_.layers[round % 2 == 0 ? 0 : 1];
+    const uint32_t busy = layer.owned[static_cast<size_t>(round) % layer.owned.size()];
+    const std::vector<uint64_t> rows(5000, layer.cut.FirstRow(busy));
+    std::vector<const std::byte*> addresses(rows.size());
+    {
+      const auto in_use = tables->Use();
+      ASSERT_TRUE(tables->Find(round % 2 == 0 ? 0 : 1, rows, addresses).ok());
+    }
+    ASSERT_TRUE(tables->tier()->Rebalance(4).ok());
+  }
+  stop = true;
+  reader.join();
+  EXPECT_GT(tables->tier()->figures().partitions_moved, 0u);
+}
+
+TEST_F(TierTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
+  options_.tier.cache_bytes = 64 << 10;
+  options_.balance_period = std::chrono::milliseconds(5);
+  LimitMemory(ShareBytes() + (ShareBytes() / 4));
+  auto before = Open();
+  ASSERT_TRUE(before->complete());
+  const auto after = Open();
+  ASSERT_FALSE(after->complete());
+  const Tier::Figures tight = after->tier()->figures();
+  EXPECT_LT(tight.resident_partitions, tight.owned_partitions);
+  EXPECT_GT(tight.resident_partitions, 0u);
+  EXPECT_LE(before->memory_bytes() + after->memory_bytes(), ShareBytes() + ShareBytes() / 4);
+  before.reset();
+  const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
+  while (after->tier()->figures().resident_partitions < tight.owned_partitions &&
+         Clock::Real().Now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(after->tier()->figures().resident_partitions, tight.owned_partitions);
+  EXPECT_EQ(after->tier()->figures().partitions_moved, 0u);
+  size_t cold = 1;
+  ASSERT_TRUE(ReadAll(*after, SomeRows(400, 7), &cold).ok());
+  EXPECT_EQ(cold, 0u);
+}
+
+TEST_F(TierTest, OpeningEndsSoonAfterItIsCancelledAndLeavesItsMemory) {
+  for (const bool some : {false, true}) {
+    LimitMemory(some ? ShareBytes() / 2 : ShareBytes());
+    std::atomic<bool> cancel = true;
+    options_.cancel = &cancel;
+    const uint64_t left = options_.memory->left();
+    const auto opened = ServedTables::Open(store_, *manifest_, options_, registry_);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_EQ(opened.status().code(), Code::kCancelled);
+    EXPECT_EQ(options_.memory->left(), left);
+    cancel = false;
+    const auto tables = Open();
+    ASSERT_NE(tables, nullptr);
+    cancel = true;
+    size_t cold = 0;
+    ASSERT_TRUE(ReadAll(*tables, SomeRows(100, 8), &cold).ok()) << "it is open by now";
+    EXPECT_EQ(cold > 0, some);
+  }
+}
+
+TEST_F(TierTest, ServesWhileLoadingAndIsCompleteAfterwards) {
+  options_.serve_while_loading = true;
+  const auto tables = Open();
+  for (uint64_t seed = 0; !tables->complete(); ++seed) {
+    ASSERT_TRUE(ReadAll(*tables, SomeRows(40, seed)).ok());
+  }
+  size_t cold = 1;
+  ASSERT_TRUE(ReadAll(*tables, SomeRows(400, 1), &cold).ok());
+  EXPECT_EQ(cold, 0u);
+  EXPECT_NE(tables->arena(), nullptr);
+}
+
+TEST_F(TierTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
+  const uint32_t partition = plan_.layers[1].owned[2];
+  const uint64_t page = partition * plan_.layers[1].PagesPerPartition();
+  store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);
+  const auto refused = ServedTables::Open(store_, *manifest_, options_, registry_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kDataLoss);
+  int repairs = 0;
+  options_.load_threads = 1;
+  options_.repair = [&](uint32_t layer_index, uint32_t which) {
+    EXPECT_EQ(layer_index, 1u);
+    EXPECT_EQ(which, partition);
+    ++repairs;
+    store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);  // the same bit again
+    return OkStatus();
+  };
+  EXPECT_NE(Open(), nullptr);
+  EXPECT_EQ(repairs, 1);
+}
+
+TEST_F(TierTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {
+  options_.tier.cold.pending_rows_max = 10;
+  options_.tier.cache_bytes = 0;
+  LimitMemory(1);
+  const auto tables = Open();
+  EXPECT_TRUE(ReadAll(*tables, SomeRows(50, 6)).ok()) << "alone, a batch of any size is taken";
+  EXPECT_TRUE(tables->tier()->HasRoom());
+}
+
+}  // namespace
+}  // namespace engram::memnode
