@@ -1,5 +1,5 @@
 // The architecture as a test: includes only go down, every third-party library has one home, lines
-// stay readable.
+// stay readable, READMEs name what exists.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,6 +37,11 @@ std::vector<SourceFile> AllSources() {
   return files;
 }
 
+std::string ReadText(const fs::path& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 std::vector<std::string> Includes(const SourceFile& file) {
   static const std::regex kInclude(R"(^\s*#\s*include\s*[<"]([^>"]+)[>"])");
   std::vector<std::string> found;
@@ -54,10 +59,10 @@ const std::vector<std::pair<std::string, int>> kFloors = {
     {"common/checkpoint/", 4}, {"common/net/", 4},       {"common/client/", 5},
     {"kernels/", 6},           {"memnode/store/", 7},    {"memnode/tables/", 8},
     {"memnode/upkeep/", 9},    {"memnode/serve/", 9},    {"memnode/node/", 10},
-    {"memnode/main", 11},      {"memnode/load/", 8},     {"memnode/ctl/", 11},
+    {"memnode/main.cc", 11},      {"memnode/load/", 8},     {"memnode/ctl/", 11},
     {"compute/memory/", 7},    {"compute/parallel/", 7}, {"compute/model/", 8},
     {"compute/engine/", 9},    {"compute/api/", 10},     {"compute/session/", 11},
-    {"compute/commands/", 12}, {"compute/main", 13},
+    {"compute/commands/", 12}, {"compute/main.cc", 13},
 };
 
 int FloorOf(const std::string& path) {
@@ -81,6 +86,16 @@ TEST(Floors, IncludesOnlyGoDown) {
             << file.path << " includes " << include << ": kernels know base and table only";
       }
     }
+  }
+}
+
+TEST(Floors, TheReadmeOfCommonDrawsThem) {
+  const std::string readme = ReadText(fs::path(ENGRAM_SOURCE_DIR) / "common/README.md");
+  for (const auto& [prefix, floor] : kFloors) {
+    const size_t row = readme.find("\n| " + std::to_string(floor) + " | ");
+    ASSERT_NE(row, std::string::npos) << "no row of floor " << floor;
+    const std::string line = readme.substr(row + 1, readme.find('\n', row + 1) - row - 1);
+    EXPECT_NE(line.find("`" + prefix + "`"), std::string::npos) << prefix << " is not in: " << line;
   }
 }
 
@@ -144,6 +159,37 @@ TEST(Floors, LinesStayReadable) {
       EXPECT_LE(columns, kColumnsMax) << file.path << ":" << i + 1;
     }
   }
+}
+
+// A path of the repository, from its root or from the README's folder: `common/net/wire.h`,
+// `store/page.h`, `tables/`, or a source file alone, `ops.h`.
+TEST(Floors, EveryPathAReadmeNamesExists) {
+  static const std::regex kName(R"(`([A-Za-z0-9_./-]+)`|\]\(([A-Za-z0-9_./-]+)\))");
+  static const std::regex kSource(R"([a-z0-9_.]+\.(h|cc|cu|sh|py|mjs|md))");
+  const fs::path root = ENGRAM_SOURCE_DIR;
+  std::vector<fs::path> readmes = {root / "README.md", root / "SECURITY.md"};
+  for (const char* top :
+       {"common", "kernels", "memnode", "compute", "configs", "deploy", "tests"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
+      if (entry.path().extension() == ".md") readmes.push_back(entry.path());
+    }
+  }
+  int named = 0;
+  for (const fs::path& readme : readmes) {
+    const std::string text = ReadText(readme);
+    for (std::sregex_iterator match(text.begin(), text.end(), kName), end; match != end; ++match) {
+      const std::string name = (*match)[1].matched ? (*match)[1] : (*match)[2];
+      const std::string first = name.substr(0, name.find('/'));
+      const bool in_root = name != first && fs::exists(root / first);
+      const bool beside = name != first && fs::exists(readme.parent_path() / first);
+      if (!in_root && !beside && !std::regex_match(name, kSource)) continue;
+      if (first.empty() || first == "build") continue;
+      ++named;
+      EXPECT_TRUE(fs::exists(root / name) || fs::exists(readme.parent_path() / name))
+          << fs::relative(readme, root) << " names " << name;
+    }
+  }
+  EXPECT_GT(named, 100);
 }
 
 TEST(Floors, EveryHeaderIsGuardedAndEveryFileSaysWhatItIs) {
