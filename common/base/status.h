@@ -14,7 +14,7 @@
 namespace engram {
 
 // The one table of codes. The message says what was tried, on what, and the value; the code says
-// who can act.
+// which side can act.
 enum class Code : int {
   kOk = 0,
   kInvalidArgument = 1,     // the caller's input is wrong; trying again will not help

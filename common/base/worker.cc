@@ -49,7 +49,7 @@ void Worker::Run() {
     tasks_.pop_front();
     lock.unlock();
     task();
-    task = nullptr;  // what it holds goes before anybody can see it done
+    task = nullptr;  // releases what it holds before Wait can see it done
     lock.lock();
   }
 }

@@ -14,7 +14,7 @@
 namespace engram::client {
 namespace {
 
-// 16 rows a position: orders 2 and 3, 8 heads each (engram.md section 7).
+// 16 rows a position: orders 2 and 3, 8 heads each.
 constexpr int kPleOrders = 3;
 constexpr int kPleHeads = 8;
 

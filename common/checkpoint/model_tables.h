@@ -27,7 +27,7 @@ struct ModelTables {
 Result<ModelTables> LoadModelTables(const std::string& model_dir, std::string model_name,
                                     std::string version);
 
-// The token map of a tokenizer.json (engram.md section 1).
+// The token map of a tokenizer.json.
 Result<table::VocabMap> MapOfTokenizer(const std::string& tokenizer_json_path);
 
 // The folder's own name, however `path` leads to it (".", slashes at the end, a symbolic link): the

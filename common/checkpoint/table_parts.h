@@ -1,9 +1,7 @@
-// Where the rows of a checkpoint's tables lie: by tensor name, dtype and shape (engram.md section
-// 7).
+// Where the rows of a checkpoint's tables lie: by tensor name, dtype and shape.
 //
 //   Engram:   [model.]layers.{id}.engram.embed.weight  BF16 [rows, dim], or F8_E4M3 [rows, dim]
-//   with
-//             .embed.scale F8_E8M0 [rows, dim / 32]
+//             with .embed.scale F8_E8M0 [rows, dim / 32]
 //   Qwen PLE: model.language_model.layers.{id}.ple.ple_embedding.ngram_embedding.shard_{s}.weight,
 //             BF16 or F8_E4M3 [rows, dim] without scales, one after the other
 #pragma once

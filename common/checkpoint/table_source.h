@@ -2,7 +2,7 @@
 // shard which shrinks or changes meanwhile is an error and not a crash, and memory stays bounded.
 //
 // Layouts: DeepSeek-V4.1 (fp8 rows and their ue8m0 scales, packed), the paper's (bf16), Qwen PLE
-// (shards of rows, bf16 or fp8 without scales). engram.md section 7.
+// (shards of rows, bf16 or fp8 without scales).
 #pragma once
 
 #include <cstddef>

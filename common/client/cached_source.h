@@ -20,7 +20,7 @@ class CachedSource : public RowSource {
   ~CachedSource() override;
 
   const table::TableIdentity& identity() const override { return inner_->identity(); }
-  // Errors, and who may call, as the inner source; an error may leave rows the cache had in `out`.
+  // Errors and threads as the inner source; an error may leave rows the cache had in `out`.
   // Lists that are not whole n-grams are handed on as they are. A layer that fails leaves nothing
   // in the cache. Tickets may outlive this when the inner source's may.
   Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,

@@ -49,8 +49,8 @@ struct CacheStats {
 // Every layer has an equal share: all layers see the same n-grams. A share is cut into sets of 16
 // entries, each with a clock of its own: an entry must be hit before it survives the hand. Once a
 // set is full, an n-gram is taken when it comes for the second time: most come once, and copying
-// one in costs more (20 ns a row) than fetching it from memory. That moved the hit rate from which
-// on the cache pays from 46 % to 17 % (fixed-cost source).
+// one in costs more (20 ns a row) than fetching it from memory. The cache so pays from 17 % hits
+// on; it would from 46 % if every n-gram were taken (fixed-cost source).
 //
 // Thread-safe: one lock, held for at most kBlock n-grams at a time.
 class NgramCache {

@@ -56,7 +56,7 @@ struct SourceStats {
     uint64_t bytes_fetched = 0;  // rows with their checks, as they travelled
     uint64_t requests = 0;
     std::array<uint64_t, kPathCount> rows_by_path = {};  // indexed by Path; adds to rows_fetched
-    Status status;  // of now: ok while the node answers; else who it is and why it does not
+    Status status;  // of now: ok while the node answers; else its name and why it does not
   };
   std::vector<Node> nodes;  // empty for an in-process source
 };

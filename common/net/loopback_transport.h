@@ -38,8 +38,8 @@ class LoopbackHub {
   size_t HeldCount(const std::string& address) const;
   // The process behind `address` dies: its peers are told, nothing comes from it or goes to it.
   void Kill(const std::string& address);
-  // The process behind `address` stops (as by SIGSTOP): nobody is told, nothing is answered, until
-  // Resume.
+  // The process behind `address` stops (as by SIGSTOP): its peers are not told and get no answer
+  // until Resume.
   void Stop(const std::string& address);
   void Resume(const std::string& address);
 

@@ -43,8 +43,8 @@ struct Counts {
   size_t loopback = 0, others = 0;
 };
 
-// Of those that `may` go, the first to: no client of this host while these have few places, then by
-// rank, then of the address that has the most, then the longest waiting.
+// Of the occupants that `may` go, the one to go first: clients of this host last while they have
+// few places, then by rank, then from the address that has the most, then the longest waiting.
 template <typename May>
 std::optional<size_t> First(std::span<const Occupant> occupants, Counts& counts,
                             size_t loopback_places, May may) {

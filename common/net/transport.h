@@ -19,15 +19,15 @@
 
 namespace engram::net {
 
-using PeerId = uint64_t;  // of this transport; never reused, 0 is nobody
+using PeerId = uint64_t;  // of this transport; never reused, 0 is no peer
 
 // What can be sent: bounds are checked on both sides. A header and the sender's id must fit one
 // datagram of an RDMA device behind an ordinary network (1024 bytes less UCX's 69).
 inline constexpr size_t kHeaderBytesMax = 896;
 inline constexpr size_t kBodyBytesMax = 256 * 1024;  // one message; larger replies go in chunks
 
-// Memory the transport can send without copying. Owned by whoever holds it; must outlive its sends
-// and die before its transport.
+// Memory the transport can send without copying. Its holder owns it; it must outlive its sends and
+// die before its transport.
 class SendBuffer {
  public:
   virtual ~SendBuffer() = default;

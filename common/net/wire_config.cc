@@ -12,8 +12,10 @@ void WireConfig::Describe(config::Fields& fields) {
              "tcp: own framed sockets, for any network; ucx: RDMA fabrics, trusted hosts only");
   fields.Add("ucx.transports", &ucx_transports, "UCX transports, as UCX_TLS");
   fields.Add("ucx.net_devices", &ucx_net_devices, "UCX network devices, as UCX_NET_DEVICES");
-  fields.Add("security.secret_file", &security.secret_file,
-             "file with the cluster's secret, mode 600; empty: who reaches the ports is trusted");
+  fields.Add(
+      "security.secret_file", &security.secret_file,
+      "file with the cluster's secret, mode 600; empty: every host that reaches the ports is "
+      "trusted");
   fields.Add("security.tls_certificate", &security.tls_certificate,
              "PEM certificate chain; empty: no TLS");
   fields.Add("security.tls_key", &security.tls_key, "PEM key of the certificate");

@@ -1,4 +1,4 @@
-// A histogram as a value: filled by one thread, copied to whoever shows it.
+// A histogram as a value: one thread fills it, and copies of it are shown.
 #pragma once
 
 #include <algorithm>

@@ -4,8 +4,8 @@
 // A caller never waits for the reader of stderr: its line goes into a queue of kLogQueueMax lines,
 // which a thread of the log's own writes. While the reader takes nothing the oldest queued lines
 // are dropped and counted. Each place in the code that logs may write kLogBurst lines at once and
-// kLogLinesPerSecond afterwards, so that a stranger who causes a line cannot fill a disk; the next
-// line of that place says how many were left out. Debug lines are not limited so.
+// kLogLinesPerSecond afterwards, so that a stranger's requests cannot fill a disk; the next line of
+// that place says how many were left out. Debug lines are not limited so.
 //
 // Any thread, before and after InitLog. Before it lines are written by the caller itself.
 #pragma once

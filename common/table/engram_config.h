@@ -1,4 +1,4 @@
-// The engram_* keys of a model's config.json (spec: engram.md section 7, backbone.md).
+// The engram_* keys of a model's config.json.
 #pragma once
 
 #include <cstdint>

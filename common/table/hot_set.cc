@@ -235,8 +235,7 @@ Result<HotSet> ReadHotSet(const std::string& path) {
 Status WriteHotSet(const std::string& path, const HotSet& hot_set) {
   const Result<Header> header = MakeHeader(hot_set);
   if (!header.ok()) return header.status().WithContext("hot set " + path);
-  // A device, a pipe or a link is written to: a file renamed over it would take its place for
-  // everybody.
+  // A device, a pipe or a link is written in place: a file renamed over it would replace it.
   using std::filesystem::file_type;
   std::error_code ignored;
   const file_type type = std::filesystem::symlink_status(path, ignored).type();

@@ -1,5 +1,5 @@
-// What a table set *is* (architecture, contract 1). A client presents the identity computed from
-// its own config; a node refuses anything that differs, naming the first field that does.
+// What a table set *is*. A client presents the identity computed from its own config; a node
+// refuses anything that differs, naming the first field that does.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +37,9 @@ struct TableIdentity {
 
 TableIdentity MakeIdentity(const TableLayout& layout, std::string model, std::string version);
 
-// FAILED_PRECONDITION names the first differing field with both values ("ours" / `peer`). `peer`
-// says who, for the message, e.g. "memory node 127.0.0.1:7400". An empty version on either side
-// matches any.
+// FAILED_PRECONDITION names the first differing field with both values ("ours" / `peer`). `peer` is
+// the other side's name, e.g. "memory node 127.0.0.1:7400". An empty version on either side matches
+// any.
 Status CheckSameIdentity(const TableIdentity& ours, const TableIdentity& theirs,
                          std::string_view peer);
 

@@ -1,5 +1,5 @@
-// From configuration to addresses: multipliers, prime moduli, offsets, row format (engram.md
-// sections 2 and 4). Everything here is bit-exact and frozen by tests/golden.
+// From configuration to addresses: multipliers, prime moduli, offsets, row format. Everything here
+// is bit-exact and frozen by tests/golden.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Tokens to row ids (engram.md section 3): a rolling window of compressed ids, hashed per layer.
+// Tokens to row ids: a rolling window of compressed ids, hashed per layer.
 #pragma once
 
 #include <array>

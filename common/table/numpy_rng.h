@@ -1,5 +1,5 @@
-// The part of numpy's random generator that the hash multipliers are defined by (engram.md section
-// 2): SeedSequence, PCG64 (XSL-RR 128/64) and Generator.integers, bit for bit.
+// The part of numpy's random generator that the hash multipliers are defined by: SeedSequence,
+// PCG64 (XSL-RR 128/64) and Generator.integers, bit for bit.
 #pragma once
 
 #include <array>

@@ -1,6 +1,5 @@
-// The partition map: which member of the cluster holds which rows (architecture, contract 3). A
-// closed formula over the member list, frozen by golden vectors; nothing in it depends on a
-// library's behaviour.
+// The partition map: which member of the cluster holds which rows. A closed formula over the member
+// list, frozen by golden vectors; nothing in it depends on a library's behaviour.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,5 @@
 // Procedural tables: row content = f(seed, layer, row), so that a table set of any size can be
-// served and every byte of it verified by anyone, without a checkpoint or storage (architecture,
-// contract 10).
+// served and every byte of it verified without a checkpoint or storage.
 #pragma once
 
 #include <cstdint>

@@ -53,7 +53,7 @@ Result<std::vector<int32_t>> ReadEntries(const std::string& path, uint64_t raw_v
   return map;
 }
 
-// What two tokens must share to share a compressed id (engram.md section 1, steps 2 and 3).
+// What two tokens must share to share a compressed id.
 Result<std::string> KeyOf(const VocabMap::TokenText& token) {
   if (token.decoded.find(kReplacementCharacter) != std::string::npos) return token.raw_token;
   ASSIGN_OR_RETURN(std::string normalized, NormalizeTokenText(token.decoded));

@@ -1,5 +1,5 @@
-// Tokenizer compression (engram.md section 1): raw id -> compressed id, stored beside the
-// checkpoint as engram_token_map.bin (int32 little-endian, one per raw id).
+// Tokenizer compression: raw id -> compressed id, stored beside the checkpoint as
+// engram_token_map.bin (int32 little-endian, one per raw id).
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ class VocabMap {
   uint64_t compressed_size_ = 0;
 };
 
-// Steps 3 of section 1 (NFKC, NFD, strip marks, lower-case, collapse and trim white space), by ICU.
-// UTF-8 in and out; the key of a token is this, or the text itself when this is empty.
+// NFKC, NFD, strip marks, lower-case, collapse and trim white space, by ICU. UTF-8 in and out; the
+// key of a token is this, or the text itself when this is empty.
 Result<std::string> NormalizeTokenText(std::string_view utf8);
 
 }  // namespace engram::table

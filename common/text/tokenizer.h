@@ -38,7 +38,7 @@ class Tokenizer {
   // with `added_tokens` (its neighbours there are what "single_word" looks at); each part is
   // normalised by itself, words and merges run across borders. "special" in tokenizer.json makes no
   // difference: DeepSeek's has it false for <｜User｜> and <｜Assistant｜>, so that recognising
-  // what is not special would let anybody's text begin a turn.
+  // what is not special would let any user's text begin a turn.
   Result<std::vector<int32_t>> EncodeParts(std::span<const TextPart> parts) const;
   // Bytes of the ids, concatenated; special tokens kept. Added tokens go through the ByteLevel
   // decoder as all do: what is spelled in letters of the byte alphabet alone is those bytes ("õ" is

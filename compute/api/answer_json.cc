@@ -41,8 +41,8 @@ std::string TokenName(const text::Tokenizer& tokenizer, int32_t token) {
   return name;
 }
 
-// The likeliest tokens under their names, none of which hides another: the token chosen has its
-// own, and what has the name of a token before it is "token_id:N".
+// The likeliest tokens under distinct names: the chosen token keeps its own, and a later token of
+// the same name is "token_id:N".
 json::object TopByName(const text::Tokenizer& tokenizer, const SampledToken& chosen,
                        const std::string& chosen_name) {
   json::object top;

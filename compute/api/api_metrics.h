@@ -22,7 +22,7 @@ class ApiMetrics {
   void NextToken(Nanos since_last);
   void Finished(std::string_view reason, Nanos since_request, int64_t prompt_tokens,
                 int64_t completion_tokens);
-  void Phases(const Finish& finish);    // as the engine saw it
+  void Phases(const Finish& finish);    // as the engine timed it
   void Ended(std::string_view reason);  // one the engine did not accept: nothing else is observed
   void ClientGone();
   void Answered(int status);  // an HTTP answer that is not a stream

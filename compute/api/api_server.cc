@@ -129,7 +129,7 @@ Result<std::unique_ptr<ApiServer>> ApiServer::Start(const ApiOptions& options,
 }
 
 ApiServer::~ApiServer() {
-  context_.mailbox->Close();  // the engine and the worker may go on; nobody listens
+  context_.mailbox->Close();  // the engine and the worker may go on; their posts are dropped
   service_.reset();
 }
 

@@ -29,7 +29,7 @@ void BodyReader::Finish(uint64_t number, const Rest& rest) {
 
 void BodyReader::Leave(uint64_t number) {
   const auto found = waiting_.extract(number);
-  if (found.empty()) return;  // it is read; whoever answers has its own notice
+  if (found.empty()) return;  // it is read; its CompletionRun notices by itself
   found.mapped().left.request_stop();
   metrics_.ClientGone();
 }

@@ -5,7 +5,7 @@
 namespace engram::compute {
 namespace {
 
-// The engine ends what is overdue; when it has not by then, it hangs.
+// The engine ends overdue requests; one not ended by then means that it hangs.
 constexpr auto kEngineGrace = std::chrono::seconds(5);
 
 }  // namespace

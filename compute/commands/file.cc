@@ -16,8 +16,8 @@ Status Failure(std::string_view doing, const std::string& path) {
   return error == ENOENT ? NotFound(message) : InvalidArgument(message);
 }
 
-// A device, a pipe or a link, as /dev/stdout is one, is written to: a file renamed over it would
-// take its place for everybody.
+// A device, a pipe or a link (/dev/stdout) is written in place: a file renamed over it would
+// replace it.
 bool IsWrittenInPlace(const std::string& path) {
   using std::filesystem::file_type;
   std::error_code error;

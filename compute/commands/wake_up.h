@@ -1,5 +1,5 @@
-// How long this machine takes to wake a thread that sleeps: what a lookup costs at least, several
-// times over, where nobody polls. Minutes of a virtual machine's neighbours decide it.
+// How long this machine takes to wake a sleeping thread: a lookup costs several wake-ups where no
+// thread polls. On a virtual machine it varies by the minute with its neighbours.
 #pragma once
 
 #include <vector>

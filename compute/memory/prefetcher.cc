@@ -146,7 +146,7 @@ StepRows Prefetcher::Take(std::span<const TokenRun> runs) {
   for (size_t i = 0; i < runs.size(); ++i) {
     StepRows::Part& part = step.parts_[i];
     if (part.fetch != nullptr) continue;
-    // Refused together: only the runs that need what is not to be had are to do without it.
+    // Refused together: each run is asked for again, so that only runs of missing rows go without.
     if (one_by_one) fetch = Start({&runs[i], 1}, client::Priority::kDecode);
     if (fetch.ok()) {
       CHECK(Find(runs[i], part));

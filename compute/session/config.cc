@@ -11,7 +11,8 @@ void ApiConfig::Describe(config::Fields& fields) {
   fields.Add("api.chat_template", &chat_template,
              "deepseek (its markers around messages) or raw (the client renders)");
   fields.Add("api.key_file", &key_file,
-             "file with the key clients must send; empty: who reaches the port may use it");
+             "file with the key clients must send; empty: every client that reaches the port may "
+             "use it");
   fields.Add(
       "api.connections", &connections, 1, 65536,
       "open at once, at most a quarter of the descriptors; beyond it one that waits is closed, "

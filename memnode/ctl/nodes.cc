@@ -57,7 +57,7 @@ void AddSecurityFlags(CLI::App& app, NodeFlags& flags) {
   app.add_option("--tls-certificate", flags.security.tls_certificate,
                  "PEM chain; TLS is on with it");
   app.add_option("--tls-key", flags.security.tls_key, "PEM");
-  app.add_option("--tls-ca", flags.security.tls_ca, "PEM; who it signed is one of the cluster");
+  app.add_option("--tls-ca", flags.security.tls_ca, "PEM; signs the certificate of every peer");
 }
 
 CLI::Option* AddNodeFlags(CLI::App& app, NodeFlags& flags) {

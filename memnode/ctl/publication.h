@@ -27,9 +27,9 @@ Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply);
 
 // Publishes on all nodes, or, when one of them cannot, on none. Completes a publication that was
 // interrupted, and heals a cluster whose nodes have published different versions. Returns the
-// generation. With `rollback` the version published until now is passed over by VersionBefore until
-// it is published again. FAILED_PRECONDITION, and nothing is changed, while another tool publishes
-// or drops versions of this model.
+// generation. With `rollback` VersionBefore passes over the version that was current, until it is
+// published again. FAILED_PRECONDITION, and nothing is changed, while another tool publishes or
+// drops versions of this model.
 Result<uint64_t> Publish(const Nodes& nodes, const std::string& model, const std::string& version,
                          bool rollback = false);
 

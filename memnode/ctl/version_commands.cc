@@ -195,7 +195,7 @@ std::vector<Subcommand> AddVersionCommands(CLI::App& parent) {
   add("pin", "keep a version in memory, and from being dropped", true,
       [](const Flags& flags) { return SetPinned(flags, true); });
   add("unpin", "end that", true, [](const Flags& flags) { return SetPinned(flags, false); });
-  add("drop", "delete a version that nobody reads", true,
+  add("drop", "delete a version without readers", true,
       [](const Flags& flags) { return Drop(flags); });
   return commands;
 }

@@ -57,7 +57,7 @@ class Jobs {
   Status CheckFree(const std::string& title, const std::vector<std::string>& subjects) const;
   // {"title", "state": "running" | "done" | "failed", "done", "total", "bytes", and "result" or
   // "error"}.
-  // NOT_FOUND: no such job, or too long ago, or one of an earlier run of this node.
+  // NOT_FOUND: no such job, or one that ended too long ago or belongs to another run of this node.
   Result<json::object> Look(const std::string& name) const;
   Status Cancel(const std::string& name);
 

@@ -29,8 +29,7 @@ class Node {
  public:
   using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
 
-  // Blocks until the node serves. A null factory: as the config says. `config` is
-  // valid.
+  // Blocks until the node serves. A null factory: as the config says. `config` is valid.
   static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
                                              TransportFactory make_transport = nullptr);
   ~Node();  // at once

@@ -90,8 +90,8 @@ Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
   return tables;
 }
 
-// Jobs end first, then whoever reads in the background; tables that sessions still hold have no
-// store any more, which is why the services end before.
+// Jobs end first, then background readers. Services must have ended: tables that sessions still
+// held would have lost their store.
 NodeTables::~NodeTables() {
   memory_scrubber_.reset();
   admin_.reset();

@@ -1,5 +1,5 @@
 // Everything a node knows about tables: the store, the versions in it, which of them are served,
-// how much memory they have, and who looks after their bytes.
+// how much memory they have, and their upkeep.
 #pragma once
 
 #include <atomic>
@@ -33,7 +33,7 @@ class NodeTables {
   // The tables a client asks for; an empty version means the published one. Any thread.
   // FAILED_PRECONDITION says what there is.
   Result<VersionManager::Found> Find(const std::string& model, const std::string& version) const;
-  // What the config names, once, while starting; whoever wants it longer keeps it.
+  // The tables the config names, once, while starting; the caller keeps them if it needs them.
   TablesPtr TakeMain() { return versions_ == nullptr ? main_ : std::move(main_); }
   // A client found a row of tables it was given damaged. Never waits.
   void ReportDamagedRow(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index,
@@ -43,7 +43,7 @@ class NodeTables {
   // A tool's request (admin_service.h).
   Result<json::object> Admin(const json::object& request);
   // Why most lookups would fail now, by what is served and what of it is damaged; empty: they would
-  // not. `lookup_rows`: of a usual one. Never waits for the disk.
+  // not. `lookup_rows`: rows of a usual lookup. Never waits for the disk.
   std::string NotReady(double lookup_rows) const;
   // What a scrape shows of each version there is now. Never waits for the disk.
   void AddFigures(std::vector<obs::Sample>& samples) const;

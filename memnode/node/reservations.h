@@ -1,8 +1,8 @@
 // Which tool may change the publication of a model now. Tools take a reservation on the first of
 // the cluster's members (in the order of their names), so that of two that begin at the same time
 // the second is refused before anything has changed. A reservation is kept in memory and ends by
-// itself, so that a tool that died keeps no other one out; what two tools do that both believe to
-// have it is put in order by generation and version (version_manager.h).
+// itself, so that a tool that died keeps no other one out. Publications of two tools that both
+// believe to have it are ordered by generation and version (version_manager.h).
 //
 // Any thread.
 #pragma once

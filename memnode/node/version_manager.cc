@@ -72,7 +72,7 @@ Result<Manifest> VersionManager::Complete(const std::string& model, const std::s
                   model, Inventory()));
 }
 
-// In memory already, or loaded now. load_mutex_ is held, or nobody else is there.
+// In memory already, or loaded now. load_mutex_ is held, or no other thread runs yet.
 Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::string& version,
                                          const std::atomic<bool>* cancel) {
   ASSIGN_OR_RETURN(const Manifest manifest, Complete(model, version));

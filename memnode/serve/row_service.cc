@@ -277,7 +277,7 @@ void RowService::SendErrors() {
     const auto session = sessions_.find(error.peer);
     if (session == sessions_.end() ||
         session->second.sends_under_way >= options_.peer_buffers_max) {
-      metrics_.errors_dropped.Add();  // gone, or taking no data: its deadline will tell it
+      metrics_.errors_dropped.Add();  // gone, or taking no data: its own deadline ends the lookup
       continue;
     }
     SendRing::Slot* slot = ring_.Take(error.peer, clock_.Now());
@@ -317,8 +317,8 @@ bool RowService::CanSend(size_t priority, const Session& session, size_t count) 
          session.sends_under_way + count <= options_.peer_buffers_max;
 }
 
-// One chunk of the first request, best priority first, whose client takes data and whose rows are
-// there.
+// Serves one chunk of the first request, best priority first, whose client takes data and whose
+// rows are there.
 bool RowService::ServeChunk() {
   for (size_t priority = 0; priority < net::kPriorityCount; ++priority) {
     for (size_t left = queue_.size(priority); left > 0; --left) {
@@ -384,9 +384,8 @@ void RowService::Pop(size_t priority) {
   queue_.Pop(priority);
 }
 
-// Sends the request's next chunk; of a request of few rows all chunks, in one piece: a token's
-// layers each have a message, but a system call costs as much as their rows. A layer that is late
-// already is left out: its client has given it up.
+// Sends the request's next chunk. A request of few rows sends all chunks in one system call, which
+// costs as much as a token's rows. A late layer is left out: its client has given it up.
 Status RowService::Advance(Request& request, Session& session) {
   const TimePoint now = clock_.Now();
   const size_t total_rows = request.ids.size() / request.header.id_bytes;
@@ -420,8 +419,7 @@ Status RowService::Advance(Request& request, Session& session) {
   return OkStatus();
 }
 
-// The rows of all layers but the first, whose chunk comes next: they arrive in the cache while that
-// is packed.
+// Prefetches the rows of all layers but the first: they reach the cache while its chunk is packed.
 void RowService::PrefetchLater(const Request& request, const Session& session) {
   size_t before = 0;
   const ServedTables& tables = *session.tables;
@@ -453,7 +451,7 @@ Status RowService::FindRows(const Request& request, const Session& session,
   return session.tables->Find(layer.layer_index, rows, std::span(addresses_).first(count));
 }
 
-// False when a row has left memory since its request was looked at: to be looked at again.
+// False when a row has left memory since Ready looked: the request is staged again.
 Result<bool> RowService::SendChunk(Request& request, Session& session,
                                    const net::LookupLayer& layer, uint32_t count, TimePoint now,
                                    bool more) {

@@ -3,8 +3,8 @@
 // before. A node runs one or more services, each with clients of its own; a client reads the
 // version of the tables that its session was opened on.
 //
-// Rows that are not in memory are read from the store by others meanwhile (cold_staging.h); the
-// data thread never waits for a disk, and serves whoever is ready.
+// Reader threads fetch rows that are not in memory from the store (cold_staging.h); the data thread
+// never waits for a disk, and serves the requests that are ready.
 //
 // Order: a waiting request of a better priority goes before the next chunk of a worse one; requests
 // of one priority take turns of kTurnRows. A client that takes no data holds at most
@@ -12,7 +12,7 @@
 //
 // Wrong rows are never sent: session, epoch, layer, range and ownership of every id are checked
 // before its chunk is copied, and each row carries its own check. After the first requests nothing
-// is allocated and no lock is taken to serve one (tests/memnode/row_service_allocation_test.cc).
+// is allocated and no lock is taken to serve one (tests/memnode/node/node_test.cc).
 #pragma once
 
 #include <atomic>
@@ -145,7 +145,7 @@ class RowService : public net::TransportHandler {
   std::vector<std::byte> computed_;          // scratch: rows made for a chunk
   TimePoint next_stall_check_;
   double sessions_told_ = 0;      // to the gauge all services share
-  std::shared_ptr<Waker> waker_;  // of this data thread, for those who read rows for it
+  std::shared_ptr<Waker> waker_;  // of this data thread, for the threads that read rows for it
 
   std::atomic<bool> stop_ = false;
   std::atomic<bool> draining_ = false;

@@ -1,5 +1,5 @@
-// The registered buffers replies are packed into, and who holds each. Data thread only. The buffer
-// released last is taken first: it is in the cache.
+// The registered buffers replies are packed into, and the holder of each. Data thread only. The
+// buffer released last is taken first: it is in the cache.
 #pragma once
 
 #include <memory>

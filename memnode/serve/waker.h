@@ -1,5 +1,5 @@
-// Ends a transport's Wait, from any thread, for as long as the transport lives: what others hold
-// who work for a data thread and may outlive it.
+// Ends a transport's Wait, from any thread, for as long as the transport lives. Threads that work
+// for a data thread, and may outlive it, hold one.
 #pragma once
 
 #include <mutex>
@@ -16,7 +16,7 @@ class Waker {
     const std::lock_guard lock(mutex_);
     if (transport_ != nullptr) transport_->WakeUp();
   }
-  // Returns when nobody is in Wake any more.
+  // Returns when no thread is in Wake.
   void Retire() {
     const std::lock_guard lock(mutex_);
     transport_ = nullptr;

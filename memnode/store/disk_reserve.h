@@ -1,5 +1,5 @@
-// A file that only takes room, so that a full disk still has some for what makes room: dropping.
-// RocksDB can neither open nor write to a store on a disk without any.
+// A file that only takes room, which dropping versions gets on a full disk. RocksDB can neither
+// open nor write to a store on a disk without room.
 //
 // Any thread.
 #pragma once

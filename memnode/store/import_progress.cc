@@ -14,7 +14,7 @@ namespace {
 
 constexpr char kPurpose[] = "purpose";
 constexpr char kNames[] = "importing/";
-// Of what a page may belong to: complete, being imported (the last by older builds), being dropped.
+// What a page may belong to: complete, being imported ("import/" by older builds), being dropped.
 constexpr std::array<std::string_view, 4> kOwners = {"manifest/", kNames, "dropping/", "import/"};
 
 std::string Prefix(TableSetId id) { return fmt::format("import/{:016x}/", id); }

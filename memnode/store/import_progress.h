@@ -1,7 +1,7 @@
 // What an import has done so far, as records of the store: enough to go on after a kill.
 //
 //   importing/<id>                  model and version, from before the first page to the manifest
-//   import/<id>/purpose             what is being imported, for whom, from which files (a digest)
+//   import/<id>/purpose             what is imported, for which member, from which files (a digest)
 //   import/<id>/<layer>/<first>     the digests of the partitions of one file, from `first` on
 #pragma once
 

@@ -128,7 +128,8 @@ rocksdb::DBOptions ReadOnlyOptions(const std::string& path) {
   options.create_missing_column_families = false;
   // Its owner may remove a log between the two looks.
   options.track_and_verify_wals_in_manifest = false;
-  options.info_log = std::make_shared<NoLog>();  // the log belongs to who has it open for writing
+  // RocksDB's log belongs to the process that holds the store open for writing.
+  options.info_log = std::make_shared<NoLog>();
   return options;
 }
 

@@ -48,15 +48,15 @@ class RowStore {
 
   // All records whose key starts with `prefix`, in the order of their keys.
   virtual Result<std::map<std::string, std::string>> ReadRecords(std::string_view prefix) = 0;
-  // All of them or, after a crash too, none; durable when it returns, and not in the log alone: a
-  // store that loses its log keeps them.
+  // All of them or, after a crash too, none. They are durable when it returns, also in a store that
+  // loses its log.
   virtual Status WriteRecords(std::span<const RecordChange> changes) = 0;
   // The same of what can be made again (progress, places, hints): durable in the log only, cheaper.
   virtual Status WriteProgress(std::span<const RecordChange> changes) {
     return WriteRecords(changes);
   }
-  // The same as WriteRecords for the records of a drop, which makes room: a full disk's reserve
-  // may be used for it, and is made again by DropPages.
+  // As WriteRecords, for the records of a drop: it may use a full disk's reserve, which DropPages
+  // makes again.
   virtual Status WriteDrop(std::span<const RecordChange> changes) { return WriteRecords(changes); }
 
   virtual Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) = 0;

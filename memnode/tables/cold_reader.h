@@ -35,7 +35,7 @@ struct ColdRow {
 class ColdBatch {
  public:
   // `rows` ordered by (part, place). `on_part` runs on a reader's thread each time a part has
-  // arrived or failed; it may outlive whoever made it.
+  // arrived or failed; it may outlive its maker.
   ColdBatch(std::vector<ColdRow> rows, size_t part_count, uint32_t stored_row_bytes,
             std::function<void()> on_part);
 

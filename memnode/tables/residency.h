@@ -33,7 +33,7 @@ class Residency {
 
   // `first_row`: the partition's stored rows, which stay there until withdrawn.
   void Publish(uint32_t layer_index, uint32_t partition, const std::byte* first_row);
-  // Returns when nobody uses the partition's memory any more.
+  // Returns when no gather uses the partition's memory.
   void Withdraw(uint32_t layer_index, uint32_t partition);
   bool resident(uint32_t layer_index, uint32_t partition) const;
 

@@ -8,8 +8,8 @@
 // memory is taken at once.
 //
 // Hits in % (tests/bench/row_cache_bench.cc; second half of the reads): this / one clock over eight
-// ways, as it was / LRU of as many rows / the best rows in hindsight, never changed. "Text":
-// English prose by DeepSeek-V3's tokenizer, 8.4 M reads of 4.6 M rows.
+// ways / LRU of as many rows / the best rows in hindsight, never changed. "Text": English prose by
+// DeepSeek-V3's tokenizer, 8.4 M reads of 4.6 M rows.
 //                            16,384 rows                  262,144 rows
 //   Zipf 0.8, 16 M rows      19.9 / 13.2 / 12.3 / 23.1    36.0 / 30.6 / 29.1 / 47.9
 //   Zipf 0.99, 16 M rows     54.7 / 49.1 / 47.8 / 58.2    70.2 / 67.8 / 66.7 / 78.5

@@ -99,8 +99,8 @@ class ServedTables {
   // when it is not in memory.
   bool FindDamagedRows(uint32_t layer_index, uint32_t partition,
                        std::vector<uint64_t>* damaged) const;
-  // Reads a partition from where it was loaded, verified, and writes those of its rows over that
-  // are `damaged` or differ in memory: the only bytes that change under readers, who compare each
+  // Reads a partition from where it was loaded, verifies it, and overwrites its rows that are
+  // `damaged` or differ in memory: the only bytes that change under readers, which compare each
   // row's check. Returns how many were written. DATA_LOSS: no sound copy, or memory that does not
   // keep what is written. One thread.
   Result<uint64_t> Reload(uint32_t layer_index, uint32_t partition,

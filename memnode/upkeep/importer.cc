@@ -354,7 +354,7 @@ class Import {
     return any ? bits : std::string();
   }
 
-  // Pages first, then the word that they are there. mutex_ is held, or nobody else works.
+  // Pages first, then the record that they are there. mutex_ is held, or no worker runs.
   Status Ingest() {
     std::vector<std::unique_ptr<PageWriter>> files;
     std::vector<RecordChange> records;

@@ -2,8 +2,8 @@
 //
 // Streams: `threads` workers each hold one file of pages (whole partitions, together at most 32
 // MiB, at least one) at a time. Files are ingested in groups, and after each group a progress
-// record tells which partitions are in and their digests, so that a killed import goes on where it
-// was. The manifest is written last, after the source has been found unchanged. Partitions that the
+// record tells which partitions are in and their digests, so that a killed import is resumed. The
+// manifest is written last, after the source has been found unchanged. Partitions that the
 // store holds already under this name (another member list) are kept and compared.
 #pragma once
 
@@ -40,8 +40,8 @@ struct ImportOptions {
 };
 
 // `identity` without digest. Errors: the source's and the store's; FAILED_PRECONDITION when the
-// base is missing or has other rows or another member list, or a kept partition differs (the
-// source is another one than before).
+// base is missing or has other rows or another member list, or a kept partition differs (another
+// source).
 Result<Manifest> ImportTables(const client::TableSource& source,
                               const table::TableIdentity& identity, const table::ClusterMap& map,
                               const TablePlan& plan, RowStore& store,

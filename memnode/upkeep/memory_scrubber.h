@@ -1,7 +1,6 @@
-// Looks after the rows in memory: reads them through at a limited rate, over and over, and looks at
-// once where a client says that a row came damaged. A damaged partition is loaded again from the
-// store and written over the damaged rows, in place: a reader of one sees old bytes or new ones,
-// whose check it compares in any case, and no sound row is touched.
+// Checks the rows in memory over and over at a limited rate, and at once a row that a client
+// reports damaged. A partition with damaged rows is read from the store, and those rows are
+// overwritten in place: a reader sees old bytes or new ones, and compares their check in any case.
 //
 // Threads: any; the work is done on a thread of its own, never on a data thread.
 #pragma once
@@ -49,8 +48,7 @@ class MemoryScrubber {
   // Why its thread could not be started; then nothing is scrubbed.
   const Status& started() const { return started_; }
 
-  // A client found this row damaged. Never waits. The row is looked at here: a client's word alone
-  // changes nothing.
+  // A client found this row damaged. Never waits. The node checks the row itself before it acts.
   void Report(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index, uint64_t row);
 
  private:

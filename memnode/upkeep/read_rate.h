@@ -1,5 +1,5 @@
-// A limit on bytes read a second, shared by the threads of one reader. Says when to go on; waiting
-// is the caller's, who may have to stop meanwhile.
+// A limit on bytes read a second, shared by the threads of one reader. Says when to go on; the
+// caller waits, because it may have to stop meanwhile.
 #pragma once
 
 #include <algorithm>

@@ -212,7 +212,7 @@ Status Repairer::Rebuild::Assemble(uint32_t partition) {
   const std::vector<bool> none(sound.size(), false);
   std::string reasons;
   for (const Copy copy : {Copy::kMemory, Copy::kSource}) {
-    if (copy == Copy::kSource) ReadSound(partition);  // what memory filled in was no use
+    if (copy == Copy::kSource) ReadSound(partition);  // undoes what memory filled in
     uint64_t& pages = copy == Copy::kMemory ? file_.pages_from_memory : file_.pages_from_source;
     Status filled = OkStatus();
     // First what is damaged only; then everything, in case a page is sound but another's.

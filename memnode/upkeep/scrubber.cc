@@ -117,7 +117,7 @@ bool Scrubber::stopping() const {
   return stop_;
 }
 
-// True: it is time, or the scrubber stops; false: there is something else to do first.
+// False when a report or a refresh comes first; true when it is time, or when it stops.
 bool Scrubber::WaitUntil(TimePoint time, bool or_refresh) {
   std::unique_lock lock(mutex_);
   while (!stop_) {
@@ -202,7 +202,7 @@ Status Scrubber::OpenTable(const std::string& manifest_text, const std::string& 
   return OkStatus();
 }
 
-// Forgets table sets that were dropped, and records that were written while they were.
+// Forgets dropped table sets, and records written while they were being dropped.
 void Scrubber::RemoveStale(const std::map<std::string, std::string>& manifests,
                            const std::map<std::string, std::string>& states) {
   const auto gone = [&](TableSetId id) {

@@ -1,7 +1,6 @@
 // The background check of everything a store holds: reads each complete table set at a limited
-// rate, over and over, and repairs what is damaged; at once where damage was reported by somebody
-// who read. Its place and counters are kept in records `scrub/<id>` (scrub_state.h), so that it
-// goes on after a restart.
+// rate, over and over, and repairs what is damaged; at once where a reader reported damage. Records
+// `scrub/<id>` (scrub_state.h) keep its place and counters, so that it goes on after a restart.
 //
 // Threads: any; the work is done on a thread of its own.
 #pragma once

@@ -1,5 +1,5 @@
 // What the machine takes away: each core reads the clock as fast as it can, and every gap is time
-// somebody else had. Tails of any latency measured on the same cores cannot be better than these.
+// the core was not ours. Latency tails measured on the same cores cannot be better than these.
 #include <fmt/format.h>
 #include <sched.h>
 

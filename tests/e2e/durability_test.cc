@@ -35,8 +35,7 @@ class Durability : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(work_dir_); }
 
-  // The content digest of a folder, from an import that nobody disturbed; and how long it took to
-  // be ready.
+  // The content digest of a folder, from an undisturbed import; and how long it took to be ready.
   std::string DigestOf(const std::string& model_dir, microseconds* took = nullptr) {
     const std::string store = work_dir_ + "/undisturbed";
     DurableNode node(work_dir_, store);

@@ -52,7 +52,7 @@ class DurableNode {
   std::unique_ptr<Process> process_;
 };
 
-// What a store holds while nobody has it open: version -> content digest of each complete table
+// What a store that no process has open holds: version -> content digest of each complete table
 // set. DATA_LOSS when one of them is not what its digests say.
 Result<std::map<std::string, std::string>> CompleteVersions(const std::string& store);
 

@@ -43,7 +43,7 @@ class Failure : public testing::Test {
         work_dir_);
   }
 
-  // Until node i has served rows to somebody.
+  // Until node i has served rows.
   static bool WaitServing(const Cluster& cluster, size_t i) {
     for (int attempt = 0; attempt < 200; ++attempt) {
       int code = 0;

@@ -117,7 +117,7 @@ HostileClient::Message HostileClient::Nonsense() {
     }
     case 5:  // a layer that does not exist
       return Lookup(header, {{63, 1, 0}});
-    case 6:  // somebody else's session
+    case 6:  // another client's session
       header.session ^= 1 + rng_.NextBelow(100);
       return Lookup(header, {{0, 10, 0}});
     case 7:  // another cluster map, or no time left

@@ -20,7 +20,7 @@ class HostilePeer {
 
   // Garbage, other protocols, huge lengths, damaged and cut openings, resets: one connection each.
   void ThrowBytes(const Listener& at);
-  // To a control socket, by one who knows the secret (none): hellos damaged, cut, repeated and
+  // To a control socket, as a peer that knows the secret (none): hellos damaged, cut, repeated and
   // followed by garbage. Returns how many times the node let it in.
   int ThrowHellos(const Listener& at, const std::vector<std::string>& hello_frames);
   // Datagrams of all sizes.

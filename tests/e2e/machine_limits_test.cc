@@ -34,8 +34,8 @@ class MachineLimitsTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  // The command as a user without other processes, who may have `threads` threads. Root has no such
-  // limit, so that its rights are given up.
+  // The command as a user without other processes and with a limit of `threads` threads. Root has
+  // no such limit, so that its rights are given up.
   static std::vector<std::string> WithThreads(int threads, std::vector<std::string> command) {
     std::vector<std::string> argv;
     if (::getuid() == 0) {

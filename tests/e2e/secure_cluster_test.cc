@@ -1,5 +1,5 @@
-// A cluster behind a secret and TLS: works for those who have both; everybody else is refused with
-// one line that names the node and what to do, soon.
+// A cluster behind a secret and TLS: serves peers that have both; soon refuses every other one with
+// one line that names the node and what to do.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -122,7 +122,7 @@ TEST_F(SecureCluster, RefusesEverybodyElseWithOneClearLine) {
     ExpectRefused(Load(sets), "engram-load", what);
   }
   EXPECT_TRUE(cluster_->node(0).Running() && cluster_->node(1).Running());
-  EXPECT_EQ(Generate(Secured(secret_, node_)).exit_code, 0) << "after all who were refused";
+  EXPECT_EQ(Generate(Secured(secret_, node_)).exit_code, 0) << "after all that were refused";
 }
 
 // Without a secret a stranger replaced rows by raw import, prepare and commit requests.

@@ -69,7 +69,7 @@ class Serve : public testing::Test {
     }
     return count;
   }
-  // Until nobody is served any more.
+  // Until no request runs or waits.
   json::object AwaitQuiet() const {
     for (int i = 0; i < 1000; ++i) {
       json::object state = State();

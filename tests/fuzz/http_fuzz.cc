@@ -66,7 +66,7 @@ class Server {
   size_t connections() const { return shared_.connections.size(); }
 
  private:
-  // The path's second character says how: at once, as a stream, as one that nobody can take in,
+  // The path's second character says how: at once, as a stream, as a stream until it is cut off,
   // later, a stream later, never.
   void Answer(HttpRequest request, std::shared_ptr<HttpReply> reply) {
     reply->OnGone([this] { ++gone_; });

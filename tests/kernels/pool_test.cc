@@ -1,4 +1,4 @@
-// One loop on several threads: everything once, whoever computes it.
+// One loop on several threads: every item once, on any thread.
 #include "kernels/pool.h"
 
 #include <gtest/gtest.h>

@@ -201,7 +201,7 @@ until grep -q 0a4d:0001 /sys/class/infiniband/rxe0/ports/1/gids/1; do
   sleep 0.1
 done
 # UCX before 1.18 drops every datagram on RoCE devices that are not Mellanox's unless told not to
-# look at who it was for.
+# check its destination.
 export UCX_UD_VERBS_ETH_DGID_CHECK=n UCX_WARN_UNUSED_ENV_VARS=n HOME=/root
 ulimit -l unlimited
 echo "init: ready after $(cut -d' ' -f1 /proc/uptime) s"

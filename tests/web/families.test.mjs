@@ -112,7 +112,7 @@ async function makeFile(folder, family) {
   return file;
 }
 
-// engram.md section 1 by their normalizers.
+// The compressed vocabulary by their normalizers.
 const normalizer = Tokenizer.fromString(JSON.stringify({
   version: '1.0', added_tokens: [], model: { type: 'BPE', vocab: {}, merges: [] },
   normalizer: { type: 'Sequence', normalizers: [{ type: 'NFKC' }, { type: 'NFD' }, { type: 'StripAccents' },

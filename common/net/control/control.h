@@ -1,8 +1,8 @@
 // The control connection between a client and a memory node: a TCP socket, with TLS when security.h
 // says so, opened by the mutual challenge (challenge.h) and then carrying length-prefixed JSON,
-// used once to say hello (identity, transport settings and address, cluster map) and then kept open
-// as the sign of life; a client says on it which rows came damaged, too. No UCX listener exists:
-// Debian's UCX 1.13 can be aborted by a stranger's bytes on one.
+// used once for the hello (identity, transport settings and address, cluster map) and then kept
+// open as the sign of life; a client also reports damaged rows on it. No UCX listener exists: a
+// stranger's bytes on one abort Debian's UCX 1.13.
 //
 //   client: {"hello": {"protocol": 2, "identity": {...}, "transport": "ucx", "settings": "...",
 //            "address": "hex"}}
@@ -14,9 +14,8 @@
 //     or    {"refused": {"code": 4, "message": "..."}}     and closes
 //   client: {"damaged": {"layer": 0, "row": "17"}}         any time later, if the node takes_damage
 //
-// An operator's tool says {"admin": {"command": ...}} instead (admin.h), and gets {"reply": {...}}
-// or
-// {"refused": ...}.
+// An operator's tool sends {"admin": {"command": ...}} instead (admin.h), and gets {"reply": {...}}
+// or {"refused": ...}.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +36,7 @@ namespace engram::net {
 inline constexpr uint32_t kControlProtocol = 2;
 inline constexpr size_t kControlFrameBytesMax = 1 << 20;
 inline constexpr int kControlConnectionsMax = 1024;  // per node
-// A node takes the next report of a client no sooner than this after the one before.
+// A node takes one report of a client in this time.
 inline constexpr Nanos kDamageReportEvery = std::chrono::milliseconds(10);
 // A connection that has not said hello by then is dropped.
 inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);

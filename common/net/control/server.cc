@@ -28,7 +28,7 @@ namespace asio = boost::asio;
 using asio::posix::stream_descriptor;
 using boost::system::error_code;
 
-constexpr auto kGuestCheck = std::chrono::milliseconds(100);  // for those whose time is over
+constexpr auto kGuestCheck = std::chrono::milliseconds(100);  // for guests out of time
 constexpr size_t kUnwelcomedMax = 128;   // connections with no session; each may hold a frame
 constexpr size_t kDescriptorsShare = 4;  // at most one of so many is for connections
 constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a client whose host vanished
@@ -41,9 +41,8 @@ struct ServerContext {
   std::set<std::shared_ptr<Connection>> connections;
 };
 
-// hello -> answer -> silence until either side closes, or, from a client that was welcomed, reports
-// of damaged rows. Shared with the handlers of the operations
-// under way.
+// hello -> answer -> silence until either side closes, or reports of damaged rows from a welcomed
+// client. Shared with the handlers of the operations under way.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(asio::io_context& loop, TcpStream stream, bool may_administer, ServerContext* context)
@@ -68,12 +67,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   bool welcomed() const { return session_ != 0; }
-  // Gives way before its hello is answered, less readily while it is told the answer.
+  // Gives way first before its hello is answered, then while its answer is sent, never once
+  // welcomed.
   Occupant occupant() const {
     constexpr int kToSay = 0, kToHear = 1, kWelcomed = -1;
     return {address_, welcomed() ? kWelcomed : step_ == Step::kAnswer ? kToHear : kToSay, since_};
   }
-  // Instead of Start's hello: says why there is no place.
+  // Instead of Start: refuses the connection because there is no place.
   void TurnAway() {
     step_ = Step::kAnswer;
     answer_ = RefusedFrame(ResourceExhausted("this memory node has no place for more connections"));
@@ -94,7 +94,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   enum class Step { kPrefix, kHello, kAnswer, kSilence, kReportPrefix, kReport };
 
-  // On as far as the socket lets us.
+  // Runs until the socket would block.
   void Move() {
     while (!closed_) {
       switch (step_) {
@@ -152,7 +152,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     answer_ = welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status());
   }
 
-  // A tool that has hung up gave the request up, perhaps long ago: it is not carried out.
+  // The request of a tool that has hung up is not carried out: it may be old.
   void Administer(const json::object& request) {
     if (stream_.peer_has_closed()) return Close();
     Result<json::object> reply = InvalidArgument("nothing can be administered here");
@@ -195,7 +195,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     text_.clear();
   }
 
-  // Then a pause: what a client sends meanwhile stays in its socket.
+  // Pauses afterwards: what the client sends meanwhile stays in its socket.
   void TakeReport() {
     const Result<DamagedRow> row = ParseDamaged(text_);
     if (!row.ok()) return Close();
@@ -207,7 +207,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     });
   }
 
-  // A client has nothing more to say: a byte ends the connection just as a close does.
+  // The client sends nothing more: a byte ends the connection as a close does.
   void AwaitEnd() {
     std::byte byte{};
     if (stream_.Receive({&byte, 1}) != 0) return Close();

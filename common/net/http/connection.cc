@@ -21,7 +21,7 @@ constexpr uint64_t kDrainBytesMin = 1 << 20;
 constexpr uint64_t kAnswerBytesKept = 1 << 16;
 constexpr auto kDrainTime = std::chrono::seconds(2);
 constexpr Nanos kStallMax = std::chrono::seconds(1);
-// Within it a connection that has just come is closed after all others: its request is on its way.
+// A connection younger than this gives way last: its request is on its way.
 constexpr Nanos kArrivalMax = std::chrono::milliseconds(250);
 
 bool IsVital(const HttpRequest& request) {
@@ -100,7 +100,7 @@ Occupant HttpConnection::occupant(TimePoint now) const {
   if (draining_) {
     self.rank = kBetween;
   } else if (!answering_ && !body_) {
-    // Beside clients that are answered without a pause the one that arrives is all that waits.
+    // Else a newcomer would be the only one that waits beside busy clients, and would give way.
     self.rank = now - arrived_at_ < kArrivalMax ? kArriving
                 : buffer_.empty()               ? kBetween
                                                 : kInHeader;
@@ -147,12 +147,12 @@ void HttpConnection::Advance() {
     return Refuse(431, fmt::format("the request's header is too large: at most {} bytes",
                                    shared_->limits.header_bytes));
   }
-  // The last bytes may be of the end, and are looked at again with what follows them.
+  // The last byte may begin the end, and is searched again with what follows it.
   searched_ = buffer_.empty() ? 0 : buffer_.size() - 1;
   ReadMore();
 }
 
-// Those before a request are no part of it (RFC 9112, 2.2). False beyond a header's bytes of them.
+// Empty lines before a request are no part of it (RFC 9112, 2.2). False beyond a header's size.
 bool HttpConnection::SkipEmptyLines() {
   size_t skipped = 0;
   while (std::string_view(buffer_).substr(skipped).starts_with("\r\n")) skipped += 2;
@@ -240,8 +240,8 @@ void HttpConnection::StartAnswer() {
   ending_ = false;
 }
 
-// One request is handed out in each round of the loop, so that a flood of them delays the reading
-// and writing of others, and new connections, by one at a time; vital ones at once.
+// Each round of the loop hands out one request, so that a flood of requests delays other reading,
+// writing and accepting by one request at a time. Vital requests are handed out at once.
 void HttpConnection::AwaitTurn() {
   StartAnswer();
   stream_.expires_never();

@@ -35,7 +35,7 @@ struct HttpShared {
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  // A reserved one is of those beyond the limit: it may ask for a vital path, once.
+  // `reserved`: beyond the limit of connections, for one request of a vital path.
   HttpConnection(boost::asio::ip::tcp::socket socket, HttpShared* shared, PeerAddress address = {},
                  bool reserved = false);
 
@@ -43,8 +43,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Close();
   bool busy() const { return answering_; }  // a request's answer is not complete
   bool reserved() const { return reserved_; }
-  // Gives way first when it is between requests, then while a header is coming, then when its
-  // client neither sends nor takes anything; not while it works.
+  // Gives way first between requests, then while a header is coming, then when its client neither
+  // sends nor takes bytes; never while its request is being answered.
   Occupant occupant(TimePoint now) const;
 
  private:

@@ -47,8 +47,7 @@ class HttpReply {
   virtual void Send(HttpResponse response) = 0;
   virtual void StartStream(int status, const std::string& content_type,
                            const HttpHeaders& headers) = 0;
-  // False when nobody will read it: the client is gone, or has not read what was written before
-  // (HttpLimits::unsent_bytes) and was cut off.
+  // False when the client is gone, or was cut off because it left HttpLimits::unsent_bytes unread.
   virtual bool Write(std::string_view bytes) = 0;
   virtual void Finish() = 0;
   virtual bool gone() const = 0;
@@ -58,8 +57,8 @@ class HttpReply {
 };
 
 struct HttpLimits {
-  // Beyond it one that waits gives way (room.h), else the newest is answered 503. At most a quarter
-  // of the descriptors that the process may open.
+  // Beyond it a waiting connection gives way (room.h), else the newest is answered 503. At most a
+  // quarter of the descriptors that the process may open.
   int connections = 256;
   uint32_t header_bytes = 16 * 1024;
   uint64_t body_bytes = 0;
@@ -68,8 +67,8 @@ struct HttpLimits {
   int idle_seconds = 30;              // to send a request, and to take any part of an answer
 };
 
-// GET requests that are answered before others, and on a few connections beyond the limit: a server
-// that is flooded lives.
+// GET requests that are answered before others, also on a few connections beyond the limit, so that
+// a flooded server is still seen to live.
 inline constexpr std::string_view kVitalPaths[] = {"/health", "/ready"};
 
 class HttpService {

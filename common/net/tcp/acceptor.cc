@@ -165,8 +165,8 @@ std::vector<Occupant> TcpAcceptor::Occupants(const std::vector<Guest*>& guests) 
   return occupants;
 }
 
-// Those that have opened the challenge have room of their own: strangers who only connect do not
-// push them out, and strangers who have opened it do not push out those that are about to.
+// Connections that have opened the challenge have room of their own: connections that only wait do
+// not push them out, and they do not push out connections that are about to open it.
 bool TcpAcceptor::MakeRoom(bool opened, const PeerAddress& address) {
   const size_t count = opened ? opened_count_ : guests_.size() - opened_count_;
   if (count < guests_max_ - guests_max_ / kAddressShare) return true;
@@ -176,7 +176,7 @@ bool TcpAcceptor::MakeRoom(bool opened, const PeerAddress& address) {
   return place.given;
 }
 
-// The longest waiting guest gives its own.
+// Closes the longest waiting guest, or one that the owner offers.
 bool TcpAcceptor::FreeDescriptor() {
   for (const bool opened : {false, true}) {
     const std::vector<Guest*> guests = GuestsThat(opened);
@@ -200,7 +200,7 @@ void TcpAcceptor::Accept() {
   for (int i = 0; i < kAcceptsMax; ++i) {
     const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && NeedsRest(errno)) {
-      if (!IsReadable(listener_.get())) return;  // accept4() says so even when none waits
+      if (!IsReadable(listener_.get())) return;  // accept4() reports EMFILE even when none waits
       if (FreeDescriptor()) continue;
       return Pause();
     }

@@ -1,6 +1,6 @@
 // The listening side of data and control sockets: accepts sockets and takes each through TLS and
-// the challenge without blocking, a bounded number at once, each for a bounded time. One that fails
-// is closed, and no other notices; when strangers take all the room, room.h says which gives way.
+// the challenge without blocking, a bounded number at once, each for a bounded time. A socket that
+// fails is closed without effect on others; when strangers take all the room, room.h chooses.
 // Internal to common/net.
 #pragma once
 
@@ -56,8 +56,8 @@ class TcpAcceptor {
   bool proves_peers() const;
   // Moves everything on that can move; the number of sockets that have arrived.
   int Progress();
-  // Time alone gives Progress something to do: to end those who take too long, or to accept again
-  // after running out of descriptors.
+  // Time alone gives Progress something to do: to end connections that take too long, or to accept
+  // again after running out of descriptors.
   bool needs_time() const { return !guests_.empty() || paused_; }
 
  private:

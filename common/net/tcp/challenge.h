@@ -1,6 +1,6 @@
 // The mutual challenge that opens every data socket and control connection: each side proves that
 // it knows the cluster secret, over fresh nonces of both, before anything else is said. Bytes in,
-// bytes out; whoever owns the socket moves them. An empty secret runs the same code.
+// bytes out; the socket's owner moves them. An empty secret runs the same code.
 //
 //   dialer:   prefix, nonce, its id, the id it wants to reach (zeros: any)
 //   acceptor: prefix, nonce, its id

@@ -73,7 +73,7 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
   last.body = body;
   last.sent = sent;
   last.done = std::move(done);
-  // It is queued: should the connection be over, Abandon ends it.
+  // It is queued; Abandon completes it if the connection ends.
   if (!more && !socket_full_) Flush();
   return OkStatus();
 }

@@ -11,13 +11,13 @@ struct ssl_ctx_st;  // OpenSSL's SSL_CTX
 
 namespace engram::net {
 
-// Files; all empty = no secret (anybody who reaches the ports may read rows) and no TLS.
+// Files; all empty = no secret (every host that reaches the ports may read rows) and no TLS.
 struct SecurityOptions {
-  std::string secret_file;      // the cluster's secret, at least 16 bytes, nobody else's to read
+  std::string secret_file;  // the cluster's secret, at least 16 bytes, readable by its owner only
   std::string tls_certificate;  // PEM chain of this process; TLS is on when it is given
   std::string tls_key;          // PEM
-  // PEM; who shows a certificate signed by it is one of the cluster, and everybody must. Without
-  // it certificates are not checked, and only the secret tells friend from stranger.
+  // PEM; every peer must show a certificate signed by it. Without it certificates are not checked,
+  // and only the secret tells friend from stranger.
   std::string tls_ca;
 };
 

@@ -1,5 +1,5 @@
-// TLS 1.3 over a non-blocking socket that somebody else owns: the half of TcpStream that talks to
-// OpenSSL. Internal to common/net.
+// TLS 1.3 over a non-blocking socket that TcpStream owns: its half that talks to OpenSSL. Internal
+// to common/net.
 #pragma once
 
 #include <sys/types.h>

@@ -33,7 +33,7 @@ constexpr size_t kPolledPeersMax = 4;
 // Events of other descriptors, and new connections, are looked for every so many rounds then.
 constexpr uint32_t kEventsEvery = 256;
 constexpr int kEventsMax = 64;
-// While somebody's time may run out a Wait is no longer than this.
+// A Wait is no longer than this while a peer's time may run out.
 constexpr Nanos kTimeCheck = std::chrono::milliseconds(50);
 constexpr int kReceivesMax = 8;  // of one peer in a round, so that a flood cannot hold the others
 
@@ -84,12 +84,12 @@ class TcpTransport : public Transport {
     std::unique_ptr<TcpLink> link;  // null until it has arrived
     TimePoint arrives_until;
     bool awaits_write = false;  // as epoll knows it
-    bool given_up = false;      // by Disconnect: nothing more is told
+    bool given_up = false;      // by Disconnect: nothing more is reported
     bool ending = false;
     Status lost;
   };
 
-  // Bytes that were decrypted already, or a wish to write that epoll has not been told.
+  // Decrypted bytes, or write interest not yet registered with epoll.
   static bool HasUnannounced(const Peer* peer) {
     return peer->link->may_have_more() || peer->link->wants_write() != peer->awaits_write;
   }
@@ -123,7 +123,7 @@ class TcpTransport : public Transport {
   uint32_t rounds_ = 0;
 };
 
-// Tags of epoll events that belong to no peer; peers are told by their id.
+// Tags of epoll events that belong to no peer; a peer's tag is its id.
 constexpr uint64_t kWakeTag = UINT64_MAX;
 constexpr uint64_t kAcceptorTag = UINT64_MAX - 1;
 
@@ -312,7 +312,7 @@ int TcpTransport::Progress() {
     }
   }
   if (!polled) {
-    // Of what these have to do, epoll knows nothing.
+    // epoll reports nothing for these.
     served_.clear();
     std::ranges::copy_if(linked_, std::back_inserter(served_), &HasUnannounced);
     for (Peer* peer : served_) {
@@ -353,7 +353,7 @@ void TcpTransport::Disconnect(PeerId id) {
   EndSoon(*found->second, Cancelled("the peer was given up"));
 }
 
-// Told and forgotten at the end of a Progress, never inside a callback.
+// EndPeers reports and erases the peer at the end of a Progress, never inside a callback.
 void TcpTransport::EndSoon(Peer& peer, Status why) {
   if (peer.ending) return;
   peer.ending = true;

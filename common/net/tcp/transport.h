@@ -3,8 +3,8 @@
 // stranger: bytes that are not ours end their own connection and nothing else.
 //
 // The side with a listen host accepts, the other dials. Connect with the address of an acceptor
-// dials it, blocking for at most connect_timeout; with that of a dialer it makes known who is
-// expected, and who has arrived within the same time, else is reported lost. Until then Send is
+// dials it, blocking for at most connect_timeout. Connect with the address of a dialer expects that
+// dialer, and reports it lost unless it arrives within the same time. Until then Send is
 // UNAVAILABLE.
 #pragma once
 

@@ -12,7 +12,7 @@
 namespace engram::net {
 
 struct UcxAddress {
-  uint64_t id = 0;  // starts every message, so that the receiver knows who sent it
+  uint64_t id = 0;  // starts every message, so that the receiver knows the sender
   std::string worker;
 };
 

@@ -38,12 +38,12 @@ class UcxBuffer : public SendBuffer {
   const std::shared_ptr<UcxRegion>& region() const { return region_; }
 
  private:
-  // Shared with the reads under way: the device may still write when whoever read has gone.
+  // Shared with the reads under way: the device may still write when the reader has gone.
   const std::shared_ptr<UcxRegion> region_;
 };
 
-// Somebody else's memory, registered for peers to read. We ask for reading alone, but UCX 1.13 lets
-// the device write as well: whoever holds the key is trusted. Dies before its context.
+// The caller's memory, registered for peers to read. We ask for reading alone, but UCX 1.13 lets
+// the device write as well: a peer that holds the key is trusted. Dies before its context.
 class UcxSharedMemory {
  public:
   static Result<std::unique_ptr<UcxSharedMemory>> Register(ucp_context_h context,

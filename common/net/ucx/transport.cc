@@ -60,7 +60,7 @@ class UcxTransport : public Transport {
     uint64_t remote_id = 0;
     ucp_ep_h endpoint = nullptr;
     int sends_under_way = 0;
-    bool given_up = false;  // by Disconnect: nothing more is told
+    bool given_up = false;  // by Disconnect: nothing more is reported
     bool closed = false;    // UCX is done with the endpoint and will not name this peer again
     Status lost;            // not ok once UCX has reported the endpoint
     UcxReads reads;

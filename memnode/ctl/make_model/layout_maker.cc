@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using Shards = std::vector<std::vector<ModelTensor>>;
 
-// Sizes of the released models (engram.md section 7).
+// Sizes of the released models.
 constexpr int kRawVocab = 129'280;
 constexpr uint64_t kV41Shards = 48;
 constexpr uint64_t kV41Hidden = 5120;

@@ -1,5 +1,5 @@
 // What every leg of a benchmark reads: batches of row ids from one fixed stream, and rows whose
-// bytes anyone can compute, so that what comes back is compared and not assumed.
+// bytes are computed by rule, so that what comes back is compared and not assumed.
 #pragma once
 
 #include <array>

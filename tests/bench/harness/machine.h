@@ -1,5 +1,5 @@
 // The machine a benchmark runs on: what it is, which core a thread has, how much memory is left,
-// and whether somebody pressed Ctrl-C.
+// and whether Ctrl-C was pressed.
 #pragma once
 
 #include <sys/types.h>

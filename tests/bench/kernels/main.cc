@@ -31,7 +31,7 @@ struct Shape {
   std::string name() const { return fmt::format("{} x {} x {}", tokens, rows, columns); }
 };
 
-std::atomic<uint64_t> kept{0};  // results somebody might want
+std::atomic<uint64_t> kept{0};  // sums of results, so that the compiler keeps the work
 
 // A leg that repeats `work` and adds up what it returns.
 Leg Repeat(const std::string& name, std::function<double()> work) {

@@ -1,4 +1,4 @@
-// Those who are compared, started and filled one after the other.
+// The stores compared, started and filled one after the other.
 #pragma once
 
 #include <functional>

@@ -105,7 +105,7 @@ TEST(PageAllocator, TheSameContentTwiceIsOneChain) {
   EXPECT_THAT(Take(pages, tokens), ElementsAre(a));
 }
 
-// Against a plain model of who holds what, for some thousand random operations.
+// Against a plain model of the holds, for some thousand random operations.
 TEST(PageAllocator, CountsHoldUnderRandomUse) {
   Rng rng(11);
   PageAllocator pages(32, 2);

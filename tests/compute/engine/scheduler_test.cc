@@ -1,4 +1,4 @@
-// What goes into a step, who waits, who gives way. No model: computing is pretended.
+// What goes into a step, which requests wait and which give way. No model: computing is pretended.
 #include "compute/engine/scheduler.h"
 
 #include <gmock/gmock.h>
@@ -39,7 +39,7 @@ class SchedulerTest : public testing::Test {
     }
     return runs;
   }
-  // Pretends to compute a step: lengths grow, who has all its tokens computed gets one more.
+  // Pretends to compute a step: lengths grow; a run with all its tokens computed gets one more.
   std::vector<ScheduledRun> Compute(const std::vector<ScheduledRun>& step) {
     for (const ScheduledRun& run : step) {
       EXPECT_EQ(run.first, run.sequence->state.length);

@@ -139,7 +139,7 @@ TEST_F(PrefetcherTest, WhenASharedLookupFailsEachRunIsAskedForAlone) {
   EXPECT_EQ(tiny_.source->submits, 3);
 }
 
-// A node that is gone or skipped refuses a lookup as a whole, also for those who do not need it.
+// A node that is gone or skipped refuses a lookup as a whole, also for runs that do not need it.
 TEST_F(PrefetcherTest, RunsThatAreRefusedTogetherAreAskedForOneByOne) {
   tiny_.source->failure = Unavailable("memory node m1: does not answer; it is skipped");
   tiny_.source->refuse_submits_above = 8;  // rows a layer: 4 a token

@@ -250,7 +250,7 @@ TEST(RankFaults, ARankThatDoesNotComeIsNoticedInTime) {
   ThreadGroup group(2, std::chrono::milliseconds(30));
   TinyServing serving = ServingOf(3, 7, 1);
   serving.ranks = &group.rank(0);
-  TinyEngine leader({}, serving);  // and nobody follows
+  TinyEngine leader({}, serving);  // and no follower
   const auto failed = leader.Run(RequestOf({1, 2, 3}, 4));
   ASSERT_FALSE(failed.ok());
   EXPECT_EQ(failed.status().code(), Code::kDeadlineExceeded);

@@ -156,7 +156,7 @@ TEST_F(PublicationTest, PublishRollBackAndDropWhileReadersGoOn) {
   const auto reader = *Connect("");
   ASSERT_TRUE(Publish(Tool(), kModel, "2").ok());
   EXPECT_EQ(CurrentVersion(), "2");
-  EXPECT_EQ(VersionRead(*reader), "1") << "who began on it finishes on it";
+  EXPECT_EQ(VersionRead(*reader), "1") << "a reader finishes on the version it began with";
   EXPECT_EQ(*VersionBefore(Tool(), kModel), "1");
   ASSERT_TRUE(Publish(Tool(), kModel, *VersionBefore(Tool(), kModel)).ok());
   EXPECT_EQ(CurrentVersion(), "1");

@@ -85,7 +85,7 @@ TEST_F(VersionManagerTest, NothingIsServedUntilPublishedAndThenAlsoAfterARestart
   EXPECT_EQ(Published(), "1");
   ASSERT_TRUE(Publish("2", 2).ok());
   EXPECT_EQ(Published(), "2");
-  EXPECT_FALSE(versions_->Find(kModel, "1").ok()) << "nobody kept it";
+  EXPECT_FALSE(versions_->Find(kModel, "1").ok()) << "no session kept it";
   Open();
   EXPECT_EQ(Published(), "2");
 }

@@ -105,7 +105,7 @@ TEST_F(RocksStoreTest, DroppingGivesTheSpaceBackAtOnce) {
 TEST_F(RocksStoreTest, ImportsLeaveNoFilesBehind) {
   ASSERT_TRUE(Open().ok());
   { ASSERT_TRUE(Write(*store_, kSet, 0, 4, 0).ok()); }
-  EXPECT_TRUE(fs::is_empty(path_ + "/import")) << "a finished file that nobody ingested";
+  EXPECT_TRUE(fs::is_empty(path_ + "/import")) << "a finished file that was not ingested";
   store_.reset();
   std::ofstream(path_ + "/import/000007.sst") << "what a killed process left";
   ASSERT_TRUE(Open().ok());

@@ -147,7 +147,7 @@ TEST_F(ImportResumeTest, EveryFailingStepOfTheStoreIsSurvived) {
       const auto manifest = Import(*opened_.source, faulty, options_);
       ASSERT_EQ(manifest.status().code(), Code::kResourceExhausted) << "step " << step;
       EXPECT_THAT(manifest.status().message(), HasSubstr("says the test"));
-      // The last step writes the manifest: it may be there although nobody was told.
+      // The last step writes the manifest: it may be there although the caller was not told.
       EXPECT_EQ(Complete(store), after && step + 1 == all.operations()) << "step " << step;
       FinishImport(store);
       if (HasFailure()) return;

@@ -68,7 +68,7 @@ TEST_P(ImportLayoutTest, EveryRowOfEveryMemberIsTheOneInTheShards) {
   EXPECT_EQ(rows, total);
 }
 
-// Anyone can check what a node serves without the folder.
+// What a node serves can be checked without the folder.
 TEST_P(ImportLayoutTest, RowsAreProcedural) {
   const OpenedFolder opened = OpenFolder(folder());
   MemoryStore store;

@@ -31,8 +31,8 @@ class FakeNode : private net::TransportHandler {
     std::string member;
     table::TableIdentity identity;
     uint64_t generation = 0;
-    bool published = true;                       // false: refuses whoever names no version
-    std::vector<std::string> prepared_versions;  // served to whoever names one
+    bool published = true;                       // false: refuses a hello that names no version
+    std::vector<std::string> prepared_versions;  // served to a hello that names one
     uint32_t chunk_rows = 7;
     bool lie_about_known_row = false;
     bool wrong_bytes_in_known_row = false;

@@ -1,5 +1,5 @@
-// Strangers who send without end, hold connections or take all descriptors: what they cost is
-// bounded, and others are served.
+// Strangers that send without end, hold connections or take all descriptors: what they cost is
+// bounded, and other clients are served.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -74,7 +74,7 @@ TEST_F(HttpFlood, AChunkExtensionOrTrailersWithoutEndAre413) {
   EXPECT_EQ(handled_, 0);
 }
 
-// Empty lines before a request were read for ever.
+// Empty lines before a request are bounded as a header is.
 TEST_F(HttpFlood, EmptyLinesWithoutEndAre400) {
   Start(Small());
   std::string lines;

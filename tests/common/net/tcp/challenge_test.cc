@@ -1,5 +1,5 @@
-// The challenge by its messages: who passes, who is told what, and that no changed bit, replayed
-// message, reflected message or other channel passes.
+// The challenge by its messages: which peer passes, what each is told, and that no changed bit,
+// replayed message, reflected message or other channel passes.
 #include "common/net/tcp/challenge.h"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-// Who may be a peer over TCP: addresses, arrivals, secrets, certificates, and peers that are killed
+// What makes a peer over TCP: addresses, arrivals, secrets, certificates; and peers that are killed
 // or stopped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -105,7 +105,7 @@ TEST(TcpPeers, APortInUseAndAHostOfOthersAreNamed) {
   const auto second = MakeTcpTransport(options);
   EXPECT_EQ(second.status().code(), Code::kAlreadyExists);
   EXPECT_THAT(second.status().message(), HasSubstr(std::to_string(options.listen_port)));
-  options.listen_host = "192.0.2.1";  // of documentation: nobody's
+  options.listen_host = "192.0.2.1";  // for documentation: no host's
   const auto third = MakeTcpTransport(options);
   EXPECT_EQ(third.status().code(), Code::kUnavailable);
   EXPECT_THAT(third.status().message(), HasSubstr("192.0.2.1"));
@@ -141,7 +141,7 @@ TEST(TcpPeers, NobodyListeningASilentListenerAndAnotherProcessAreToldApart) {
   EXPECT_EQ(refused.status().code(), Code::kUnavailable);
   EXPECT_THAT(refused.status().message(),
               AllOf(HasSubstr("127.0.0.1:" + std::to_string(address.port)), HasSubstr("refused")));
-  const auto silent = MakeAcceptor();  // nobody drives it
+  const auto silent = MakeAcceptor();  // no thread drives it
   EXPECT_EQ(MakeDialer({}, kSoon)->Connect(silent->address()).status().code(),
             Code::kDeadlineExceeded);
   const auto other = MakeAcceptor();

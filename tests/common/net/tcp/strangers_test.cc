@@ -14,7 +14,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// Drives a transport on a thread of its own; nobody else may use it meanwhile.
+// Drives a transport on a thread of its own; no other thread may use it meanwhile.
 class Driving {
  public:
   explicit Driving(Transport& transport)

@@ -271,7 +271,7 @@ TEST_P(TcpTransport, NothingIsAllocatedOnceWarm) {
   EXPECT_EQ(testing_support::AllocationCount(), before);
 }
 
-// More peers than are polled one by one: epoll says who has something to say.
+// More peers than are polled one by one: epoll says which have sent something.
 TEST_P(TcpTransport, ManyPeersAreServedWhileOneTakesNothing) {
   constexpr size_t kPeers = 64;
   End acceptor(MakeAcceptor(Secure()));
