@@ -28,9 +28,7 @@ struct Matrix {
   // The same weights packed, if somebody did: Linear then rounds activations to bf16.
   const PackedMatrix* packed = nullptr;
 
-  const std::byte* row(int64_t r) const {
-    return data + r * stride * static_cast<int64_t>(SizeOf(dtype));
-  }
+  const std::byte* row(int64_t r) const { return data + r * stride * int64_t(SizeOf(dtype)); }
   Matrix Rows(int64_t first, int64_t count) const {
     return {row(first), dtype, count, columns, stride, nullptr};
   }
@@ -110,24 +108,31 @@ struct MlaShape {
   int64_t latent = 0;
   float scale = 0;
 };
-// The tokens of one sequence in a step and the pages of its cache in one layer: pages[i] holds the
-// entries of positions [i * page_positions, (i + 1) * page_positions), each [latent + rope] (normed
-// latent, rotated key), in fp32 or bf16. Of bf16 entries the result is bit for bit that of fp32
-// ones with the same values: a cache in bf16 costs the rounding of each entry, 2^-9 of it, and no
-// more.
+// One layer of a cache: page p begins `page_bytes` * p behind `pages` with the entries of
+// `page_positions` positions, each [latent + rope] (normed latent, rotated key), in fp32 or bf16.
+// Of bf16 entries the result is bit for bit that of fp32 ones with the same values: a cache in bf16
+// costs the rounding of each entry, 2^-9 of it, and no more.
+struct MlaCache {
+  const std::byte* pages = nullptr;
+  int64_t page_bytes = 0;
+  int64_t page_positions = 0;
+  DType dtype = DType::kF32;
+};
+// The tokens of one sequence in a step: pages[i] holds its positions from i * page_positions on.
 struct MlaSegment {
   int64_t tokens = 0;
   int64_t first_position = 0;
-  std::span<const void* const> pages;
-  DType dtype = DType::kF32;
+  std::span<const int32_t> pages;
 };
 // q [tokens, heads, nope + rope], rope part rotated, of all segments one after the other; kv_b
 // [heads * (nope + value), latent]; out [tokens, heads, value]. Absorbed: scores and sums are taken
 // in latent space. Softmax by blocks of 32 positions, whose sums are combined in ascending order,
 // whatever pages and threads there are. |error| grows with sqrt(positions) eps; see the test.
-void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
+void MlaAttention(Pool& pool, const MlaShape& shape, const MlaCache& cache,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out);
+// Of the workspace, at most, for so many tokens.
+int64_t MlaFloatsOf(const MlaShape& shape, int64_t tokens, int64_t threads);
 namespace ref {
 // The same of one sequence whose cache [first_position + tokens, latent + rope] lies in one piece,
 // from per-head keys and values, unabsorbed.
@@ -145,11 +150,12 @@ struct RouteRule {
   float scaling = 1;
 };
 // One token: logits [experts], bias [experts] -> chosen [experts_per_token] by score + bias
-// descending, ties to the lower index, and their weights.
+// descending, ties to the lower index, and their weights. `scratch`: 2 * experts.
 void RouteToken(const RouteRule& rule, std::span<const float> logits, std::span<const float> bias,
-                std::span<int32_t> chosen, std::span<float> weights);
+                std::span<int32_t> chosen, std::span<float> weights, std::span<float> scratch);
 
 // --- residual.cc: hyper-connections of G streams, one token.
+inline constexpr int64_t kHyperStreamsMax = 16;
 struct HyperMix {             // values of one token, views of the caller's memory
   std::span<float> pre;       // [G]
   std::span<float> post;      // [G]
@@ -176,14 +182,13 @@ struct PaperFusion {
   int64_t dilation = 0;
   // Floats of history one sequence keeps: the normed u of the last (kernel - 1) * dilation
   // positions, oldest first.
-  int64_t history_size() const {
-    return (kernel - 1) * dilation * static_cast<int64_t>(conv_norm.size());
-  }
+  int64_t history_size() const { return (kernel - 1) * dilation * std::ssize(conv_norm); }
 };
 // h [T, G, D] += u + SiLU(conv(norm(u))), u_g = gate_g * value; keys [T, G, D], value [T, D].
 // `history` starts as zeros and is carried from chunk to chunk.
-void FusePaper(const PaperFusion& fusion, std::span<const float> keys, std::span<const float> value,
-               std::span<const uint8_t> live, std::span<float> history, std::span<float> h);
+void FusePaper(Workspace& memory, const PaperFusion& fusion, std::span<const float> keys,
+               std::span<const float> value, std::span<const uint8_t> live,
+               std::span<float> history, std::span<float> h);
 // h [T, G, D] += gate * value; kv [T, G * D + D], keys then value; qk_weight [G, D] = q_weight *
 // k_weight.
 void FuseV41(std::span<const float> kv, std::span<const float> qk_weight, int64_t streams,

@@ -44,28 +44,31 @@ class PackedMatrix {
 };
 
 // Activations rounded to bf16, as the active instruction set reads them: rows of `columns`, each
-// filled up to whole pairs with zeros. The memory is reused from call to call.
+// filled up to whole pairs with zeros. A view of a workspace's memory.
 class RoundedActivations {
  public:
+  RoundedActivations() = default;
+  // Room for `count` rows, to be filled by RoundPart or Round.
+  RoundedActivations(Workspace& memory, int64_t count, int64_t columns);
+  void RoundPart(int64_t row, int64_t first_column, std::span<const float> values) {
+    version_.round(values.data(), std::ssize(values), at(row, first_column));
+  }
   // All of x [count, columns].
-  void Round(Pool& pool, std::span<const float> x, int64_t columns);
-  // Room for `count` rows, to be filled by RoundPart.
-  void Resize(int64_t count, int64_t columns);
-  void RoundPart(int64_t row, int64_t first_column, std::span<const float> values);
-  // Rows rows[i] of `from`.
+  void Round(Pool& pool, std::span<const float> x);
+  // Row i <- row rows[i] of `from`.
   void Gather(const RoundedActivations& from, std::span<const int32_t> rows);
 
-  const void* row(int64_t i) const { return values_.data() + i * stride_ * version_.value_bytes; }
+  const void* row(int64_t i) const { return values_ + i * stride_ * version_.value_bytes; }
   int64_t stride() const { return stride_; }  // values
   int64_t count() const { return count_; }
   int64_t columns() const { return columns_; }
 
  private:
   void* at(int64_t row, int64_t column) {
-    return values_.data() + (row * stride_ + column) * version_.value_bytes;
+    return values_ + (row * stride_ + column) * version_.value_bytes;
   }
   cpu::PackedVersion version_;
-  std::vector<std::byte> values_;
+  std::byte* values_ = nullptr;
   int64_t stride_ = 0;
   int64_t count_ = 0;
   int64_t columns_ = 0;
@@ -78,15 +81,16 @@ void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w
 // The same of x that is rounded first.
 void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y);
 
-// Consecutive entries of a list of rows that go through one expert (or a dense layer: one group).
+// The rows of activations that go through one expert (or a dense layer).
 struct ExpertGroup {
   const PackedMatrix* gate_up = nullptr;  // a pair [I, D]
   const PackedMatrix* down = nullptr;     // [D, I]
   int64_t count = 0;
 };
-// out [sum of counts, D] = down(silu(gate x) * up x) of each group, where x is row rows[i] of the
-// activations for the i-th entry of all groups (empty: row i); the middle is rounded to bf16 once.
-// Parallel over (expert, tile); which thread takes what changes nothing.
+// out [sum of counts, D] = down(silu(gate x) * up x) of each group, one behind the other; the
+// middle is rounded to bf16 once. x is row rows[i] of the activations for the i-th entry of all
+// groups; once `rows` is used up, a group begins with row 0. Parallel over (expert, tile); which
+// thread takes what changes nothing.
 void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
                   std::span<const int32_t> rows, std::span<float> out);
 

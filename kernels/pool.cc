@@ -69,12 +69,12 @@ void Pool::RunShare(const Job& job, int share) const {
   const int64_t units = (job.count + job.grain - 1) / job.grain;
   const int64_t begin = std::min(job.count, units * share / threads() * job.grain);
   const int64_t end = std::min(job.count, units * (share + 1) / threads() * job.grain);
-  if (begin < end) job.call(job.body, begin, end);
+  if (begin < end) job.call(job.body, begin, end, share);
 }
 
 void Pool::TryShare(uint64_t epoch, int share) {
   uint64_t before = epoch - 1;
-  if (!begun_[static_cast<size_t>(share)].compare_exchange_strong(before, epoch)) return;
+  if (!begun_[share].compare_exchange_strong(before, epoch)) return;
   RunShare(job_, share);  // stays as it is until this share is finished
   if (unfinished_.fetch_sub(1) == 1) {
     const std::lock_guard lock(mutex_);
@@ -84,7 +84,7 @@ void Pool::TryShare(uint64_t epoch, int share) {
 
 void Pool::RunErased(const Job& job) {
   if (job.count <= 0) return;
-  if (workers_.empty() || job.count <= job.grain) return job.call(job.body, 0, job.count);
+  if (workers_.empty() || job.count <= job.grain) return job.call(job.body, 0, job.count, 0);
   uint64_t epoch = 0;
   {
     const std::lock_guard lock(mutex_);

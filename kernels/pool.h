@@ -1,4 +1,5 @@
-// Pool: a few threads that share one loop at a time. The partition is static, and who computes a
+// Pool: what operations run with: a few threads that share one loop at a time, and the memory of
+// what is between two loops. The partition is static, and who computes a
 // share never changes a result: a share whose thread has not begun with it (it sleeps, or a busy
 // neighbour has its core) is computed by the caller, who waits for those only that are being
 // computed. Waiting spins a bounded time, then sleeps, so a neighbour is not starved either.
@@ -13,6 +14,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/workspace.h"
+
 namespace engram::kernels {
 
 class Pool {
@@ -26,37 +29,43 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  Workspace& memory() { return memory_; }  // of the thread that runs loops
 
   // Calls body(begin, end) on disjoint ranges that cover [0, count), one a thread, cut at multiples
   // of `grain`. Returns when all are done. One caller at a time; not to be called from inside a
-  // body.
+  // body. body(begin, end, share) gets a number in [0, threads()) that no other range has.
   template <typename Body>
   void Run(int64_t count, int64_t grain, const Body& body) {
     RunErased({&body,
-               [](const void* context, int64_t begin, int64_t end) {
-                 (*static_cast<const Body*>(context))(begin, end);
+               [](const void* context, int64_t begin, int64_t end, int64_t share) {
+                 const Body& call = *static_cast<const Body*>(context);
+                 if constexpr (std::is_invocable_v<const Body&, int64_t, int64_t, int64_t>) {
+                   call(begin, end, share);
+                 } else {
+                   call(begin, end);
+                 }
                },
                count, grain});
   }
 
-  // Calls body(i) for each i in [0, count), handed out in ascending order to whoever is free: for
-  // tasks of unequal size. Which thread gets which must not change a result.
+  // Calls body(i, share) for each i in [0, count), handed out in ascending order to the threads
+  // that are free: for tasks of unequal size. Which thread gets which must not change a result.
   template <typename Body>
   void HandOut(int64_t count, const Body& body) {
     if (workers_.empty() || count <= 1) {
-      for (int64_t i = 0; i < count; ++i) body(i);
+      for (int64_t i = 0; i < count; ++i) body(i, int64_t{0});
       return;
     }
     std::atomic<int64_t> next{0};
-    Run(threads(), 1, [&](int64_t, int64_t) {
-      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i);
+    Run(threads(), 1, [&](int64_t, int64_t, int64_t share) {
+      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i, share);
     });
   }
 
  private:
   struct Job {
     const void* body = nullptr;
-    void (*call)(const void*, int64_t, int64_t) = nullptr;
+    void (*call)(const void*, int64_t, int64_t, int64_t) = nullptr;
     int64_t count = 0;
     int64_t grain = 1;
   };
@@ -68,6 +77,7 @@ class Pool {
   void Work(int share);
 
   std::vector<std::thread> workers_;
+  Workspace memory_;
   Job job_;
   std::atomic<uint64_t> epoch_{0};  // counts jobs; job_ is published by its increment
   // The last epoch in which somebody began with each share. A share is begun exactly once in each

@@ -1,4 +1,4 @@
-// Dot product in the one order every reduction of the model uses: sixteen lanes, folded 8, 4, 2, 1.
+// Sums in the one order every reduction of the model uses: sixteen lanes, folded 8, 4, 2, 1.
 #pragma once
 
 #include <array>
@@ -18,18 +18,20 @@ inline float FoldLanes(std::array<float, kLanes>& lanes) {
   return lanes[0] + lanes[1];
 }
 
-inline float Dot(const float* a, const float* b, int64_t count) {
+// add(i, sum) is what `sum` becomes by value i.
+template <typename Add>
+float SumLanes(int64_t count, const Add& add) {
   std::array<float, kLanes> lanes{};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) {
-      lanes[static_cast<size_t>(l)] = std::fma(a[i + l], b[i + l], lanes[static_cast<size_t>(l)]);
-    }
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = add(i + l, lanes[l]);
   }
-  for (int64_t l = 0; i + l < count; ++l) {
-    lanes[static_cast<size_t>(l)] = std::fma(a[i + l], b[i + l], lanes[static_cast<size_t>(l)]);
-  }
+  for (int64_t l = 0; i + l < count; ++l) lanes[l] = add(i + l, lanes[l]);
   return FoldLanes(lanes);
+}
+
+inline float Dot(const float* a, const float* b, int64_t count) {
+  return SumLanes(count, [=](int64_t i, float sum) { return std::fma(a[i], b[i], sum); });
 }
 
 }  // namespace engram::kernels

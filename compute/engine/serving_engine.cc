@@ -9,9 +9,6 @@
 namespace engram::compute {
 namespace {
 
-// Rows of logits held at once while scoring: 64 x 129,280 x 4 B = 33 MB.
-constexpr size_t kScoredRowsMax = 64;
-
 Status NotFinite() {
   return InternalError(
       "a logit is not a finite number: the weights or the Engram rows hold NaN or infinity");
@@ -74,7 +71,7 @@ void ServingEngine::Loop() {
     Step next = PlanChunks();
     if (!step.empty()) {
       const TimePoint start = clock_.Now();
-      const std::vector<float> hidden = Compute(step);
+      const std::span<const float> hidden = Compute(step);
       ScorePrompts(step, hidden);
       Sample(step, hidden, next);
       if (RanksWork()) scheduler_.PublishPages(step);
@@ -142,7 +139,7 @@ void ServingEngine::AskForRows(const Step& step, client::Priority priority) {
   static_cast<void>(asked);
 }
 
-std::vector<float> ServingEngine::Compute(const Step& step) {
+std::span<const float> ServingEngine::Compute(const Step& step) {
   std::vector<TokenRun> runs;
   std::vector<Segment> segments;
   for (const ScheduledRun& run : step) {
@@ -157,7 +154,8 @@ std::vector<float> ServingEngine::Compute(const Step& step) {
     leader_.StartStep(std::move(alive), sequences, segments);
   }
   SharedRows shared(rows, runs.size(), leader_.ranks());
-  std::vector<float> hidden = transformer_.Forward(segments, shared, pages_, &figures_.expert_load);
+  const std::span<const float> hidden =
+      transformer_.Forward(segments, shared, pages_, &figures_.expert_load);
   for (size_t i = 0; i < step.size(); ++i) JudgeRows(step[i], rows.status(i));
   prefetcher_.EndStep(std::move(rows));
   RanksWork();
@@ -205,22 +203,20 @@ void ServingEngine::ScorePrompts(const Step& step, std::span<const float> hidden
 }
 
 Status ServingEngine::ScoreRun(const ScheduledRun& run, std::span<const float> hidden) {
-  const auto width = static_cast<size_t>(config_.hidden_size);
-  const auto vocab = static_cast<size_t>(config_.vocab_size);
+  const int64_t width = config_.hidden_size, vocab = config_.vocab_size;
   Sequence& sequence = *run.sequence;
   // Row i predicts the token after it; the prompt's last one predicts nothing that is known.
-  const auto known = static_cast<size_t>(
-      std::clamp<int64_t>(sequence.prompt_length() - 1 - run.first, 0, run.count));
-  for (size_t row = 0; row < known; row += kScoredRowsMax) {
-    const size_t count = std::min(kScoredRowsMax, known - row);
+  const int64_t known = std::clamp<int64_t>(sequence.prompt_length() - 1 - run.first, 0, run.count);
+  for (int64_t row = 0; row < known; row += kLogitRows) {
+    const int64_t count = std::min(kLogitRows, known - row);
     logits_.resize(count * vocab);
     Logits(hidden.subspan(row * width, count * width));
     RETURN_IF_ERROR(leader_.status());
     if (!kernels::AllFinite(logits_)) return NotFinite();
-    for (size_t i = 0; i < count; ++i) {
-      const int32_t next = sequence.tokens[static_cast<size_t>(run.first) + row + i + 1];
-      sequence.prompt_logprobs.push_back(
-          static_cast<float>(kernels::LogProbability({logits_.data() + i * vocab, vocab}, next)));
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t next = sequence.tokens[run.first + row + i + 1];
+      sequence.prompt_logprobs.push_back(static_cast<float>(
+          kernels::LogProbability(std::span(logits_).subspan(i * vocab, vocab), next)));
     }
   }
   return OkStatus();

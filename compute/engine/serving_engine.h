@@ -54,7 +54,7 @@ class ServingEngine : public CompletionEngine {
   bool TakeRequests();  // sleeps while there is nothing to do; false: stop
   void EndCancelledAndOverdue(Step& planned);
   Step PlanChunks();  // and asks for their rows
-  std::vector<float> Compute(const Step& step);
+  std::span<const float> Compute(const Step& step);
   void ScorePrompts(const Step& step, std::span<const float> hidden);
   void Sample(const Step& step, std::span<const float> hidden, Step& next);
   void Deliver(Step& next);

@@ -1,145 +1,130 @@
 #include "compute/model/engram_layer.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "common/table/row_codec.h"
 
 namespace engram::compute {
+
+using kernels::Activations;
+using kernels::Workspace;
+
 namespace {
 
-// [T, E]: the rows of a position side by side, in column order; zeros behind a closed gate.
-std::vector<float> Embeddings(const table::RowFormat& format, int64_t rows_per_position,
-                              uint32_t layer_index, std::span<const Segment> segments,
-                              const LayerRows& rows) {
-  const size_t row_bytes = format.row_bytes();
-  const auto dim = static_cast<size_t>(format.head_dim);
-  const auto width = static_cast<size_t>(rows_per_position) * dim;
-  std::vector<float> values(static_cast<size_t>(TokenCount(segments)) * width, 0.0f);
-  float* to = values.data();
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const std::span<const std::byte> bytes = rows.Rows(i, layer_index);
-    for (size_t r = 0; r < bytes.size() / row_bytes; ++r) {
-      table::DecodeRow(format, bytes.subspan(r * row_bytes, row_bytes), {to + r * dim, dim});
-    }
-    to += segments[i].tokens.size() * width;
-  }
-  return values;
-}
-
-// One segment's part of the step, as spans of the step's arrays.
-struct Slice {
-  size_t first = 0;  // token
-  size_t count = 0;
-  std::vector<uint8_t> live;
-};
-
-std::vector<Slice> Slices(std::span<const Segment> segments, const LayerRows& rows,
-                          uint32_t layer_index) {
-  std::vector<Slice> slices;
-  size_t first = 0;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const size_t count = segments[i].tokens.size();
-    const bool live = !rows.Rows(i, layer_index).empty();
-    slices.push_back({first, count, std::vector<uint8_t>(count, live ? 1 : 0)});
-    first += count;
-  }
-  return slices;
-}
-
-// Fuses one segment, stopping at every page's end to note the convolution's history there.
-void FusePieces(const kernels::PaperFusion& fusion, const Slice& slice, const Segment& segment,
-                uint32_t layer_index, PagePool& pages, std::span<const float> keys,
-                std::span<const float> value, std::span<float> streams) {
-  const int64_t page_positions = pages.shape().positions;
-  const std::span<float> history = segment.state->conv_history[layer_index];
-  const size_t channels = fusion.conv_norm.size();
-  const size_t width = channels / static_cast<size_t>(fusion.streams);
-  for (size_t done = 0; done < slice.count;) {
-    const int64_t position = segment.state->length + static_cast<int64_t>(done);
-    const auto to_page_end = static_cast<size_t>(page_positions - position % page_positions);
-    const size_t count = std::min(slice.count - done, to_page_end);
-    const size_t t = slice.first + done;
-    kernels::FusePaper(fusion, keys.subspan(t * channels, count * channels),
-                       value.subspan(t * width, count * width),
-                       std::span(slice.live).subspan(done, count), history,
-                       streams.subspan(t * channels, count * channels));
-    if (count == to_page_end) {
-      const int32_t page = segment.state->pages[static_cast<size_t>(position / page_positions)];
-      std::copy(history.begin(), history.end(), pages.History(page, layer_index).begin());
-    }
-    done += count;
-  }
-}
-
-// [T * G + T, D]: the keys of every token and stream, then the tokens' values.
-std::vector<float> KeysAndValues(kernels::Pool& pool, parallel::Collective& ranks,
-                                 const ModelConfig& config, const EngramWeights& weights,
-                                 std::span<const float> embeddings) {
-  const size_t tokens = embeddings.size() / static_cast<size_t>(weights.value.columns);
-  const auto width = static_cast<size_t>(weights.value.rows);  // of this rank
-  const auto g_count = static_cast<size_t>(config.streams);
-  std::vector<float> all(tokens * (g_count + 1) * width);
-  const std::span<float> value = std::span(all).last(tokens * width);
-  kernels::Linear(pool, embeddings, weights.value, value);
-  if (!weights.value_bias.empty()) kernels::AddBias(value, weights.value_bias);
-  std::vector<float> one(value.size());
-  for (size_t g = 0; g < g_count; ++g) {
-    kernels::Linear(pool, embeddings, weights.keys[g], one);
-    if (!weights.key_biases[g].empty()) kernels::AddBias(one, weights.key_biases[g]);
-    for (size_t t = 0; t < tokens; ++t) {
-      std::copy_n(one.data() + t * width, width, all.data() + (t * g_count + g) * width);
-    }
-  }
-  return parallel::GatherColumns(ranks, std::move(all),
-                                 static_cast<int64_t>(tokens * (g_count + 1)), config.hidden_size,
-                                 kShardRows);
-}
-
-void PaperForward(const ModelConfig& config, const EngramWeights& weights,
-                  std::span<const float> keys_and_values, uint32_t layer_index,
-                  std::span<const Segment> segments, std::span<const Slice> slices, PagePool& pages,
-                  std::span<float> streams) {
-  const std::span<const float> keys = keys_and_values.first(streams.size());
-  const std::span<const float> value = keys_and_values.subspan(streams.size());
-  const kernels::PaperFusion fusion{
-      weights.key_norm, weights.query_norm,        weights.conv_norm,           weights.conv,
-      config.streams,   config.engram.conv_kernel, config.engram.max_ngram_size};
-  for (size_t i = 0; i < segments.size(); ++i) {
-    FusePieces(fusion, slices[i], segments[i], layer_index, pages, keys, value, streams);
-  }
-}
-
-void V41Forward(kernels::Pool& pool, parallel::Collective& ranks, const ModelConfig& config,
-                const EngramWeights& weights, std::span<float> embeddings,
-                std::span<const Slice> slices, std::span<float> streams) {
-  if (weights.quantize_activations) kernels::QuantizeActivations(embeddings);
-  const size_t tokens = embeddings.size() / static_cast<size_t>(weights.key_value.columns);
-  std::vector<float> key_value(tokens * static_cast<size_t>(weights.key_value.rows));
-  kernels::Linear(pool, embeddings, weights.key_value, key_value);
-  key_value = parallel::GatherColumns(ranks, std::move(key_value), static_cast<int64_t>(tokens),
-                                      (config.streams + 1) * config.hidden_size, kShardRows);
-  std::vector<uint8_t> live;
-  for (const Slice& slice : slices) live.insert(live.end(), slice.live.begin(), slice.live.end());
-  kernels::FuseV41(key_value, weights.qk_weight, config.streams,
-                   static_cast<float>(config.engram.norm_eps), live, streams);
-}
+// Tokens whose rows are worth a second thread.
+constexpr int64_t kDecodeGrain = 16;
 
 }  // namespace
 
-void EngramForward(kernels::Pool& pool, parallel::Collective& ranks, const ModelConfig& config,
-                   const EngramWeights& weights, const table::RowFormat& format,
-                   uint32_t layer_index, std::span<const Segment> segments, const LayerRows& rows,
-                   PagePool& pages, std::span<float> streams) {
+int64_t EngramLayer::FloatsOf(const ModelConfig& config, int64_t tokens) {
   const table::EngramConfig& engram = config.engram;
-  std::vector<float> embeddings =
-      Embeddings(format, engram.rows_per_position(), layer_index, segments, rows);
-  const std::vector<Slice> slices = Slices(segments, rows, layer_index);
-  if (engram.variant == table::Variant::kPaper) {
-    PaperForward(config, weights, KeysAndValues(pool, ranks, config, weights, embeddings),
-                 layer_index, segments, slices, pages, streams);
+  const int64_t embedding = engram.rows_per_position() * engram.head_dim;
+  const int64_t channels = config.streams * config.hidden_size;
+  const int64_t history = (engram.conv_kernel - 1) * int64_t{engram.max_ngram_size} * channels;
+  return tokens * (3 * embedding + 6 * channels + 4 * config.hidden_size + 64) + history;
+}
+
+// [T, E]: the rows of a position side by side, in column order; zeros behind a closed gate.
+Activations EngramLayer::Embeddings(const StepContext& step) const {
+  const int64_t row_bytes = format_.row_bytes(), dim = format_.head_dim;
+  const int64_t each = context_.config.engram.rows_per_position();
+  Activations embeddings(context_.memory(), step.tokens, each * dim);
+  int64_t first = 0;
+  for (int64_t i = 0; i < std::ssize(step.segments); ++i) {
+    const std::span<const std::byte> bytes = step.rows.Rows(i, layer_index_);
+    const int64_t count = step.segments[i].count();
+    context_.pool.Run(count, kDecodeGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const std::span<float> values = embeddings.row(first + t);
+        if (bytes.empty()) std::fill(values.begin(), values.end(), 0.0f);
+        for (int64_t r = 0; r < each && !bytes.empty(); ++r) {
+          table::DecodeRow(format_, bytes.subspan((t * each + r) * row_bytes, row_bytes),
+                           values.subspan(r * dim, dim));
+        }
+        if (weights_.quantize_activations) kernels::QuantizeActivations(values);
+        embeddings.RowIsComplete(first + t);
+      }
+    });
+    first += count;
+  }
+  return embeddings;
+}
+
+// [T * G + T, D]: the keys of every token and stream, then the tokens' values.
+void EngramLayer::KeysAndValues(const Activations& embeddings, std::span<float> out) const {
+  Workspace& memory = context_.memory();
+  const Workspace::Scope scope(memory);
+  const int64_t tokens = embeddings.count(), g_count = context_.config.streams;
+  const int64_t width = weights_.value.rows;  // of this rank
+  const bool is_whole = width == context_.config.hidden_size;
+  const std::span<float> mine = is_whole ? out : memory.Take<float>(tokens * (g_count + 1) * width);
+  const std::span<float> value = mine.last(tokens * width);
+  kernels::Linear(context_.pool, embeddings, weights_.value, value);
+  if (!weights_.value_bias.empty()) kernels::AddBias(value, weights_.value_bias);
+  const std::span<float> one = memory.Take<float>(tokens * width);
+  for (int64_t g = 0; g < g_count; ++g) {
+    kernels::Linear(context_.pool, embeddings, weights_.keys[g], one);
+    if (!weights_.key_biases[g].empty()) kernels::AddBias(one, weights_.key_biases[g]);
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::copy_n(one.data() + t * width, width, mine.data() + (t * g_count + g) * width);
+    }
+  }
+  if (is_whole) return;
+  parallel::GatherColumns(context_.ranks, memory, mine, tokens * (g_count + 1), kShardRows, out);
+}
+
+// Segment by segment, stopping at every page's end to note the convolution's history there.
+void EngramLayer::FusePaper(const StepContext& step, std::span<const float> keys_and_values,
+                            std::span<const uint8_t> live, std::span<float> streams) const {
+  const ModelConfig& config = context_.config;
+  const kernels::PaperFusion fusion{
+      weights_.key_norm, weights_.query_norm,       weights_.conv_norm,          weights_.conv,
+      config.streams,    config.engram.conv_kernel, config.engram.max_ngram_size};
+  const int64_t width = config.hidden_size, channels = width * config.streams;
+  const int64_t page_positions = step.pages.shape().positions;
+  const std::span<const float> value = keys_and_values.subspan(streams.size());
+  int64_t t = 0;
+  for (const Segment& segment : step.segments) {
+    const std::span<float> history = segment.state->conv_history[layer_index_];
+    for (int64_t done = 0; done < segment.count();) {
+      const int64_t position = segment.state->length + done;
+      const int64_t to_page_end = page_positions - position % page_positions;
+      const int64_t count = std::min(segment.count() - done, to_page_end);
+      kernels::FusePaper(context_.memory(), fusion,
+                         keys_and_values.subspan(t * channels, count * channels),
+                         value.subspan(t * width, count * width), live.subspan(t, count), history,
+                         streams.subspan(t * channels, count * channels));
+      if (count == to_page_end) {
+        const int32_t page = segment.state->pages[position / page_positions];
+        std::copy(history.begin(), history.end(), step.pages.History(page, layer_index_).begin());
+      }
+      done += count;
+      t += count;
+    }
+  }
+}
+
+void EngramLayer::Forward(std::span<float> streams, const StepContext& step) const {
+  step.rows.Wait(layer_index_);
+  const ModelConfig& config = context_.config;
+  Workspace& memory = context_.memory();
+  const Workspace::Scope scope(memory);
+  const std::span<uint8_t> live = memory.Take<uint8_t>(step.tokens);
+  int64_t t = 0;
+  for (int64_t i = 0; i < std::ssize(step.segments); t += step.segments[i++].count()) {
+    const bool has_rows = !step.rows.Rows(i, layer_index_).empty();
+    std::fill_n(live.begin() + t, step.segments[i].count(), has_rows ? 1 : 0);
+  }
+  const Activations embeddings = Embeddings(step);
+  const int64_t columns = (config.streams + 1) * config.hidden_size;
+  const std::span<float> keys_and_values = memory.Take<float>(step.tokens * columns);
+  if (config.engram.variant == table::Variant::kPaper) {
+    KeysAndValues(embeddings, keys_and_values);
+    FusePaper(step, keys_and_values, live, streams);
   } else {
-    V41Forward(pool, ranks, config, weights, embeddings, slices, streams);
+    GatheredLinear(context_, embeddings, weights_.key_value, columns, keys_and_values);
+    kernels::FuseV41(keys_and_values, weights_.qk_weight, config.streams,
+                     static_cast<float>(config.engram.norm_eps), live, streams);
   }
 }
 

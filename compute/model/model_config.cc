@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kSizeMax = 1 << 24;  // of any dimension: beyond it a config is a mistake
 constexpr int64_t kLayersMax = 1024;
-constexpr int64_t kStreamsMax = 16;
 
 // Keys that cannot change a forward pass.
 bool IsHarmless(std::string_view key) {
@@ -183,7 +182,7 @@ Result<ModelConfig> ParseModelConfig(const json::object& object, const std::stri
   ReadAttention(reader, config);
   ReadRope(reader, config);
   ReadFeedForward(reader, config);
-  config.streams = reader.Int("hc_mult", 1, kStreamsMax, 1);
+  config.streams = reader.Int("hc_mult", 1, kernels::kHyperStreamsMax, 1);
   config.sinkhorn_rounds = static_cast<int>(reader.Int("hc_sinkhorn_iters", 1, 1000, 20));
   if (const auto unread = reader.FirstUnread(IsHarmless)) {
     reader.Fail(*unread, fmt::format("{} is not understood; ignoring it could change the numbers",

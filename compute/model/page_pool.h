@@ -23,11 +23,11 @@ struct PageShape {
   int64_t history_floats = 0;  // of one Engram layer; 0 when the variant has no convolution
   DType dtype = DType::kF32;   // of the entries, or kBf16: each rounded to nearest once
 
-  int64_t entry_bytes() const { return entry_floats * static_cast<int64_t>(SizeOf(dtype)); }
+  int64_t entry_bytes() const { return entry_floats * int64_t(SizeOf(dtype)); }
   // In whole lines of the processor's cache, behind which the history begins.
   int64_t entries_bytes() const { return (layers * positions * entry_bytes() + 63) / 64 * 64; }
   int64_t page_bytes() const {
-    return entries_bytes() + engram_layers * history_floats * static_cast<int64_t>(sizeof(float));
+    return entries_bytes() + engram_layers * history_floats * int64_t{sizeof(float)};
   }
 };
 PageShape PageShapeOf(const ModelConfig& config, int64_t positions, DType dtype = DType::kF32);
@@ -39,13 +39,14 @@ class PagePool {
 
   const PageShape& shape() const { return shape_; }
   int64_t pages() const { return pages_; }
-  // [positions, entry_floats] of shape().dtype
-  const void* Entries(int32_t page, int64_t layer) { return EntryAt(page, layer, 0); }
+  // The entries of one layer in every page: [positions, entry_floats] of shape().dtype.
+  kernels::MlaCache Layer(int64_t layer) {
+    return {EntryAt(0, layer, 0), shape_.page_bytes(), shape_.positions, shape_.dtype};
+  }
   void Write(int32_t page, int64_t layer, int64_t position, std::span<const float> entry);
   std::span<float> History(int32_t page, int64_t engram_index) {
     auto* const first = reinterpret_cast<float*>(PageAt(page) + shape_.entries_bytes());
-    return {first + engram_index * shape_.history_floats,
-            static_cast<size_t>(shape_.history_floats)};
+    return std::span(first + engram_index * shape_.history_floats, shape_.history_floats);
   }
 
  private:

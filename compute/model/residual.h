@@ -2,48 +2,57 @@
 // addition for G = 1). Streams are fp32.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
-#include "compute/model/model_config.h"
-#include "compute/model/weights.h"
-#include "kernels/activations.h"
-#include "kernels/pool.h"
+#include "compute/model/context.h"
 
 namespace engram::compute {
 
-class Residual {
+// Around one sublayer.
+class HyperConnections {
  public:
-  Residual(const ModelConfig& config, kernels::Pool& pool) : config_(config), pool_(pool) {}
+  // `norm` [D] is that of the sublayer's input.
+  HyperConnections(const ModelContext& context, const HyperWeights& weights,
+                   const std::vector<float>& norm)
+      : context_(context), weights_(weights), norm_(norm) {}
 
-  // What one sublayer computes with, and how its output goes back into the streams.
-  struct Sublayer {
-    kernels::Activations input;   // [T, D], normed
-    std::vector<float> pre;       // [T, G]
-    std::vector<float> post;      // [T, G]
-    std::vector<float> residual;  // [T, G, G]
-  };
-  // x [T, D] -> streams [T, G, D], all equal.
-  std::vector<float> Spread(std::span<const float> x) const;
-  // The streams' mix, their sum by it, normed with `norm`: a token at a time, so that its streams
-  // are read from memory once.
-  void Enter(const HyperWeights& weights, std::span<const float> norm,
-             std::span<const float> streams, Sublayer& sublayer) const;
-  // Adds the sublayer's output y [T, D].
-  void Leave(Sublayer& sublayer, std::span<const float> y, std::span<float> streams) const;
-  // After the last block: the sum of the streams [T, D].
-  std::vector<float> Sum(std::span<const float> streams) const;
+  // streams [T, G, D] <- their mix, plus what `block` makes of their normed sum.
+  template <typename Block>
+  void Forward(std::span<float> streams, const StepContext& step, const Block& block) const {
+    const kernels::Workspace::Scope scope(context_.memory());
+    Sublayer sublayer(context_, step.tokens);
+    Enter(streams, sublayer);
+    block.Forward(sublayer.input, step, sublayer.output);
+    Leave(sublayer, streams);
+  }
+  // Of the workspace, for a step of so many tokens.
+  static int64_t FloatsOf(const ModelConfig& config, int64_t tokens, int64_t threads);
 
  private:
-  kernels::HyperMix MixOf(Sublayer& sublayer, size_t token) const;
-  void FindMixes(const HyperWeights& weights, std::span<const float> streams, size_t first,
-                 size_t count, Sublayer& sublayer) const;
-  size_t hidden() const { return static_cast<size_t>(config_.hidden_size); }
-  size_t streams() const { return static_cast<size_t>(config_.streams); }
-  size_t TokenCount(std::span<const float> x) const { return x.size() / hidden() / streams(); }
+  // What the sublayer computes with, and how its output goes back into the streams.
+  struct Sublayer {
+    Sublayer(const ModelContext& context, int64_t tokens);
+    kernels::HyperMix MixOf(int64_t token) const;
+    kernels::Activations input;  // [T, D], normed
+    std::span<float> output;     // [T, D]
+    std::span<float> pre, post;  // [T, G]
+    std::span<float> residual;   // [T, G, G]
+  };
+  void Enter(std::span<const float> streams, Sublayer& sublayer) const;
+  void EnterToken(std::span<const float> streams, std::span<const float> projected, int64_t token,
+                  Sublayer& sublayer) const;
+  void Leave(const Sublayer& sublayer, std::span<float> streams) const;
 
-  const ModelConfig& config_;
-  kernels::Pool& pool_;
+  const ModelContext context_;
+  const HyperWeights& weights_;
+  const std::vector<float>& norm_;
 };
+
+// x [T, D] -> streams [T, G, D], all equal; and the sum of the streams.
+void SpreadStreams(std::span<const float> x, int64_t count, int64_t width,
+                   std::span<float> streams);
+void SumStreams(std::span<const float> streams, int64_t count, int64_t width, std::span<float> sum);
 
 }  // namespace engram::compute

@@ -23,7 +23,7 @@ void Collective::AllGather(std::span<float> all, std::span<const int64_t> blocks
   const TimePoint start = Clock::Real().Now();
   Gather(all, blocks);
   exchange_.time += Clock::Real().Now() - start;
-  exchange_.bytes += static_cast<int64_t>(all.size_bytes());
+  exchange_.bytes += all.size_bytes();
 }
 
 void Collective::Broadcast(std::vector<std::byte>& bytes, Patience patience) {
@@ -31,7 +31,7 @@ void Collective::Broadcast(std::vector<std::byte>& bytes, Patience patience) {
   const TimePoint start = Clock::Real().Now();
   Spread(bytes, patience);
   if (patience == Patience::kBusy) exchange_.time += Clock::Real().Now() - start;
-  exchange_.bytes += static_cast<int64_t>(bytes.size());
+  exchange_.bytes += bytes.size();
 }
 
 Collective& Solo() {
@@ -39,19 +39,19 @@ Collective& Solo() {
   return solo;
 }
 
-std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int64_t rows,
-                                 int64_t columns, int64_t unit) {
-  if (static_cast<int64_t>(mine.size()) == rows * columns) return mine;
+void GatherColumns(Collective& ranks, kernels::Workspace& memory, std::span<const float> mine,
+                   int64_t rows, int64_t unit, std::span<float> all) {
+  const int64_t columns = std::ssize(all) / rows;
   const auto columns_of = [&](int rank) { return SliceOf(columns, rank, ranks.size(), unit); };
   const Slice own = columns_of(ranks.rank());
-  CHECK_EQ(static_cast<int64_t>(mine.size()), rows * own.count);
-  std::vector<int64_t> blocks;
-  for (int r = 0; r < ranks.size(); ++r) blocks.push_back(rows * columns_of(r).count);
-  std::vector<float> gathered(static_cast<size_t>(rows * columns));
+  CHECK_EQ(std::ssize(mine), rows * own.count);
+  const kernels::Workspace::Scope scope(memory);
+  const std::span<int64_t> blocks = memory.Take<int64_t>(ranks.size());
+  for (int r = 0; r < ranks.size(); ++r) blocks[r] = rows * columns_of(r).count;
+  const std::span<float> gathered = rows == 1 ? all : memory.Take<float>(rows * columns);
   std::copy(mine.begin(), mine.end(), gathered.begin() + rows * own.first);
   ranks.AllGather(gathered, blocks);
-  if (rows == 1) return gathered;
-  std::vector<float> all(gathered.size());
+  if (rows == 1) return;
   const float* from = gathered.data();
   for (int r = 0; r < ranks.size(); ++r) {
     const Slice slice = columns_of(r);
@@ -59,7 +59,6 @@ std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int
       std::copy_n(from, slice.count, all.data() + row * columns + slice.first);
     }
   }
-  return all;
 }
 
 }  // namespace engram::parallel

@@ -17,6 +17,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "kernels/workspace.h"
 
 namespace engram::parallel {
 
@@ -70,9 +71,8 @@ inline Slice SliceOf(int64_t count, const Collective& ranks, int64_t unit = 1) {
   return SliceOf(count, ranks.rank(), ranks.size(), unit);
 }
 
-// Of a matrix [rows, columns] each rank has [rows, SliceOf(columns, its rank, unit)]; returns all
-// of it. One that every rank computed whole comes back as it is, and nothing is exchanged.
-std::vector<float> GatherColumns(Collective& ranks, std::vector<float> mine, int64_t rows,
-                                 int64_t columns, int64_t unit);
+// Of `all` [rows, columns] each rank has `mine` [rows, SliceOf(columns, its rank, unit)].
+void GatherColumns(Collective& ranks, kernels::Workspace& memory, std::span<const float> mine,
+                   int64_t rows, int64_t unit, std::span<float> all);
 
 }  // namespace engram::parallel

@@ -117,13 +117,16 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
   const PageShape shape = PageShapeOf(model_, config.page_positions, dtype);
   ASSIGN_OR_RETURN(const int64_t cache_mib, CacheMib(config, shape));
   const int64_t pages = cache_mib * kMib / shape.page_bytes();
-  const std::array<MemoryUse, 2> parts = {{{"packed weights", weights_.mapped_bytes},
-                                           {"cache.mib", static_cast<uint64_t>(cache_mib * kMib)}}};
+  const int threads = ThreadsOf(config, ranks_);
+  const int64_t workspace = Transformer::WorkspaceBytes(model_, config.step_tokens, threads);
+  const std::array<MemoryUse, 3> parts = {
+      {{"packed weights", weights_.mapped_bytes},
+       {"cache.mib", static_cast<uint64_t>(cache_mib * kMib)},
+       {"engine.step_tokens", static_cast<uint64_t>(workspace)}}};
   RETURN_IF_ERROR(
       CheckFits(parts, ReadMachineLimits(), "lower cache.mib, or give the engine more memory"));
   ASSIGN_OR_RETURN(PagePool pool, PagePool::Make(shape, pages));
   pages_ = std::make_unique<PagePool>(std::move(pool));
-  const int threads = ThreadsOf(config, ranks_);
   pool_ = std::make_unique<kernels::Pool>(threads);
   if (pool_->threads() < threads) {
     obs::LogWarn(
@@ -133,8 +136,9 @@ Status Session::OpenTransformer(const ComputeConfig& config) {
   }
   RETURN_IF_ERROR(PackWeights(*pool_, weights_));
   RETURN_IF_ERROR(checkpoint_->CheckUnchanged());
-  transformer_ =
-      std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_, ranks_);
+  RETURN_IF_ERROR(pool_->memory().Reserve(workspace));
+  transformer_ = std::make_unique<Transformer>(model_, weights_, tables_.layout.row_format, *pool_,
+                                               config.step_tokens, ranks_);
   obs::LogInfo(fmt::format(
       "rank ready rank={} of={} instructions={} threads={} packed_bytes={} "
       "cache_mib={} pages={} page_positions={} cache_dtype={}",

@@ -13,22 +13,14 @@ namespace {
 
 // Below this many values a norm is not worth a second thread.
 constexpr int64_t kNormGrain = 8192;
-// Tokens whose scaled values wait in the second-level cache for their product.
-constexpr int64_t kTokensAtOnce = 6;
 
 }  // namespace
 
-void Activations::Resize(int64_t count, int64_t columns) {
-  columns_ = columns;
-  values_.resize(static_cast<size_t>(count * columns));
-  rounded_.Resize(count, columns);
-}
-
-void RmsNormRows(Pool& pool, const float* x, int64_t x_stride, int64_t count,
-                 std::span<const float> weight, float norm_eps, Activations& y) {
-  const auto width = static_cast<int64_t>(weight.size());
-  y.Resize(count, width);
-  pool.Run(count, std::max<int64_t>(1, kNormGrain / width), [&](int64_t begin, int64_t end) {
+void RmsNormRows(Pool& pool, const float* x, int64_t x_stride, std::span<const float> weight,
+                 float norm_eps, Activations& y) {
+  CHECK_EQ(y.columns(), std::ssize(weight));
+  const int64_t grain = std::max<int64_t>(1, kNormGrain / y.columns());
+  pool.Run(y.count(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       RmsNorm({x + i * x_stride, weight.size()}, weight, norm_eps, y.row(i));
       y.RowIsComplete(i);
@@ -42,38 +34,22 @@ void Linear(Pool& pool, const Activations& x, const Matrix& w, std::span<float> 
 }
 
 void NormedLinearRows(Rows x, std::span<const float> weight, float norm_eps, const Matrix& w,
-                      float* y, int64_t y_stride) {
-  const auto width = static_cast<int64_t>(weight.size());
-  CHECK_EQ(w.columns, width);
-  static thread_local std::vector<float> weighted;
-  weighted.resize(static_cast<size_t>(kTokensAtOnce * width));
-  for (int64_t first = 0; first < x.count; first += kTokensAtOnce) {
-    const int64_t count = std::min(kTokensAtOnce, x.count - first);
-    std::array<float, kTokensAtOnce> scales;
+                      float* y, int64_t y_stride, std::span<float> scratch) {
+  const int64_t width = std::ssize(weight);
+  CHECK(w.columns == width && std::ssize(scratch) >= kNormedTokens * width);
+  for (int64_t first = 0; first < x.count; first += kNormedTokens) {
+    const int64_t count = std::min(kNormedTokens, x.count - first);
+    std::array<float, kNormedTokens> scales;
     for (int64_t t = 0; t < count; ++t) {
       const float* const from = x.data + (first + t) * x.stride;
-      float* const to = weighted.data() + t * width;
-      std::array<float, kLanes> lanes{};
-      int64_t i = 0;
-      for (; i + kLanes <= width; i += kLanes) {
-        for (int64_t l = 0; l < kLanes; ++l) {
-          const float value = from[i + l];
-          lanes[static_cast<size_t>(l)] = std::fma(value, value, lanes[static_cast<size_t>(l)]);
-          to[i + l] = value * weight[static_cast<size_t>(i + l)];
-        }
-      }
-      for (int64_t l = 0; i + l < width; ++l) {
-        const float value = from[i + l];
-        lanes[static_cast<size_t>(l)] = std::fma(value, value, lanes[static_cast<size_t>(l)]);
-        to[i + l] = value * weight[static_cast<size_t>(i + l)];
-      }
-      const float mean = FoldLanes(lanes) / static_cast<float>(width);
-      scales[static_cast<size_t>(t)] = 1.0f / std::sqrt(mean + norm_eps);
+      float* const to = scratch.data() + t * width;
+      for (int64_t i = 0; i < width; ++i) to[i] = from[i] * weight[i];
+      scales[t] = 1.0f / std::sqrt(Dot(from, from, width) / static_cast<float>(width) + norm_eps);
     }
     float* const out = y + first * y_stride;
-    LinearRows({weighted.data(), count, width}, w, out, y_stride);
+    LinearRows({scratch.data(), count, width}, w, out, y_stride);
     for (int64_t t = 0; t < count; ++t) {
-      for (int64_t o = 0; o < w.rows; ++o) out[t * y_stride + o] *= scales[static_cast<size_t>(t)];
+      for (int64_t o = 0; o < w.rows; ++o) out[t * y_stride + o] *= scales[t];
     }
   }
 }

@@ -60,23 +60,26 @@ struct Ahead {
 // What one block, or all so far, add to a group: per row (head of a token) the largest score, the
 // sum of exp(score - largest) and the sum of latents so weighted.
 struct Part {
-  std::vector<float> largest, weight, latents;  // [rows], [rows], [rows, latent]
-  void Resize(int64_t rows, int64_t latent) {
-    largest.resize(static_cast<size_t>(rows));
-    weight.resize(static_cast<size_t>(rows));
-    latents.resize(static_cast<size_t>(rows * latent));
-  }
+  float* largest;  // [rows]
+  float* weight;   // [rows]
+  float* latents;  // [rows, latent]
+};
+
+// One block of one group.
+struct Task {
+  const Group* group;
+  int64_t block;
 };
 
 // Lane by lane, so that the compiler vectorises it, as it does not std::max_element.
 float Largest(std::span<const float> values) {
   std::array<float, kLanes> lanes;
   lanes.fill(values[0]);
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t l = 0; l < kLanes; ++l) lanes[l] = std::max(lanes[l], values[i + l]);
+  int64_t i = 0;
+  for (; i + kLanes <= std::ssize(values); i += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = std::max(lanes[l], values[i + l]);
   }
-  for (size_t l = 0; i + l < values.size(); ++l) lanes[l] = std::max(lanes[l], values[i + l]);
+  for (int64_t l = 0; i + l < std::ssize(values); ++l) lanes[l] = std::max(lanes[l], values[i + l]);
   return *std::max_element(lanes.begin(), lanes.end());
 }
 
@@ -93,8 +96,8 @@ void Widen(const Bf16* from, int64_t count, float* to) {
 
 class Attention {
  public:
-  Attention(Pool& pool, const MlaShape& shape, int64_t page_positions)
-      : pool_(pool), s_(shape), page_positions_(page_positions) {}
+  Attention(Pool& pool, const MlaShape& shape, const MlaCache& cache)
+      : pool_(pool), s_(shape), cache_(cache) {}
 
   void Run(std::span<const MlaSegment> segments, std::span<const float> q, const Matrix& kv_b,
            std::span<float> out);
@@ -108,50 +111,61 @@ class Attention {
   static int64_t SeenOf(const Group& group, int64_t token, int64_t block) {
     return std::min(kBlockPositions, group.positions + token - block * kBlockPositions);
   }
-  bool ReadsInPlace() const { return page_positions_ % kBlockPositions == 0; }
-  int64_t EntryBytes(const Group& group) const {
-    return entry() * static_cast<int64_t>(SizeOf(group.segment->dtype));
-  }
+  bool ReadsInPlace() const { return cache_.page_positions % kBlockPositions == 0; }
+  int64_t entry_bytes() const { return entry() * int64_t(SizeOf(cache_.dtype)); }
   const std::byte* Stored(const Group& group, int64_t position) const {
-    const void* const page = group.segment->pages[static_cast<size_t>(position / page_positions_)];
-    return static_cast<const std::byte*>(page) + position % page_positions_ * EntryBytes(group);
+    const int64_t page = group.segment->pages[position / cache_.page_positions];
+    return cache_.pages + page * cache_.page_bytes +
+           position % cache_.page_positions * entry_bytes();
   }
-  const float* Entries(const Group& group, int64_t block, int64_t count) const;
+  const float* Entries(const Group& group, int64_t block, int64_t count, float* together) const;
   Matrix KeyRows(const Matrix& kv_b, int64_t head) const {
     return kv_b.Rows(head * (s_.nope + s_.value), s_.nope);
   }
   Matrix ValueRows(const Matrix& kv_b, int64_t head) const {
     return kv_b.Rows(head * (s_.nope + s_.value) + s_.nope, s_.value);
   }
+  Part Rows(const Part& part, int64_t row) const {
+    return {part.largest + row, part.weight + row, part.latents + row * s_.latent};
+  }
+  Part TakePart(int64_t rows) const {
+    Workspace& memory = pool_.memory();
+    return {memory.Take<float>(rows).data(), memory.Take<float>(rows).data(),
+            memory.Take<float>(rows * s_.latent).data()};
+  }
+  std::span<Group> GroupsOf(std::span<const MlaSegment> segments);
   void Absorb(std::span<const float> q, const Matrix& kv_b);
   void LayOut(std::span<const Group> groups);
   void Score(const Group& group, int64_t block, const float* entries,
              std::span<float> scores) const;
   Ahead AheadOf(const Group& group, int64_t block) const;
-  void SumLatents(const Group& group, int64_t block, Rows weights, int64_t seen,
+  void SumLatents(const Group& group, int64_t block, kernels::Rows weights, int64_t seen,
                   const float* entries, float* to) const;
-  void ExpRows(float* scores, int64_t begin, int64_t end, int64_t seen, int64_t stride,
-               Part& part) const;
-  void AttendBlock(const Group& group, int64_t block, Part& part) const;
-  void Add(const Group& group, int64_t block, Part& part, Part& all) const;
-  void Finish(const Group& group, const Part& all);
+  void ExpRows(float* scores, int64_t rows, int64_t seen, int64_t stride, const Part& part) const;
+  void AttendBlock(const Task& task, const Part& part, int64_t share) const;
+  void Add(const Task& task, const Part& part, int64_t head, int64_t heads) const;
   void OneByOne(std::span<const Group> groups);
-  void BlockByBlock(std::span<const Group> groups);
+  std::span<const Task> BlockByBlock(std::span<const Group> groups);
+  void Finish(std::span<const Task> left, const Matrix& kv_b, std::span<float> out);
 
   Pool& pool_;
   const MlaShape s_;
-  const int64_t page_positions_;
+  const MlaCache cache_;
   int64_t tokens_ = 0;
-  std::vector<float> q_latent_;       // [tokens, heads, entry]
-  std::vector<float> laid_out_;       // of each group [rows rounded up to 16, entry]; see scores.h
-  std::vector<int64_t> laid_out_at_;  // [tokens]: where that of the group it begins is
-  std::vector<float> sums_;           // [tokens, heads, latent]
+  int64_t group_rows_ = 0;          // of the largest group
+  std::span<float> q_latent_;       // [tokens, heads, entry]
+  std::span<float> laid_out_;       // of each group [rows rounded up to 16, entry]; see scores.h
+  std::span<int64_t> laid_out_at_;  // [tokens]: where that of the group it begins is
+  std::span<float> scores_;         // [threads, group_rows, 32]
+  std::span<float> together_;       // [threads, 32, entry]
+  Part all_;                        // of the rows of all groups
+  std::span<const Part> parts_;     // of a thread each, or of the tasks of a wave
 };
 
 // q_latent = [W_uk^T q_nope | q_rope]: a query that meets cache entries directly.
 void Attention::Absorb(std::span<const float> q, const Matrix& kv_b) {
   const int64_t q_width = s_.nope + s_.rope;
-  q_latent_.resize(static_cast<size_t>(tokens_ * s_.heads * entry()));
+  q_latent_ = pool_.memory().Take<float>(tokens_ * s_.heads * entry());
   pool_.Run(s_.heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
       const float* from = q.data() + h * q_width;
@@ -167,30 +181,27 @@ void Attention::Absorb(std::span<const float> q, const Matrix& kv_b) {
 }
 
 void Attention::LayOut(std::span<const Group> groups) {
-  constexpr int64_t kAlign = 8;  // floats
-  laid_out_at_.resize(static_cast<size_t>(tokens_));
+  laid_out_at_ = pool_.memory().Take<int64_t>(tokens_);
   int64_t floats = 0;
   for (const Group& group : groups) {
-    laid_out_at_[static_cast<size_t>(group.token)] = floats;
+    laid_out_at_[group.token] = floats;
     const int64_t rows = LaidOutRows(group.tokens * s_.heads);
     floats += (rows + cpu::kScoreQueries - 1) / cpu::kScoreQueries * cpu::kScoreQueries * entry();
   }
   if (floats == 0) return;
-  laid_out_.resize(static_cast<size_t>(floats + kAlign));
-  const auto past = reinterpret_cast<uintptr_t>(laid_out_.data()) / sizeof(float) % kAlign;
-  for (int64_t& at : laid_out_at_) at += (kAlign - static_cast<int64_t>(past)) % kAlign;
-  pool_.HandOut(static_cast<int64_t>(groups.size()), [&](int64_t i) {
-    const Group& group = groups[static_cast<size_t>(i)];
+  laid_out_ = pool_.memory().Take<float>(floats);
+  pool_.HandOut(std::ssize(groups), [&](int64_t i, int64_t) {
+    const Group& group = groups[i];
     cpu::LayOutQueriesAvx2(q_latent_.data() + group.token * s_.heads * entry(), entry(),
                            LaidOutRows(group.tokens * s_.heads), entry(),
-                           laid_out_.data() + laid_out_at_[static_cast<size_t>(group.token)]);
+                           laid_out_.data() + laid_out_at_[group.token]);
   });
 }
 
 Ahead Attention::AheadOf(const Group& group, int64_t block) const {
   if (!ReadsInPlace() || block + 1 >= BlocksOf(group)) return {};
   constexpr int64_t kLineBytes = 64;
-  const int64_t lines = kBlockPositions * EntryBytes(group) / kLineBytes;
+  const int64_t lines = kBlockPositions * entry_bytes() / kLineBytes;
   // The sums ask for a line with each position of a tile of 4 rows x 64 values.
   const int64_t most = (group.tokens * s_.heads + 3) / 4 * (s_.latent / 64) * kBlockPositions;
   const int64_t second = std::min(lines / 2, most);
@@ -198,17 +209,17 @@ Ahead Attention::AheadOf(const Group& group, int64_t block) const {
   return {next, lines - second, next + (lines - second) * kLineBytes, second};
 }
 
-// [count, entry] of a block's first positions in fp32; a thread's until it asks again.
-const float* Attention::Entries(const Group& group, int64_t block, int64_t count) const {
-  const bool is_bf16 = group.segment->dtype == DType::kBf16;
+// [count, entry] of a block's first positions in fp32: in place, or put `together`.
+const float* Attention::Entries(const Group& group, int64_t block, int64_t count,
+                                float* together) const {
+  const bool is_bf16 = cache_.dtype == DType::kBf16;
   const int64_t first = block * kBlockPositions;
   if (ReadsInPlace() && !is_bf16) return reinterpret_cast<const float*>(Stored(group, first));
-  static thread_local std::vector<float> together;
-  together.resize(static_cast<size_t>(kBlockPositions * entry()));
   for (int64_t done = 0; done < count;) {
     const int64_t position = first + done;
-    const int64_t some = std::min(count - done, page_positions_ - position % page_positions_);
-    float* const to = together.data() + done * entry();
+    const int64_t page_left = cache_.page_positions - position % cache_.page_positions;
+    const int64_t some = std::min(count - done, page_left);
+    float* const to = together + done * entry();
     if (is_bf16) {
       Widen(reinterpret_cast<const Bf16*>(Stored(group, position)), some * entry(), to);
     } else {
@@ -216,17 +227,17 @@ const float* Attention::Entries(const Group& group, int64_t block, int64_t count
     }
     done += some;
   }
-  return together.data();
+  return together;
 }
 
 // scores [rows, positions of the block that the last token sees].
 void Attention::Score(const Group& group, int64_t block, const float* entries,
                       std::span<float> scores) const {
   const int64_t rows = group.tokens * s_.heads, laid_out = LaidOutRows(rows);
-  const int64_t count = static_cast<int64_t>(scores.size()) / rows;
+  const int64_t count = std::ssize(scores) / rows;
   if (laid_out > 0) {
     const auto* const next = static_cast<const float*>(AheadOf(group, block).first);
-    cpu::ScoresAvx2(laid_out_.data() + laid_out_at_[static_cast<size_t>(group.token)], laid_out,
+    cpu::ScoresAvx2(laid_out_.data() + laid_out_at_[group.token], laid_out,
                     {entries, count, entry(), entry(), next}, scores.data(), count);
   }
   if (laid_out == rows) return;
@@ -241,29 +252,27 @@ void Attention::Score(const Group& group, int64_t block, const float* entries,
   }
 #endif
   LinearRows({q_latent_.data() + row * entry(), rows - laid_out, entry()},
-             MatrixOf({entries, static_cast<size_t>(count * entry())}, count, entry()),
+             MatrixOf(std::span(entries, count * entry()), count, entry()),
              scores.data() + laid_out * count, count);
 }
 
-// `seen` of the `stride` scores of rows [begin, end).
-void Attention::ExpRows(float* scores, int64_t begin, int64_t end, int64_t seen, int64_t stride,
-                        Part& part) const {
+// `seen` of the `stride` scores of each row.
+void Attention::ExpRows(float* scores, int64_t rows, int64_t seen, int64_t stride,
+                        const Part& part) const {
 #if defined(__x86_64__)
   if (ActiveIsa() >= Isa::kAvx512) {
-    return cpu::ExpRowsAvx512(scores + begin * stride, end - begin, seen, stride, s_.scale,
-                              part.largest.data() + begin, part.weight.data() + begin);
+    return cpu::ExpRowsAvx512(scores, rows, seen, stride, s_.scale, part.largest, part.weight);
   }
 #endif
-  for (int64_t row = begin; row < end; ++row) {
-    const std::span<float> of_row(scores + row * stride, static_cast<size_t>(seen));
-    const float largest = Largest(of_row);
-    part.largest[static_cast<size_t>(row)] = largest;
-    part.weight[static_cast<size_t>(row)] = ExpScaled(of_row, largest, s_.scale);
+  for (int64_t row = 0; row < rows; ++row) {
+    const std::span of_row(scores + row * stride, seen);
+    part.largest[row] = Largest(of_row);
+    part.weight[row] = ExpScaled(of_row, part.largest[row], s_.scale);
   }
 }
 
 // to[row] = sum of `seen` latents, each times its weight.
-void Attention::SumLatents(const Group& group, int64_t block, Rows weights, int64_t seen,
+void Attention::SumLatents(const Group& group, int64_t block, kernels::Rows weights, int64_t seen,
                            const float* entries, float* to) const {
 #if defined(__x86_64__)
   if (ActiveIsa() >= Isa::kAvx512) {
@@ -274,144 +283,172 @@ void Attention::SumLatents(const Group& group, int64_t block, Rows weights, int6
         s_.latent);
   }
 #endif
-  Matrix latents = MatrixOf({entries, static_cast<size_t>(seen * entry())}, seen, entry());
+  Matrix latents = MatrixOf(std::span(entries, seen * entry()), seen, entry());
   latents.columns = s_.latent;
   TransposedRows(weights, latents, to, s_.latent);
 }
 
-void Attention::AttendBlock(const Group& group, int64_t block, Part& part) const {
-  static thread_local std::vector<float> scores;
-  const int64_t most = SeenOf(group, group.tokens - 1, block);
-  const float* const entries = Entries(group, block, most);
-  part.Resize(group.tokens * s_.heads, s_.latent);
-  scores.resize(static_cast<size_t>(group.tokens * s_.heads * most));
-  Score(group, block, entries, scores);
+void Attention::AttendBlock(const Task& task, const Part& part, int64_t share) const {
+  const Group& group = *task.group;
+  const int64_t most = SeenOf(group, group.tokens - 1, task.block);
+  const float* const entries =
+      Entries(group, task.block, most, together_.data() + share * kBlockPositions * entry());
+  const std::span scores =
+      scores_.subspan(share * group_rows_ * kBlockPositions, group.tokens * s_.heads * most);
+  Score(group, task.block, entries, scores);
   // Tokens that see equally much of the block, all but on the last one or two, go on together.
   for (int64_t first = 0, end = 0; first < group.tokens; first = end) {
-    const int64_t seen = SeenOf(group, first, block);
-    for (end = first + 1; end < group.tokens && SeenOf(group, end, block) == seen;) ++end;
+    const int64_t seen = SeenOf(group, first, task.block);
+    for (end = first + 1; end < group.tokens && SeenOf(group, end, task.block) == seen;) ++end;
     if (seen <= 0) continue;
-    ExpRows(scores.data(), first * s_.heads, end * s_.heads, seen, most, part);
-    const int64_t row = first * s_.heads;
-    SumLatents(group, block, {scores.data() + row * most, (end - first) * s_.heads, most}, seen,
-               entries, part.latents.data() + row * s_.latent);
+    const int64_t row = first * s_.heads, rows = (end - first) * s_.heads;
+    float* const of_rows = scores.data() + row * most;
+    const Part to = Rows(part, row);
+    ExpRows(of_rows, rows, seen, most, to);
+    SumLatents(group, task.block, {of_rows, rows, most}, seen, entries, to.latents);
   }
 }
 
-// Blocks come in ascending order; every token sees block 0. Leaves `part` to be written again.
-void Attention::Add(const Group& group, int64_t block, Part& part, Part& all) const {
-  if (block == 0) return std::swap(part, all);
-  // Only the later tokens may see a block.
-  int64_t first = 0;
-  while (SeenOf(group, first, block) <= 0) ++first;
-  for (int64_t row = first * s_.heads; row < group.tokens * s_.heads; ++row) {
-    float& largest = all.largest[static_cast<size_t>(row)];
-    float& weight = all.weight[static_cast<size_t>(row)];
-    const float own = part.largest[static_cast<size_t>(row)];
-    const float larger = std::max(largest, own);
-    // exp(0) is 1: one of the two calls is enough.
-    const float keep = largest == larger ? 1.0f : ExpNonPositive((largest - larger) * s_.scale);
-    const float take = own == larger ? 1.0f : ExpNonPositive((own - larger) * s_.scale);
-    largest = larger;
-    weight = weight * keep + part.weight[static_cast<size_t>(row)] * take;
-    float* const sum = all.latents.data() + row * s_.latent;
-    const float* const more = part.latents.data() + row * s_.latent;
-    Combine(sum, keep, more, take, s_.latent);
-  }
-}
-
-void Attention::Finish(const Group& group, const Part& all) {
-  for (int64_t row = 0; row < group.tokens * s_.heads; ++row) {
-    const float scale = 1.0f / all.weight[static_cast<size_t>(row)];
-    const float* const from = all.latents.data() + row * s_.latent;
-    float* const to = sums_.data() + (group.token * s_.heads + row) * s_.latent;
-    for (int64_t i = 0; i < s_.latent; ++i) to[i] = from[i] * scale;
+// Of `heads` heads. Blocks come in ascending order.
+void Attention::Add(const Task& task, const Part& part, int64_t head, int64_t heads) const {
+  const Group& group = *task.group;
+  const Part all = Rows(all_, group.token * s_.heads);
+  for (int64_t t = 0; t < group.tokens; ++t) {
+    if (SeenOf(group, t, task.block) <= 0) continue;  // only the later ones may see a block
+    for (int64_t row = t * s_.heads + head; row < t * s_.heads + head + heads; ++row) {
+      const float largest = all.largest[row], own = part.largest[row];
+      const float larger = std::max(largest, own);
+      // exp(0) is 1: one of the two calls is enough.
+      const float keep = largest == larger ? 1.0f : ExpNonPositive((largest - larger) * s_.scale);
+      const float take = own == larger ? 1.0f : ExpNonPositive((own - larger) * s_.scale);
+      all.largest[row] = larger;
+      all.weight[row] = all.weight[row] * keep + part.weight[row] * take;
+      Combine(all.latents + row * s_.latent, keep, part.latents + row * s_.latent, take, s_.latent);
+    }
   }
 }
 
 void Attention::OneByOne(std::span<const Group> groups) {
+  const std::span<Part> parts = pool_.memory().Take<Part>(pool_.threads());
+  for (Part& part : parts) part = TakePart(group_rows_);
   // The last ones see most: they begin.
-  const auto count = static_cast<int64_t>(groups.size());
-  pool_.HandOut(count, [&](int64_t i) {
-    static thread_local Part part, all;
-    const Group& group = groups[static_cast<size_t>(count - 1 - i)];
-    for (int64_t b = 0; b < BlocksOf(group); ++b) {
-      AttendBlock(group, b, part);
-      Add(group, b, part, all);
+  pool_.HandOut(std::ssize(groups), [&](int64_t i, int64_t share) {
+    const Group& group = groups[std::ssize(groups) - 1 - i];
+    AttendBlock({&group, 0}, Rows(all_, group.token * s_.heads), share);
+    for (int64_t b = 1; b < BlocksOf(group); ++b) {
+      AttendBlock({&group, b}, parts[share], share);
+      Add({&group, b}, parts[share], 0, s_.heads);
     }
-    Finish(group, all);
   });
 }
 
-void Attention::BlockByBlock(std::span<const Group> groups) {
-  struct Task {
-    const Group* group;
-    int64_t block;
-  };
-  std::vector<Task> tasks;
+// A long context has thousands of blocks: their parts are made and combined some at a time. Returns
+// the tasks whose parts are not combined yet.
+std::span<const Task> Attention::BlockByBlock(std::span<const Group> groups) {
+  const int64_t wave = kPartsAThread * pool_.threads();
+  const std::span<Task> tasks = pool_.memory().Take<Task>(wave);
+  const std::span<Part> parts = pool_.memory().Take<Part>(wave);
+  for (Part& part : parts) part = TakePart(group_rows_);
+  parts_ = parts;
+  int64_t count = 0;
   for (const Group& group : groups) {
-    for (int64_t b = 0; b < BlocksOf(group); ++b) tasks.push_back({&group, b});
-  }
-  // A long context has thousands of blocks: their parts are made and combined some at a time.
-  const size_t wave = static_cast<size_t>(kPartsAThread * pool_.threads());
-  std::vector<Part> parts(std::min(wave, tasks.size()));
-  Part all;
-  for (size_t first = 0; first < tasks.size(); first += wave) {
-    const size_t count = std::min(wave, tasks.size() - first);
-    pool_.HandOut(static_cast<int64_t>(count), [&](int64_t i) {
-      const Task& task = tasks[first + static_cast<size_t>(i)];
-      AttendBlock(*task.group, task.block, parts[static_cast<size_t>(i)]);
-    });
-    for (size_t i = 0; i < count; ++i) {
-      const Task& task = tasks[first + i];
-      Add(*task.group, task.block, parts[i], all);
-      if (task.block + 1 == BlocksOf(*task.group)) Finish(*task.group, all);
+    for (int64_t b = 0; b < BlocksOf(group); ++b) {
+      if (count == wave) {
+        pool_.Run(s_.heads, 1, [&](int64_t head, int64_t end) {
+          for (int64_t i = 0; i < wave; ++i) {
+            if (tasks[i].block > 0) Add(tasks[i], parts[i], head, end - head);
+          }
+        });
+        count = 0;
+      }
+      tasks[count++] = {&group, b};
+      if (count < wave && (b + 1 < BlocksOf(group) || &group != &groups.back())) continue;
+      // The first block's part is where the others are added.
+      pool_.HandOut(count, [&](int64_t i, int64_t share) {
+        const Task& task = tasks[i];
+        AttendBlock(task, task.block > 0 ? parts[i] : Rows(all_, task.group->token * s_.heads),
+                    share);
+      });
     }
   }
+  return tasks.first(count);
 }
 
-void Attention::Run(std::span<const MlaSegment> segments, std::span<const float> q,
-                    const Matrix& kv_b, std::span<float> out) {
-  std::vector<Group> groups;
-  const int64_t together = std::max<int64_t>(1, kGroupRows / s_.heads);
-  tokens_ = 0;
-  for (const MlaSegment& segment : segments) {
-    CHECK_LE(segment.first_position + segment.tokens,
-             static_cast<int64_t>(segment.pages.size()) * page_positions_);
-    CHECK(segment.dtype == DType::kF32 || segment.dtype == DType::kBf16)
-        << DTypeName(segment.dtype);
-    for (int64_t t = 0; t < segment.tokens; t += together) {
-      groups.push_back({&segment, tokens_ + t, std::min(together, segment.tokens - t),
-                        segment.first_position + t + 1});
-    }
-    tokens_ += segment.tokens;
-  }
-  CHECK_EQ(static_cast<int64_t>(q.size()), tokens_ * s_.heads * (s_.nope + s_.rope));
-  CHECK_EQ(static_cast<int64_t>(out.size()), tokens_ * s_.heads * s_.value);
-  CHECK(kv_b.rows == s_.heads * (s_.nope + s_.value) && kv_b.columns == s_.latent);
-  Absorb(q, kv_b);
-  LayOut(groups);
-  sums_.resize(static_cast<size_t>(tokens_ * s_.heads * s_.latent));
-  if (pool_.threads() == 1 || std::ssize(groups) >= 4 * pool_.threads()) {
-    OneByOne(groups);
-  } else {
-    BlockByBlock(groups);
-  }
+// Head by head: what is left to combine, the division by the weights' sums, the values.
+void Attention::Finish(std::span<const Task> left, const Matrix& kv_b, std::span<float> out) {
   pool_.Run(s_.heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < std::ssize(left); ++i) {
+      if (left[i].block > 0) Add(left[i], parts_[i], begin, end - begin);
+    }
     for (int64_t h = begin; h < end; ++h) {
       if (h + 1 < end) Prefetch(ValueRows(kv_b, h + 1));
-      LinearRows({sums_.data() + h * s_.latent, tokens_, s_.heads * s_.latent}, ValueRows(kv_b, h),
+      for (int64_t row = h; row < tokens_ * s_.heads; row += s_.heads) {
+        const float scale = 1.0f / all_.weight[row];
+        float* const sum = all_.latents + row * s_.latent;
+        for (int64_t i = 0; i < s_.latent; ++i) sum[i] *= scale;
+      }
+      LinearRows({all_.latents + h * s_.latent, tokens_, s_.heads * s_.latent}, ValueRows(kv_b, h),
                  out.data() + h * s_.value, s_.heads * s_.value);
     }
   });
 }
 
+std::span<Group> Attention::GroupsOf(std::span<const MlaSegment> segments) {
+  const int64_t together = std::max<int64_t>(1, kGroupRows / s_.heads);
+  int64_t count = 0;
+  for (const MlaSegment& segment : segments) count += (segment.tokens + together - 1) / together;
+  const std::span<Group> groups = pool_.memory().Take<Group>(count);
+  count = 0;
+  for (const MlaSegment& segment : segments) {
+    CHECK_LE(segment.first_position + segment.tokens,
+             std::ssize(segment.pages) * cache_.page_positions);
+    for (int64_t t = 0; t < segment.tokens; t += together) {
+      groups[count] = {&segment, tokens_ + t, std::min(together, segment.tokens - t),
+                       segment.first_position + t + 1};
+      group_rows_ = std::max(group_rows_, groups[count++].tokens * s_.heads);
+    }
+    tokens_ += segment.tokens;
+  }
+  return groups;
+}
+
+void Attention::Run(std::span<const MlaSegment> segments, std::span<const float> q,
+                    const Matrix& kv_b, std::span<float> out) {
+  Workspace& memory = pool_.memory();
+  const Workspace::Scope scope(memory);
+  CHECK(cache_.dtype == DType::kF32 || cache_.dtype == DType::kBf16) << DTypeName(cache_.dtype);
+  const std::span<const Group> groups = GroupsOf(segments);
+  CHECK_EQ(std::ssize(q), tokens_ * s_.heads * (s_.nope + s_.rope));
+  CHECK_EQ(std::ssize(out), tokens_ * s_.heads * s_.value);
+  CHECK(kv_b.rows == s_.heads * (s_.nope + s_.value) && kv_b.columns == s_.latent);
+  Absorb(q, kv_b);
+  LayOut(groups);
+  all_ = TakePart(tokens_ * s_.heads);
+  scores_ = memory.Take<float>(pool_.threads() * group_rows_ * kBlockPositions);
+  together_ = memory.Take<float>(pool_.threads() * kBlockPositions * entry());
+  std::span<const Task> left;
+  if (pool_.threads() == 1 || std::ssize(groups) >= 4 * pool_.threads()) {
+    OneByOne(groups);
+  } else {
+    left = BlockByBlock(groups);
+  }
+  Finish(left, kv_b, out);
+}
+
 }  // namespace
 
-void MlaAttention(Pool& pool, const MlaShape& shape, int64_t page_positions,
+int64_t MlaFloatsOf(const MlaShape& s, int64_t tokens, int64_t threads) {
+  const int64_t entry = s.latent + s.rope, part = s.latent + 34;
+  const int64_t group_rows = std::max(kGroupRows, s.heads);
+  return tokens * (s.heads * (entry + part) + (s.heads + cpu::kScoreQueries) * entry + 32) +
+         threads *
+             (kPartsAThread * (group_rows * part + 16) + kBlockPositions * (group_rows + entry));
+}
+
+void MlaAttention(Pool& pool, const MlaShape& shape, const MlaCache& cache,
                   std::span<const MlaSegment> segments, std::span<const float> q,
                   const Matrix& kv_b, std::span<float> out) {
-  Attention(pool, shape, page_positions).Run(segments, q, kv_b, out);
+  Attention(pool, shape, cache).Run(segments, q, kv_b, out);
 }
 
 }  // namespace engram::kernels

@@ -21,7 +21,7 @@ constexpr int64_t kProductGrain = 32768;
 constexpr int64_t kRoundGrain = 16384;
 
 cpu::PackedVersion VersionOf([[maybe_unused]] Isa isa) {
-  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  constexpr int64_t kFloat = sizeof(float);
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512Bf16) {
     return {cpu::PackedProductAvx512Bf16, cpu::RoundRowBf16, sizeof(uint16_t)};
@@ -41,8 +41,8 @@ void PackTile(const Matrix& w, int64_t tile, int64_t pairs, uint16_t* to) {
   for (int64_t r = 0; r < cpu::kTileRows && first + r < w.rows; ++r) {
     const std::byte* const from = w.row(first + r);
     for (int64_t p = 0; p < pairs; ++p) {
-      const auto bytes = static_cast<size_t>(std::min<int64_t>(2, w.columns - 2 * p)) * 2;
-      std::memcpy(to + (p * cpu::kTileRows + r) * 2, from + p * 4, bytes);
+      std::memcpy(to + (p * cpu::kTileRows + r) * 2, from + p * 4,
+                  std::min<int64_t>(2, w.columns - 2 * p) * 2);
     }
   }
 }
@@ -66,17 +66,15 @@ Result<PackedMatrix> PackedMatrix::Make(Pool& pool, WeightMemory& memory,
   packed.columns_ = shape.columns;
   packed.pair_ = sources.size() == 2;
   const int64_t pairs = (shape.columns + 1) / 2;
-  const auto of_each = static_cast<int64_t>(sources.size());
+  const int64_t of_each = std::ssize(sources);
   const int64_t tile_values = pairs * cpu::kTileRows * 2;
   const int64_t tiles = packed.tiles() * of_each;
-  ASSIGN_OR_RETURN(const std::span<std::byte> bytes,
-                   memory.Take(static_cast<size_t>(tiles * tile_values) * 2));
+  ASSIGN_OR_RETURN(const std::span<std::byte> bytes, memory.Take(tiles * tile_values * 2));
   packed.packed_ = bytes;
   auto* const to = reinterpret_cast<uint16_t*>(bytes.data());
   pool.Run(tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      PackTile(*sources[static_cast<size_t>(tile % of_each)], tile / of_each, pairs,
-               to + tile * tile_values);
+      PackTile(*sources[tile % of_each], tile / of_each, pairs, to + tile * tile_values);
     }
   });
   return packed;
@@ -93,41 +91,28 @@ Result<PackedMatrix> PackedMatrix::PackPair(Pool& pool, WeightMemory& memory, co
   return Make(pool, memory, sources);
 }
 
-void RoundedActivations::Resize(int64_t count, int64_t columns) {
-  version_ = VersionOf(ActiveIsa());
-  count_ = count;
-  columns_ = columns;
-  stride_ = (columns + 1) / 2 * 2 + kStridePad;
-  values_.resize(static_cast<size_t>(count * stride_ * version_.value_bytes));
+RoundedActivations::RoundedActivations(Workspace& memory, int64_t count, int64_t columns)
+    : version_(VersionOf(ActiveIsa())),
+      stride_((columns + 1) / 2 * 2 + kStridePad),
+      count_(count),
+      columns_(columns) {
+  values_ = memory.Take<std::byte>(count * stride_ * version_.value_bytes).data();
   if (columns % 2 == 0) return;
-  for (int64_t i = 0; i < count; ++i) {
-    std::memset(at(i, columns), 0, static_cast<size_t>(version_.value_bytes));
-  }
-}
-
-void RoundedActivations::RoundPart(int64_t row, int64_t first_column,
-                                   std::span<const float> values) {
-  version_.round(values.data(), static_cast<int64_t>(values.size()), at(row, first_column));
+  for (int64_t i = 0; i < count; ++i) std::memset(at(i, columns), 0, version_.value_bytes);
 }
 
 void RoundedActivations::Gather(const RoundedActivations& from, std::span<const int32_t> rows) {
-  Resize(static_cast<int64_t>(rows.size()), from.columns_);
+  CHECK(std::ssize(rows) == count_ && columns_ == from.columns_);
   CHECK_EQ(version_.value_bytes, from.version_.value_bytes);
-  const auto row_bytes = static_cast<size_t>(columns_ * version_.value_bytes);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(at(static_cast<int64_t>(i), 0), from.row(rows[i]), row_bytes);
+  for (int64_t i = 0; i < count_; ++i) {
+    std::memcpy(at(i, 0), from.row(rows[i]), columns_ * version_.value_bytes);
   }
 }
 
-void RoundedActivations::Round(Pool& pool, std::span<const float> x, int64_t columns) {
-  const int64_t count = static_cast<int64_t>(x.size()) / columns;
-  CHECK_EQ(static_cast<int64_t>(x.size()), count * columns);
-  Resize(count, columns);
-  const auto width = static_cast<size_t>(columns);
-  pool.Run(count, std::max<int64_t>(1, kRoundGrain / columns), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      RoundPart(i, 0, x.subspan(static_cast<size_t>(i) * width, width));
-    }
+void RoundedActivations::Round(Pool& pool, std::span<const float> x) {
+  CHECK_EQ(std::ssize(x), count_ * columns_);
+  pool.Run(count_, std::max<int64_t>(1, kRoundGrain / columns_), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) RoundPart(i, 0, x.subspan(i * columns_, columns_));
   });
 }
 
@@ -136,7 +121,7 @@ void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w
   const int64_t tokens = x.count();
   CHECK(!w.is_pair());
   CHECK_EQ(x.columns(), w.columns());
-  CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows());
+  CHECK_EQ(std::ssize(y), tokens * w.rows());
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   const int64_t grain =
       std::max<int64_t>(1, kProductGrain / (w.columns() * cpu::kTileRows * tokens));
@@ -147,77 +132,98 @@ void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w
 }
 
 void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
-  static thread_local RoundedActivations rounded;
-  rounded.Round(pool, x, w.columns());
+  const Workspace::Scope scope(pool.memory());
+  RoundedActivations rounded(pool.memory(), std::ssize(x) / w.columns(), w.columns());
+  rounded.Round(pool, x);
   LinearPacked(pool, rounded, w, y);
 }
 
 namespace {
 
+constexpr int64_t kPairWidth = 2 * cpu::kTileRows;  // a tile of gate beside one of up
+
+// One group on its way.
+struct Gated {
+  const PackedMatrix* gate_up;
+  const PackedMatrix* down;
+  const RoundedActivations* x;
+  int64_t first_row;  // of x
+  int64_t first_out;
+  int64_t count;
+  RoundedActivations middle;
+};
+
 // One tile of gate beside one of up -> 64 values of the middle, rounded, for the group's tokens.
-void GateTile(cpu::PackedProduct product, const ExpertGroup& group, const RoundedActivations& x,
-              int64_t first, int64_t tile, RoundedActivations& middle) {
-  static thread_local std::vector<float> sums;
-  constexpr int64_t kWidth = 2 * cpu::kTileRows;
-  sums.resize(static_cast<size_t>(group.count * kWidth));
-  product(x.row(first), x.stride(), group.count, group.gate_up->view(), 2 * tile, 2 * tile + 2,
-          sums.data(), kWidth);
+void GateTile(cpu::PackedProduct product, Gated& group, int64_t tile, float* sums) {
+  product(group.x->row(group.first_row), group.x->stride(), group.count, group.gate_up->view(),
+          2 * tile, 2 * tile + 2, sums, kPairWidth);
   const int64_t outputs = std::min(cpu::kTileRows, group.gate_up->rows() - tile * cpu::kTileRows);
-  for (int64_t t = 0; t < group.count; ++t) {
-    float* const gate = sums.data() + t * kWidth;
-    SwiGlu({gate, static_cast<size_t>(outputs)},
-           {gate + cpu::kTileRows, static_cast<size_t>(outputs)});
-    middle.RoundPart(t, tile * cpu::kTileRows, {gate, static_cast<size_t>(outputs)});
+  for (int64_t t = 0; t < group.count; ++t, sums += kPairWidth) {
+    const std::span gate(sums, outputs);
+    SwiGlu(gate, std::span(sums + cpu::kTileRows, outputs));
+    group.middle.RoundPart(t, tile * cpu::kTileRows, gate);
   }
 }
 
 struct Task {
-  size_t group;
+  int64_t group;
   int64_t tile;
 };
+
+// Every tile of one matrix of each group, over the pool.
+template <typename Body>
+void ForTiles(Pool& pool, std::span<Gated> groups, const PackedMatrix* Gated::*matrix,
+              const Body& body) {
+  const Workspace::Scope scope(pool.memory());
+  int64_t tiles = 0;
+  for (const Gated& group : groups) tiles += (group.*matrix)->tiles();
+  const std::span<Task> tasks = pool.memory().Take<Task>(tiles);
+  tiles = 0;
+  for (int64_t g = 0; g < std::ssize(groups); ++g) {
+    for (int64_t t = 0; t < (groups[g].*matrix)->tiles(); ++t) tasks[tiles++] = {g, t};
+  }
+  pool.HandOut(
+      tiles, [&](int64_t i, int64_t share) { body(groups[tasks[i].group], tasks[i].tile, share); });
+}
 
 }  // namespace
 
 void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
                   std::span<const int32_t> rows, std::span<float> out) {
   if (groups.empty()) return;
-  static thread_local RoundedActivations gathered;
-  static thread_local std::vector<RoundedActivations> middles;
-  static thread_local std::vector<Task> tasks;
-  const int64_t width = groups[0].gate_up->columns();
-  if (!rows.empty()) gathered.Gather(x, rows);
-  const RoundedActivations& activations = rows.empty() ? x : gathered;
-  if (middles.size() < groups.size()) middles.resize(groups.size());
-  std::vector<RoundedActivations>& middle = middles;
-  std::vector<Task>& work = tasks;
-  std::vector<int64_t> first(groups.size());
-  int64_t entries = 0;
-  work.clear();
-  for (size_t g = 0; g < groups.size(); ++g) {
-    first[g] = entries;
-    entries += groups[g].count;
-    middle[g].Resize(groups[g].count, groups[g].gate_up->rows());
-    for (int64_t tile = 0; tile < groups[g].gate_up->tiles(); ++tile) work.push_back({g, tile});
+  Workspace& memory = pool.memory();
+  const Workspace::Scope scope(memory);
+  const int64_t width = x.columns();
+  RoundedActivations gathered(memory, std::ssize(rows), width);
+  gathered.Gather(x, rows);
+  const std::span<Gated> gated = memory.Take<Gated>(std::ssize(groups));
+  int64_t entries = 0, largest = 0;
+  for (int64_t g = 0; g < std::ssize(groups); ++g) {
+    const ExpertGroup& group = groups[g];
+    CHECK(group.gate_up->columns() == width && group.down->rows() == width);
+    const bool is_gathered = entries < std::ssize(rows);
+    const RoundedActivations& from = is_gathered ? gathered : x;
+    const int64_t first = is_gathered ? entries : 0;
+    CHECK_LE(first + group.count, from.count());
+    gated[g] = {group.gate_up,
+                group.down,
+                &from,
+                first,
+                entries,
+                group.count,
+                RoundedActivations(memory, group.count, group.gate_up->rows())};
+    entries += group.count;
+    largest = std::max(largest, group.count);
   }
-  CHECK(activations.columns() == width && activations.count() == entries)
-      << activations.count() << " x " << activations.columns();
-  CHECK_EQ(static_cast<int64_t>(out.size()), entries * width);
+  CHECK_EQ(std::ssize(out), entries * width);
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
-  pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
-    const Task& task = work[static_cast<size_t>(i)];
-    GateTile(product, groups[task.group], activations, first[task.group], task.tile,
-             middle[task.group]);
+  const std::span<float> sums = memory.Take<float>(pool.threads() * largest * kPairWidth);
+  ForTiles(pool, gated, &Gated::gate_up, [&](Gated& group, int64_t tile, int64_t share) {
+    GateTile(product, group, tile, sums.data() + share * largest * kPairWidth);
   });
-  work.clear();
-  for (size_t g = 0; g < groups.size(); ++g) {
-    for (int64_t tile = 0; tile < groups[g].down->tiles(); ++tile) work.push_back({g, tile});
-  }
-  pool.HandOut(static_cast<int64_t>(work.size()), [&](int64_t i) {
-    const Task& task = work[static_cast<size_t>(i)];
-    const ExpertGroup& group = groups[task.group];
-    product(middle[task.group].row(0), middle[task.group].stride(), group.count, group.down->view(),
-            task.tile, task.tile + 1,
-            out.data() + first[task.group] * width + task.tile * cpu::kTileRows, width);
+  ForTiles(pool, gated, &Gated::down, [&](const Gated& group, int64_t tile, int64_t) {
+    product(group.middle.row(0), group.middle.stride(), group.count, group.down->view(), tile,
+            tile + 1, out.data() + group.first_out * width + tile * cpu::kTileRows, width);
   });
 }
 

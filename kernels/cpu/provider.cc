@@ -18,7 +18,7 @@ class CpuProvider : public EngramProvider {
   Status Decode(const table::RowFormat& format, std::span<const std::byte> rows,
                 std::span<float> values) override {
     const size_t bytes = format.row_bytes();
-    const auto dim = static_cast<size_t>(format.head_dim);
+    const size_t dim = format.head_dim;
     for (size_t i = 0; i < rows.size() / bytes; ++i) {
       table::DecodeRow(format, rows.subspan(i * bytes, bytes), values.subspan(i * dim, dim));
     }
@@ -27,7 +27,7 @@ class CpuProvider : public EngramProvider {
   Status FusePaper(const PaperFusion& fusion, std::span<const float> keys,
                    std::span<const float> value, std::span<const uint8_t> live,
                    std::span<float> history, std::span<float> h) override {
-    kernels::FusePaper(fusion, keys, value, live, history, h);
+    kernels::FusePaper(memory_, fusion, keys, value, live, history, h);
     return OkStatus();
   }
   Status FuseV41(std::span<const float> kv, std::span<const float> qk_weight, int64_t streams,
@@ -35,6 +35,9 @@ class CpuProvider : public EngramProvider {
     kernels::FuseV41(kv, qk_weight, streams, norm_eps, live, h);
     return OkStatus();
   }
+
+ private:
+  Workspace memory_;
 };
 
 }  // namespace

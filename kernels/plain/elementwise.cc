@@ -1,6 +1,5 @@
 // Norm, activation and softmax, one row at a time.
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "common/base/check.h"
@@ -12,13 +11,13 @@ namespace engram::kernels {
 
 void RmsNorm(std::span<const float> x, std::span<const float> weight, float norm_eps,
              std::span<float> y) {
-  const size_t width = weight.size();
+  const int64_t width = std::ssize(weight);
   CHECK(x.size() == y.size() && x.size() % width == 0) << x.size() << " values, width " << width;
-  for (size_t row = 0; row < x.size(); row += width) {
-    const float* from = x.data() + row;
-    const float mean = Dot(from, from, static_cast<int64_t>(width)) / static_cast<float>(width);
+  for (int64_t row = 0; row < std::ssize(x); row += width) {
+    const float* const from = x.data() + row;
+    const float mean = Dot(from, from, width) / static_cast<float>(width);
     const float scale = 1.0f / std::sqrt(mean + norm_eps);
-    for (size_t i = 0; i < width; ++i) y[row + i] = from[i] * scale * weight[i];
+    for (int64_t i = 0; i < width; ++i) y[row + i] = from[i] * scale * weight[i];
   }
 }
 
@@ -45,18 +44,7 @@ void AddBias(std::span<float> x, std::span<const float> bias) {
 
 float ExpScaled(std::span<float> values, float largest, float scale) {
   for (float& value : values) value = ExpNonPositive((value - largest) * scale);
-  std::array<float, kLanes> lanes{};
-  const auto count = static_cast<int64_t>(values.size());
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) {
-      lanes[static_cast<size_t>(l)] += values[static_cast<size_t>(i + l)];
-    }
-  }
-  for (int64_t l = 0; i + l < count; ++l) {
-    lanes[static_cast<size_t>(l)] += values[static_cast<size_t>(i + l)];
-  }
-  return FoldLanes(lanes);
+  return SumLanes(std::ssize(values), [&](int64_t i, float sum) { return sum + values[i]; });
 }
 
 void Softmax(std::span<float> scores, float scale) {

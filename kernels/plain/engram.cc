@@ -34,24 +34,22 @@ inline float RoundToFp8(float x) {
   return std::fabs(x) < 0.015625f ? subnormal : normal;
 }
 
-bool IsLive(std::span<const uint8_t> live, int64_t t) {
-  return live.empty() || live[static_cast<size_t>(t)] != 0;
-}
+bool IsLive(std::span<const uint8_t> live, int64_t t) { return live.empty() || live[t] != 0; }
 
 // <RMSNorm(key), RMSNorm(h)> / sqrt(D): the three sums in one pass, sixteen lanes each.
 float NormedDot(std::span<const float> key, std::span<const float> key_weight,
                 std::span<const float> h, std::span<const float> h_weight) {
   std::array<float, kLanes> keys{}, hs{}, both{};
-  const auto add = [&](size_t i, size_t l) {
+  const auto add = [&](int64_t i, int64_t l) {
     keys[l] = std::fma(key[i], key[i], keys[l]);
     hs[l] = std::fma(h[i], h[i], hs[l]);
     both[l] = std::fma(key[i] * key_weight[i], h[i] * h_weight[i], both[l]);
   };
-  size_t i = 0;
-  for (; i + kLanes <= key.size(); i += kLanes) {
-    for (size_t l = 0; l < kLanes; ++l) add(i + l, l);
+  int64_t i = 0;
+  for (; i + kLanes <= std::ssize(key); i += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) add(i + l, l);
   }
-  for (size_t l = 0; i + l < key.size(); ++l) add(i + l, l);
+  for (int64_t l = 0; i + l < std::ssize(key); ++l) add(i + l, l);
   const auto width = static_cast<float>(key.size());
   const float key_scale = 1.0f / std::sqrt(FoldLanes(keys) / width + kPaperNormEps);
   const float h_scale = 1.0f / std::sqrt(FoldLanes(hs) / width + kPaperNormEps);
@@ -59,12 +57,12 @@ float NormedDot(std::span<const float> key, std::span<const float> key_weight,
 }
 
 // One position: h += u + SiLU(conv), `taps` [kernel] the positions it looks at, oldest first.
-template <size_t kKernel>
+template <int64_t kKernel>
 void AddConvolvedRow(std::span<const float> conv, const std::array<const float*, kKernel>& taps,
                      const float* u, float* h) {
-  for (size_t c = 0; c < conv.size() / kKernel; ++c) {
+  for (int64_t c = 0; c < std::ssize(conv) / kKernel; ++c) {
     float sum = 0;
-    for (size_t tap = 0; tap < kKernel; ++tap) {
+    for (int64_t tap = 0; tap < kKernel; ++tap) {
       sum = std::fma(conv[c * kKernel + tap], taps[tap][c], sum);
     }
     h[c] += u[c] + sum * Sigmoid(sum);
@@ -74,21 +72,21 @@ void AddConvolvedRow(std::span<const float> conv, const std::array<const float*,
 // h_t += u_t + SiLU(conv) where `normed` [history + T, channels] holds the normed u, oldest first.
 void AddConvolved(const PaperFusion& f, std::span<const float> normed, std::span<const float> u,
                   std::span<float> h) {
-  const size_t channels = f.conv_norm.size();
-  const auto kernel = static_cast<size_t>(f.kernel);
-  const auto dilation = static_cast<size_t>(f.dilation);
-  for (size_t t = 0; t < u.size() / channels; ++t) {
-    const auto tap_at = [&](size_t tap) { return normed.data() + (t + tap * dilation) * channels; };
+  const int64_t channels = std::ssize(f.conv_norm);
+  for (int64_t t = 0; t < std::ssize(u) / channels; ++t) {
+    const auto tap_at = [&](int64_t tap) {
+      return normed.data() + (t + tap * f.dilation) * channels;
+    };
     const float* const from = u.data() + t * channels;
     float* const to = h.data() + t * channels;
-    if (kernel == 4) {  // the models' own: unrolled, it is vectorised
+    if (f.kernel == 4) {  // the models' own: unrolled, it is vectorised
       AddConvolvedRow<4>(f.conv, {tap_at(0), tap_at(1), tap_at(2), tap_at(3)}, from, to);
       continue;
     }
-    for (size_t c = 0; c < channels; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       float sum = 0;
-      for (size_t tap = 0; tap < kernel; ++tap) {
-        sum = std::fma(f.conv[c * kernel + tap], tap_at(tap)[c], sum);
+      for (int64_t tap = 0; tap < f.kernel; ++tap) {
+        sum = std::fma(f.conv[c * f.kernel + tap], tap_at(tap)[c], sum);
       }
       to[c] += from[c] + sum * Sigmoid(sum);
     }
@@ -97,54 +95,57 @@ void AddConvolved(const PaperFusion& f, std::span<const float> normed, std::span
 
 }  // namespace
 
-void FusePaper(const PaperFusion& f, std::span<const float> keys, std::span<const float> value,
-               std::span<const uint8_t> live, std::span<float> history, std::span<float> h) {
-  const size_t channels = f.conv_norm.size();
-  const size_t width = channels / static_cast<size_t>(f.streams);
-  const size_t tokens = h.size() / channels;
-  CHECK(keys.size() == h.size() && value.size() == tokens * width);
-  CHECK_EQ(static_cast<int64_t>(history.size()), f.history_size());
-  std::vector<float> u(h.size());
-  std::vector<float> normed(history.size() + h.size());
+void FusePaper(Workspace& memory, const PaperFusion& f, std::span<const float> keys,
+               std::span<const float> value, std::span<const uint8_t> live,
+               std::span<float> history, std::span<float> h) {
+  const int64_t channels = std::ssize(f.conv_norm);
+  const int64_t width = channels / f.streams;
+  const int64_t tokens = std::ssize(h) / channels;
+  CHECK(keys.size() == h.size() && std::ssize(value) == tokens * width);
+  CHECK_EQ(std::ssize(history), f.history_size());
+  const Workspace::Scope scope(memory);
+  const std::span<float> u = memory.Take<float>(std::ssize(h));
+  const std::span<float> normed = memory.Take<float>(std::ssize(history) + std::ssize(h));
   std::copy(history.begin(), history.end(), normed.begin());
-  for (size_t t = 0; t < tokens; ++t) {
-    for (size_t first = 0; first < channels; first += width) {
-      const size_t at = t * channels + first;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t first = 0; first < channels; first += width) {
+      const int64_t at = t * channels + first;
       const float gate =
-          IsLive(live, static_cast<int64_t>(t))
+          IsLive(live, t)
               ? PaperGate(NormedDot(keys.subspan(at, width), f.key_norm.subspan(first, width),
                                     h.subspan(at, width), f.query_norm.subspan(first, width)))
               : 0.0f;
-      for (size_t i = 0; i < width; ++i) u[at + i] = gate * value[t * width + i];
-      RmsNorm({u.data() + at, width}, f.conv_norm.subspan(first, width), kPaperConvNormEps,
-              {normed.data() + history.size() + at, width});
+      for (int64_t i = 0; i < width; ++i) u[at + i] = gate * value[t * width + i];
+      RmsNorm(u.subspan(at, width), f.conv_norm.subspan(first, width), kPaperConvNormEps,
+              normed.subspan(std::ssize(history) + at, width));
     }
   }
   AddConvolved(f, normed, u, h);
-  std::copy(normed.end() - static_cast<ptrdiff_t>(history.size()), normed.end(), history.begin());
+  std::copy(normed.end() - std::ssize(history), normed.end(), history.begin());
 }
 
 void FuseV41(std::span<const float> kv, std::span<const float> qk_weight, int64_t streams,
              float norm_eps, std::span<const uint8_t> live, std::span<float> h) {
-  const size_t channels = qk_weight.size();
-  const size_t width = channels / static_cast<size_t>(streams);
-  const auto count = static_cast<int64_t>(width);
-  const size_t tokens = h.size() / channels;
-  CHECK_EQ(kv.size(), tokens * (channels + width));
-  std::vector<float> weighted(width);
-  for (size_t t = 0; t < tokens; ++t) {
-    if (!IsLive(live, static_cast<int64_t>(t))) continue;
-    const float* value = kv.data() + t * (channels + width) + channels;
-    for (size_t first = 0; first < channels; first += width) {
-      const float* key = kv.data() + t * (channels + width) + first;
+  const int64_t channels = std::ssize(qk_weight);
+  const int64_t width = channels / streams;
+  const int64_t tokens = std::ssize(h) / channels;
+  CHECK_EQ(std::ssize(kv), tokens * (channels + width));
+  const auto d = static_cast<float>(width);
+  const auto norm_of = [&](const float* x) {
+    return 1.0f / std::sqrt(Dot(x, x, width) / d + norm_eps);
+  };
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (!IsLive(live, t)) continue;
+    const float* const value = kv.data() + t * (channels + width) + channels;
+    for (int64_t first = 0; first < channels; first += width) {
+      const float* const key = kv.data() + t * (channels + width) + first;
+      const float* const weight = qk_weight.data() + first;
       const std::span<float> stream = h.subspan(t * channels + first, width);
-      for (size_t i = 0; i < width; ++i) weighted[i] = stream[i] * qk_weight[first + i];
-      const float d = static_cast<float>(width);
-      const float dot =
-          Dot(weighted.data(), key, count) *
-          (1.0f / std::sqrt(Dot(stream.data(), stream.data(), count) / d + norm_eps)) *
-          (1.0f / std::sqrt(Dot(key, key, count) / d + norm_eps)) / std::sqrt(d);
-      AddScaled(stream, V41Gate(dot), {value, width});
+      const float dot = SumLanes(width, [&](int64_t i, float sum) {
+        return std::fma(stream[i] * weight[i], key[i], sum);
+      });
+      AddScaled(stream, V41Gate(dot * norm_of(stream.data()) * norm_of(key) / std::sqrt(d)),
+                std::span(value, width));
     }
   }
 }
@@ -173,13 +174,13 @@ void QuantizeActivations(std::span<float> x) {
 bool DequantizeBlocks(std::span<const std::byte> fp8, std::span<const std::byte> scales,
                       int64_t rows, int64_t columns, std::span<Bf16> out) {
   const int64_t scale_columns = (columns + 31) / 32;
-  CHECK_EQ(static_cast<int64_t>(fp8.size()), rows * columns);
-  CHECK_EQ(static_cast<int64_t>(scales.size()), (rows + 31) / 32 * scale_columns);
+  CHECK_EQ(std::ssize(fp8), rows * columns);
+  CHECK_EQ(std::ssize(scales), (rows + 31) / 32 * scale_columns);
   CHECK_EQ(out.size(), fp8.size());
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      const auto at = static_cast<size_t>(r * columns + c);
-      const auto scale = scales[static_cast<size_t>(r / 32 * scale_columns + c / 32)];
+      const int64_t at = r * columns + c;
+      const std::byte scale = scales[r / 32 * scale_columns + c / 32];
       const float value = ToFloat(Fp8E4m3{std::to_integer<uint8_t>(fp8[at])}) *
                           ToFloat(E8m0{std::to_integer<uint8_t>(scale)});
       out[at] = ToBf16(value);

@@ -43,63 +43,59 @@ void Balance4(std::span<float> values, int rounds) {
   std::memcpy(values.data(), m, sizeof(m));
 }
 
-void Balance(std::span<float> m, size_t n, int rounds) {
+void Balance(std::span<float> m, int64_t n, int rounds) {
   for (int round = 0; round < rounds; ++round) {
-    for (size_t r = 0; r < n; ++r) {
+    for (int64_t r = 0; r < n; ++r) {
       float sum = 0;
-      for (size_t c = 0; c < n; ++c) sum += m[r * n + c];
-      for (size_t c = 0; c < n; ++c) m[r * n + c] /= sum;
+      for (int64_t c = 0; c < n; ++c) sum += m[r * n + c];
+      for (int64_t c = 0; c < n; ++c) m[r * n + c] /= sum;
     }
-    for (size_t c = 0; c < n; ++c) {
+    for (int64_t c = 0; c < n; ++c) {
       float sum = 0;
-      for (size_t r = 0; r < n; ++r) sum += m[r * n + c];
-      for (size_t r = 0; r < n; ++r) m[r * n + c] /= sum;
+      for (int64_t r = 0; r < n; ++r) sum += m[r * n + c];
+      for (int64_t r = 0; r < n; ++r) m[r * n + c] /= sum;
     }
   }
 }
 
 // Sixteen values of every stream at a time, so that all are read before one is written; a constant
 // number of them, and coefficients that no stream can alias, so that the compiler keeps them in
-// registers (8 -> 28 GB/s, as a copy).
-template <size_t kStreams>
+// registers (8 -> 28 GB/s, as a copy). kStreams 0: as many as there are.
+template <int64_t kStreams>
 void ExpandStreams(const HyperMix& mix, std::span<const float> y, std::span<float> streams) {
-  constexpr size_t kBlock = 16;
-  float post[kStreams], residual[kStreams * kStreams];
-  std::copy_n(mix.post.data(), kStreams, post);
-  std::copy_n(mix.residual.data(), kStreams * kStreams, residual);
-  const auto expand = [&](size_t i, auto count) {
-    float own[kBlock], before[kStreams][kBlock];
+  constexpr int64_t kBlock = 16;
+  constexpr int64_t kMost = kStreams > 0 ? kStreams : kHyperStreamsMax;
+  const int64_t n = kStreams > 0 ? kStreams : std::ssize(mix.post), width = std::ssize(y);
+  float post[kMost], residual[kMost * kMost];
+  std::copy_n(mix.post.data(), n, post);
+  std::copy_n(mix.residual.data(), n * n, residual);
+  const auto expand = [&](int64_t i, auto count) {
+    float own[kBlock], before[kMost][kBlock];
     std::copy_n(y.data() + i, count, own);
-    for (size_t j = 0; j < kStreams; ++j) {
-      std::copy_n(streams.data() + j * y.size() + i, count, before[j]);
-    }
-    for (size_t g = 0; g < kStreams; ++g) {
-      float* const stream = streams.data() + g * y.size() + i;
-      for (size_t l = 0; l < count; ++l) {
+    for (int64_t j = 0; j < n; ++j) std::copy_n(streams.data() + j * width + i, count, before[j]);
+    for (int64_t g = 0; g < n; ++g) {
+      float* const stream = streams.data() + g * width + i;
+      for (int64_t l = 0; l < count; ++l) {
         float sum = post[g] * own[l];
-        for (size_t j = 0; j < kStreams; ++j) {
-          sum = std::fma(residual[g * kStreams + j], before[j][l], sum);
-        }
+        for (int64_t j = 0; j < n; ++j) sum = std::fma(residual[g * n + j], before[j][l], sum);
         stream[l] = sum;
       }
     }
   };
-  const size_t whole = y.size() / kBlock * kBlock;
-  for (size_t i = 0; i < whole; i += kBlock) expand(i, std::integral_constant<size_t, kBlock>());
-  for (size_t i = whole; i < y.size(); ++i) expand(i, std::integral_constant<size_t, 1>());
+  const int64_t whole = width / kBlock * kBlock;
+  for (int64_t i = 0; i < whole; i += kBlock) expand(i, std::integral_constant<int64_t, kBlock>());
+  for (int64_t i = whole; i < width; ++i) expand(i, std::integral_constant<int64_t, 1>());
 }
 
 }  // namespace
 
-void SinkhornExp(std::span<float> m, int64_t streams, int rounds) {
-  const auto n = static_cast<size_t>(streams);
-  CHECK_EQ(m.size(), n * n);
-  for (size_t r = 0; r < n; ++r) {
+void SinkhornExp(std::span<float> m, int64_t n, int rounds) {
+  CHECK_EQ(std::ssize(m), n * n);
+  for (int64_t r = 0; r < n; ++r) {
     // Dividing a row by a constant does not change what the first row pass makes of it, and exp
     // cannot overflow.
-    const float largest = *std::max_element(m.begin() + static_cast<ptrdiff_t>(r * n),
-                                            m.begin() + static_cast<ptrdiff_t>((r + 1) * n));
-    for (size_t c = 0; c < n; ++c) m[r * n + c] = ExpNonPositive(m[r * n + c] - largest);
+    const float largest = *std::max_element(m.begin() + r * n, m.begin() + (r + 1) * n);
+    for (int64_t c = 0; c < n; ++c) m[r * n + c] = ExpNonPositive(m[r * n + c] - largest);
   }
   if (n == 4) return Balance4(m, rounds);
   Balance(m, n, rounds);
@@ -108,22 +104,15 @@ void SinkhornExp(std::span<float> m, int64_t streams, int rounds) {
 void HyperCollapse(const HyperMix& mix, std::span<const float> streams, std::span<float> u) {
   CHECK_EQ(streams.size(), mix.pre.size() * u.size());
   std::fill(u.begin(), u.end(), 0.0f);
-  for (size_t g = 0; g < mix.pre.size(); ++g)
+  for (int64_t g = 0; g < std::ssize(mix.pre); ++g) {
     AddScaled(u, mix.pre[g], streams.subspan(g * u.size(), u.size()));
+  }
 }
 
 void HyperExpand(const HyperMix& mix, std::span<const float> y, std::span<float> streams) {
-  const size_t n = mix.post.size();
-  CHECK_EQ(streams.size(), n * y.size());
-  if (n == 4) return ExpandStreams<4>(mix, y, streams);
-  const std::vector<float> before(streams.begin(), streams.end());
-  for (size_t g = 0; g < n; ++g) {
-    const std::span<float> stream = streams.subspan(g * y.size(), y.size());
-    for (size_t i = 0; i < y.size(); ++i) stream[i] = mix.post[g] * y[i];
-    for (size_t j = 0; j < n; ++j) {
-      AddScaled(stream, mix.residual[g * n + j], {before.data() + j * y.size(), y.size()});
-    }
-  }
+  const int64_t n = std::ssize(mix.post);
+  CHECK(n <= kHyperStreamsMax && std::ssize(streams) == n * std::ssize(y)) << n << " streams";
+  return n == 4 ? ExpandStreams<4>(mix, y, streams) : ExpandStreams<0>(mix, y, streams);
 }
 
 }  // namespace engram::kernels

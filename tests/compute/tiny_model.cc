@@ -302,8 +302,12 @@ TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {
   std::filesystem::remove_all(dir);  // the mapping keeps the bytes
   prefetcher = std::make_unique<Prefetcher>(source.get(), layout, map,
                                             PrefetchOptions{2000, serving.verify});
-  transformer =
-      std::make_unique<Transformer>(config, weights, layout.row_format, *pool, *serving.ranks);
+  const int64_t tokens_max = serving.serving.scheduler.step_tokens;
+  CHECK(pool->memory()
+            .Reserve(Transformer::WorkspaceBytes(config, tokens_max, serving.threads))
+            .ok());
+  transformer = std::make_unique<Transformer>(config, weights, layout.row_format, *pool, tokens_max,
+                                              *serving.ranks);
   pages = std::make_unique<PagePool>(take(PagePool::Make(
       PageShapeOf(config, serving.page_positions, serving.cache_dtype), serving.pages)));
   if (serving.ranks->rank() > 0) return;

@@ -92,7 +92,7 @@ struct TinyServing {
   bool truncated = false;  // the model's file, once they are
   parallel::Collective* ranks = &parallel::Solo();
   int64_t whole_below_bytes = 0;  // of ShardWeights: even the smallest are cut
-  ServingOptions serving{{.step_tokens = 1 << 20, .prefill_chunk = 16, .sequences_max = 16}, 64};
+  ServingOptions serving{{.step_tokens = 4096, .prefill_chunk = 16, .sequences_max = 16}, 64};
 };
 
 // A whole engine over the fake rows; of a rank other than 0, what Follow needs.

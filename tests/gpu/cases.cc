@@ -94,13 +94,14 @@ Status ComparePaper(EngramProvider& provider, Rng& rng, int64_t tokens, int64_t 
   const PaperFusion fusion{key_norm, query_norm, conv_norm, conv, streams, 4, 3};
   std::vector<float> history(static_cast<size_t>(fusion.history_size()), 0.0f);
   std::vector<float> other_history = history;
+  Workspace memory;
   for (int step = 0; step < 2; ++step) {  // the second with a history
     const std::vector<float> keys = RandomFloats(rng, tokens * channels);
     const std::vector<float> value = RandomFloats(rng, tokens * width);
     const std::vector<uint8_t> live = SomeDead(rng, tokens);
     std::vector<float> h = RandomFloats(rng, tokens * channels);
     std::vector<float> other = h;
-    FusePaper(fusion, keys, value, live, history, h);
+    FusePaper(memory, fusion, keys, value, live, history, h);
     RETURN_IF_ERROR(provider.FusePaper(fusion, keys, value, live, other_history, other));
     RETURN_IF_ERROR(Near(h, other));
     RETURN_IF_ERROR(Near(history, other_history).WithContext("history"));

@@ -20,9 +20,9 @@ TEST(NormedLinearRows, EqualsFloat64) {
     const std::vector<float> x = RandomFloats(rng, tokens * stride);
     const std::vector<float> weight = RandomFloats(rng, columns);
     const std::vector<Bf16> w = RandomBf16(rng, rows * columns);
-    std::vector<float> y(static_cast<size_t>(tokens * rows));
+    std::vector<float> y(tokens * rows), scratch(kNormedTokens * columns);
     NormedLinearRows({x.data(), tokens, stride}, weight, 1e-6f, MatrixOf(w, rows, columns),
-                     y.data(), rows);
+                     y.data(), rows, scratch);
     for (int64_t t = 0; t < tokens; ++t) {
       double squares = 0;
       for (int64_t c = 0; c < columns; ++c) {
@@ -54,11 +54,13 @@ TEST(NormedLinearRows, NeighboursChangeNoBit) {
   const std::vector<float> weight = RandomFloats(rng, columns);
   const std::vector<float> w = RandomFloats(rng, rows * columns);
   const Matrix matrix = MatrixOf(w, rows, columns);
-  std::vector<float> together(static_cast<size_t>(tokens * rows)), alone(together.size());
-  NormedLinearRows({x.data(), tokens, columns}, weight, 1e-6f, matrix, together.data(), rows);
+  std::vector<float> together(tokens * rows), alone(together.size());
+  std::vector<float> scratch(kNormedTokens * columns);
+  NormedLinearRows({x.data(), tokens, columns}, weight, 1e-6f, matrix, together.data(), rows,
+                   scratch);
   for (int64_t t = 0; t < tokens; ++t) {
     NormedLinearRows({x.data() + t * columns, 1, columns}, weight, 1e-6f, matrix,
-                     alone.data() + t * rows, rows);
+                     alone.data() + t * rows, rows, scratch);
   }
   EXPECT_EQ(together, alone);
 }
@@ -80,8 +82,8 @@ TEST(Activations, NormedAndRoundedInOnePassAreTheSameAsOneAfterTheOther) {
     RmsNorm(std::span(x).subspan(static_cast<size_t>(i * stride), static_cast<size_t>(width)),
             weight, 1e-6f, std::span(normed).subspan(first, static_cast<size_t>(width)));
   }
-  Activations activations;
-  RmsNormRows(pool, x.data(), stride, count, weight, 1e-6f, activations);
+  Activations activations(pool.memory(), count, width);
+  RmsNormRows(pool, x.data(), stride, weight, 1e-6f, activations);
   EXPECT_TRUE(std::equal(normed.begin(), normed.end(), activations.values().begin()));
   for (const bool pack : {false, true}) {
     matrix.packed = pack ? &*packed : nullptr;

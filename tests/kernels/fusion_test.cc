@@ -65,12 +65,13 @@ class PaperFusionTest : public Fusion {
   // Y of all positions, computed `chunk` positions at a time.
   std::vector<float> Run(int64_t chunk, std::span<const uint8_t> live) const {
     std::vector<float> h = hidden_;
+    Workspace memory;
     std::vector<float> history(static_cast<size_t>(fusion_.history_size()), 0.0f);
     for (int64_t t = 0; t < kTokens; t += chunk) {
       const auto n = static_cast<size_t>(std::min(chunk, kTokens - t));
       const auto at = static_cast<size_t>(t);
       constexpr size_t kChannels = kStreams * kHidden;
-      FusePaper(fusion_, std::span(keys_).subspan(at * kChannels, n * kChannels),
+      FusePaper(memory, fusion_, std::span(keys_).subspan(at * kChannels, n * kChannels),
                 std::span(value_).subspan(at * kHidden, n * kHidden),
                 live.empty() ? live : live.subspan(at, n), history,
                 std::span(h).subspan(at * kChannels, n * kChannels));

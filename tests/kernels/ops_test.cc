@@ -124,11 +124,15 @@ TEST(Rope, YarnKeepsFastPairsAndStretchesSlowOnes) {
 
 // Pages of `page` positions over a cache in one piece.
 template <typename Value>
-std::vector<const void*> PagesOf(const std::vector<Value>& cache, int64_t entry, int64_t page) {
-  std::vector<const void*> pages;
-  for (size_t at = 0; at < cache.size(); at += static_cast<size_t>(page * entry)) {
-    pages.push_back(cache.data() + at);
-  }
+MlaCache CacheOf(const std::vector<Value>& values, int64_t entry, int64_t page) {
+  return {reinterpret_cast<const std::byte*>(values.data()), page * entry * int64_t{sizeof(Value)},
+          page, std::is_same_v<Value, Bf16> ? DType::kBf16 : DType::kF32};
+}
+
+// The pages that hold positions [0, positions), from page `first` on.
+std::vector<int32_t> PagesOf(int64_t positions, int64_t page, int32_t first = 0) {
+  std::vector<int32_t> pages((positions + page - 1) / page);
+  std::iota(pages.begin(), pages.end(), first);
   return pages;
 }
 
@@ -146,9 +150,10 @@ TEST(MlaAttention, AbsorbedAgreesWithPerHeadWithinItsTolerance) {
         plain(absorbed.size());
     Pool pool(1 + i % 3);
     const int64_t page = RandomBetween(rng, 1, 20);
-    const std::vector<const void*> pages = PagesOf(cache, s.latent + s.rope, page);
+    const std::vector<int32_t> pages = PagesOf(first + tokens, page);
     const MlaSegment segment{tokens, first, pages};
-    MlaAttention(pool, s, page, {&segment, 1}, q, matrix, absorbed);
+    MlaAttention(pool, s, CacheOf(cache, s.latent + s.rope, page), {&segment, 1}, q, matrix,
+                 absorbed);
     ref::MlaAttention(s, q, matrix, cache, first, plain);
     // Scores are sums of at most nope * latent + rope products of magnitude < 100; their error
     // moves the weights by as much, relatively, and the weighted sum of values (< 10) with them.
@@ -166,25 +171,28 @@ TEST(MlaAttention, ThreadsNeighboursAndLongContextsChangeNoBit) {
   const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
   // 63 blocks are more than is held at once when few tokens are split by block.
   const int64_t firsts[] = {1999, 0, 37}, tokens[] = {1, 3, 2};
-  std::vector<std::vector<float>> caches;
-  std::vector<std::vector<const void*>> pages;
-  std::vector<MlaSegment> segments;
+  std::vector<std::vector<int32_t>> pages;
+  int32_t used = 1;
   for (int i = 0; i < 3; ++i) {
-    caches.push_back(RandomFloats(rng, (firsts[i] + tokens[i]) * entry));
-    pages.push_back(PagesOf(caches.back(), entry, page));
+    pages.push_back(PagesOf(firsts[i] + tokens[i], page, used));
+    used = pages.back().back() + 2;
   }
-  for (size_t i = 0; i < 3; ++i) segments.push_back({tokens[i], firsts[i], pages[i]});
+  std::swap(pages[0][3], pages[0][400]);  // in any order
+  const std::vector<float> values = RandomFloats(rng, used * page * entry);
+  const MlaCache cache = CacheOf(values, entry, page);
+  std::vector<MlaSegment> segments;
+  for (int i = 0; i < 3; ++i) segments.push_back({tokens[i], firsts[i], pages[i]});
   const std::vector<float> q = RandomFloats(rng, 6 * s.heads * (s.nope + s.rope));
   std::vector<float> together(static_cast<size_t>(6 * s.heads * s.value));
   Pool one(1), two(2);
-  MlaAttention(two, s, page, segments, q, matrix, together);
+  MlaAttention(two, s, cache, segments, q, matrix, together);
   size_t token = 0;
   for (const MlaSegment& segment : segments) {
     const auto count = static_cast<size_t>(segment.tokens);
     const size_t q_width = static_cast<size_t>(s.heads * (s.nope + s.rope));
     const size_t width = static_cast<size_t>(s.heads * s.value);
     std::vector<float> alone(count * width);
-    MlaAttention(one, s, page, {&segment, 1},
+    MlaAttention(one, s, cache, {&segment, 1},
                  std::span(q).subspan(token * q_width, count * q_width), matrix, alone);
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
                            together.begin() + static_cast<ptrdiff_t>(token * width)));
@@ -204,10 +212,10 @@ TEST(MlaAttention, NoPageSizeChangesABit) {
   for (const int threads : {1, 2}) {
     Pool pool(threads);
     for (const int64_t page : {32, 1, 2, 7, 31, 33, 64, 96, 4096}) {
-      const std::vector<const void*> pages = PagesOf(cache, entry, page);
+      const std::vector<int32_t> pages = PagesOf(positions, page);
       const MlaSegment segment{tokens, first, pages};
-      std::vector<float> out(static_cast<size_t>(tokens * s.heads * s.value));
-      MlaAttention(pool, s, page, {&segment, 1}, q, matrix, out);
+      std::vector<float> out(tokens * s.heads * s.value);
+      MlaAttention(pool, s, CacheOf(cache, entry, page), {&segment, 1}, q, matrix, out);
       if (expected.empty()) expected = out;
       EXPECT_EQ(out, expected) << "pages of " << page << " positions, " << threads << " threads";
     }
@@ -223,7 +231,7 @@ TEST(MlaAttention, NoInstructionSetChangesABit) {
     const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), latent);
     const std::vector<float> cache = RandomFloats(rng, positions * entry);
     const std::vector<float> q = RandomFloats(rng, tokens * s.heads * (s.nope + s.rope));
-    const std::vector<const void*> pages = PagesOf(cache, entry, 32);
+    const std::vector<int32_t> pages = PagesOf(positions, 32);
     const MlaSegment segment{tokens, first, pages};
     std::vector<float> expected;
     Pool pool(1);
@@ -231,7 +239,7 @@ TEST(MlaAttention, NoInstructionSetChangesABit) {
       if (!IsSupported(isa)) continue;
       UseIsa(isa);
       std::vector<float> out(static_cast<size_t>(tokens * s.heads * s.value));
-      MlaAttention(pool, s, 32, {&segment, 1}, q, matrix, out);
+      MlaAttention(pool, s, CacheOf(cache, entry, 32), {&segment, 1}, q, matrix, out);
       if (expected.empty()) expected = out;
       EXPECT_EQ(out, expected) << IsaName(isa);
     }
@@ -254,14 +262,12 @@ TEST(MlaAttention, OfABf16CacheEqualsThatOfItsValuesInFp32) {
     for (const int64_t page : {7, 32, 64}) {
       for (const int threads : {1, 2}) {
         Pool pool(threads);
-        const std::vector<const void*> plain = PagesOf(widened, entry, page);
-        const std::vector<const void*> half = PagesOf(rounded, entry, page);
-        const MlaSegment in_fp32{tokens, first, plain};
-        const MlaSegment in_bf16{tokens, first, half, DType::kBf16};
+        const std::vector<int32_t> pages = PagesOf(positions, page);
+        const MlaSegment segment{tokens, first, pages};
         std::vector<float> expected(static_cast<size_t>(tokens * s.heads * s.value));
         std::vector<float> out(expected.size());
-        MlaAttention(pool, s, page, {&in_fp32, 1}, q, matrix, expected);
-        MlaAttention(pool, s, page, {&in_bf16, 1}, q, matrix, out);
+        MlaAttention(pool, s, CacheOf(widened, entry, page), {&segment, 1}, q, matrix, expected);
+        MlaAttention(pool, s, CacheOf(rounded, entry, page), {&segment, 1}, q, matrix, out);
         EXPECT_EQ(out, expected) << IsaName(isa) << ", pages of " << page;
       }
     }
@@ -276,21 +282,20 @@ TEST(MlaAttention, TokensThatVisitPagesTogetherChangeNoBit) {
     const int64_t entry = s.latent + s.rope, page = 7, first = 30, tokens = 19;
     const std::vector<Bf16> kv_b = RandomBf16(rng, s.heads * (s.nope + s.value) * s.latent, 0.2);
     const Matrix matrix = MatrixOf(kv_b, s.heads * (s.nope + s.value), s.latent);
-    const std::vector<float> cache = RandomFloats(rng, (first + tokens) * entry);
-    const std::vector<const void*> pages = PagesOf(cache, entry, page);
-    const auto q_width = static_cast<size_t>(s.heads * (s.nope + s.rope));
-    const auto width = static_cast<size_t>(s.heads * s.value);
-    const std::vector<float> q = RandomFloats(rng, tokens * static_cast<int64_t>(q_width));
+    const std::vector<float> values = RandomFloats(rng, (first + tokens) * entry);
+    const MlaCache cache = CacheOf(values, entry, page);
+    const std::vector<int32_t> pages = PagesOf(first + tokens, page);
+    const int64_t q_width = s.heads * (s.nope + s.rope), width = s.heads * s.value;
+    const std::vector<float> q = RandomFloats(rng, tokens * q_width);
     std::vector<float> together(tokens * width), alone(width);
     Pool pool(2);
     const MlaSegment all{tokens, first, pages};
-    MlaAttention(pool, s, page, {&all, 1}, q, matrix, together);
-    for (size_t t = 0; t < tokens; ++t) {
-      const MlaSegment one{1, first + static_cast<int64_t>(t), pages};
-      MlaAttention(pool, s, page, {&one, 1}, std::span(q).subspan(t * q_width, q_width), matrix,
+    MlaAttention(pool, s, cache, {&all, 1}, q, matrix, together);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const MlaSegment one{1, first + t, pages};
+      MlaAttention(pool, s, cache, {&one, 1}, std::span(q).subspan(t * q_width, q_width), matrix,
                    alone);
-      EXPECT_TRUE(std::equal(alone.begin(), alone.end(),
-                             together.begin() + static_cast<ptrdiff_t>(t * width)))
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * width))
           << heads << " heads, token " << t;
     }
   }
@@ -341,7 +346,8 @@ Choice Route(const RouteRule& rule, const std::vector<float>& logits,
              const std::vector<float>& bias) {
   const auto k = static_cast<size_t>(rule.experts_per_token);
   Choice choice{std::vector<int32_t>(k), std::vector<float>(k)};
-  RouteToken(rule, logits, bias, choice.experts, choice.weights);
+  std::vector<float> scratch(2 * rule.experts);
+  RouteToken(rule, logits, bias, choice.experts, choice.weights, scratch);
   return choice;
 }
 

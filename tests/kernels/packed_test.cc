@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #include "kernels/isa.h"
 #include "kernels/ops.h"
@@ -140,9 +141,20 @@ TEST_P(PackedByIsa, GroupedExpertsAgreeWithFloat64AndWithThemselvesAlone) {
   }
   const std::vector<float> x = RandomFloats(rng, total * width);
   std::vector<float> out(x.size());
-  RoundedActivations rounded;
-  rounded.Round(pool, x, width);
-  GatedExperts(pool, groups, rounded, {}, out);
+  RoundedActivations rounded(pool.memory(), total, width);
+  rounded.Round(pool, x);
+  std::vector<int32_t> rows(total);
+  std::iota(rows.begin(), rows.end(), 0);
+  GatedExperts(pool, groups, rounded, rows, out);
+  // A group for which no rows are named begins with the first.
+  std::vector<float> unnamed(out.size());
+  GatedExperts(pool, groups, rounded, std::span(rows).first(total - counts[3]), unnamed);
+  std::vector<float> first(counts[3] * width);
+  const ExpertGroup last = groups[3];
+  GatedExperts(pool, {&last, 1}, rounded, std::span(rows).first(counts[3]), first);
+  const auto named = out.end() - counts[3] * width;
+  EXPECT_TRUE(std::equal(out.begin(), named, unnamed.begin()));
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), unnamed.end() - counts[3] * width));
   int64_t row = 0;
   Pool one(1);
   for (size_t e = 0; e < 4; ++e) {

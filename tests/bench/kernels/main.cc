@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <numeric>
 #include <thread>
 
 #include "common/base/rng.h"
@@ -95,7 +96,7 @@ Result<Leg> AttentionLeg(Pool& pool, const CacheShape& shape) {
     AlignedBuffer cache;  // in huge pages, as the engine's
     std::vector<float> q, out;
     std::vector<Bf16> kv_b;
-    std::vector<std::vector<const void*>> pages;
+    std::vector<std::vector<int32_t>> pages;  // of each sequence
     size_t next = 0;
   };
   auto state = std::make_shared<State>();
@@ -112,9 +113,8 @@ Result<Leg> AttentionLeg(Pool& pool, const CacheShape& shape) {
                      ToBf16(0.01f));
   for (int64_t s = 0; s < shape.sequences; ++s) {
     auto& pages = state->pages.emplace_back();
-    for (int64_t p = 0; p < shape.positions; p += shape.page) {
-      pages.push_back(cache + (s * shape.positions + p) * shape.entry());
-    }
+    pages.resize(shape.positions / shape.page);
+    std::iota(pages.begin(), pages.end(), static_cast<int32_t>(s * std::ssize(pages)));
   }
   return Repeat(shape.name, [&pool, shape, state] {
     const kernels::MlaShape& m = shape.mla;
@@ -123,7 +123,8 @@ Result<Leg> AttentionLeg(Pool& pool, const CacheShape& shape) {
       segments.push_back({shape.tokens, shape.positions - shape.tokens,
                           state->pages[state->next++ % state->pages.size()]});
     }
-    kernels::MlaAttention(pool, m, shape.page, segments, state->q,
+    const kernels::MlaCache all{state->cache.data(), shape.page * shape.entry() * 4, shape.page};
+    kernels::MlaAttention(pool, m, all, segments, state->q,
                           kernels::MatrixOf(state->kv_b, m.heads * (m.nope + m.value), m.latent),
                           state->out);
     return shape.flops();
@@ -159,6 +160,7 @@ Result<Leg> ExpertsLeg(Pool& pool) {
     std::vector<PackedMatrix> gate_up, down;
     std::vector<kernels::ExpertGroup> groups;
     kernels::RoundedActivations x;
+    std::vector<int32_t> rows;
     std::vector<float> out;
   };
   auto state = std::make_shared<State>();
@@ -172,13 +174,15 @@ Result<Leg> ExpertsLeg(Pool& pool) {
     state->gate_up.push_back(std::move(gate_up));
     state->down.push_back(std::move(down));
   }
-  for (size_t e = 0; e < kExperts; ++e) {
+  for (int32_t e = 0; e < kExperts; ++e) {
     state->groups.push_back({&state->gate_up[e], &state->down[e], 1});
+    state->rows.push_back(e);
   }
-  state->out.assign(static_cast<size_t>(kExperts * kWidth), 0.1f);
-  state->x.Round(pool, state->out, kWidth);
+  state->out.assign(kExperts * kWidth, 0.1f);
+  state->x = kernels::RoundedActivations(pool.memory(), kExperts, kWidth);
+  state->x.Round(pool, state->out);
   return Repeat("experts", [&pool, state] {
-    kernels::GatedExperts(pool, state->groups, state->x, {}, state->out);
+    kernels::GatedExperts(pool, state->groups, state->x, state->rows, state->out);
     return 3.0 * 2 * kWidth * kInner * kExperts;
   });
 }
@@ -258,12 +262,12 @@ Status Run(const Options& options) {
     ASSIGN_OR_RETURN(Weights made, MakeWeights(pool, shape, bytes));
     all.push_back(std::make_unique<Weights>(std::move(made)));
     Weights* const weights = all.back().get();
-    auto x = std::make_shared<kernels::RoundedActivations>();  // as norms and SwiGlu leave them
-    x->Round(pool, std::vector<float>(static_cast<size_t>(shape.tokens * shape.columns), 0.5f),
-             shape.columns);
+    // As norms and SwiGlu leave them.
+    kernels::RoundedActivations x(pool.memory(), shape.tokens, shape.columns);
+    x.Round(pool, std::vector<float>(shape.tokens * shape.columns, 0.5f));
     auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(shape.tokens * shape.rows));
     legs.push_back(Repeat(shape.name(), [&pool, weights, x, y, shape, count_bytes] {
-      kernels::LinearPacked(pool, *x, weights->Next(), *y);
+      kernels::LinearPacked(pool, x, weights->Next(), *y);
       return static_cast<double>(shape.rows * shape.columns) *
              (count_bytes ? 2.0 : 2.0 * static_cast<double>(shape.tokens));
     }));

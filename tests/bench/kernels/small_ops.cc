@@ -16,6 +16,7 @@ constexpr int64_t kTokens = 256, kWidth = 2048, kStreams = 4, kVocab = 129'280;
 struct Values {
   std::vector<float> x, y, weight, streams, keys, stream_weight, history, logits, mixes;
   std::vector<float> conv;
+  Workspace memory;
   Values() {
     Rng rng(1);
     const auto fill = [&](std::vector<float>& values, int64_t count) {
@@ -88,9 +89,9 @@ std::vector<Leg> SmallOpLegs() {
   add("RouteToken, 256 experts", kTokens * 4.0 * 256, [v] {
     const RouteRule rule{256, 8, 8, 4, true, 2.5f};
     std::vector<int32_t> chosen(8);
-    std::vector<float> scales(8);
+    std::vector<float> scales(8), scratch(512);
     for (int64_t t = 0; t < kTokens; ++t) {
-      RouteToken(rule, v->token(v->x, t, 256), v->token(v->x, t + 1, 256), chosen, scales);
+      RouteToken(rule, v->token(v->x, t, 256), v->token(v->x, t + 1, 256), chosen, scales, scratch);
     }
   });
   add("SinkhornExp, 20 rounds", kTokens * 2.0 * 64, [v] {
@@ -115,7 +116,7 @@ std::vector<Leg> SmallOpLegs() {
   add("FusePaper (gate, short conv)", (3 * kStreams + 1) * kOne, [v] {
     const PaperFusion fusion{
         v->stream_weight, v->stream_weight, v->stream_weight, v->conv, kStreams, 4, 3};
-    FusePaper(fusion, std::span(v->keys).first(v->streams.size()), v->x, {}, v->history,
+    FusePaper(v->memory, fusion, std::span(v->keys).first(v->streams.size()), v->x, {}, v->history,
               v->streams);
   });
   add("FuseV41 (gate)", (3 * kStreams + 1) * kOne,

@@ -146,8 +146,9 @@ TEST(Slices, ColumnsComeTogetherInOrder) {
             mine.push_back(static_cast<float>(row * columns + c));
           }
         }
-        gathered[static_cast<size_t>(r)] =
-            parallel::GatherColumns(group.rank(r), std::move(mine), 2, columns, 64);
+        kernels::Workspace memory;
+        gathered[r].resize(2 * columns);
+        parallel::GatherColumns(group.rank(r), memory, mine, 2, 64, gathered[r]);
       });
     }
     for (std::thread& thread : threads) thread.join();
