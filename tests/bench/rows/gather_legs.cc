@@ -111,7 +111,7 @@ std::unique_ptr<BatchReader> MakeBare(size_t row_bytes, BareLoop loop, const Bas
 
 class MemoryCopy : public InstantReader {
  public:
-  explicit MemoryCopy(const DenseTable& table) : from_(table.bytes()) {}
+  explicit MemoryCopy(const memnode::Arena& arena) : from_(arena.bytes()) {}
 
   Status Begin(const Batch&, std::span<std::byte> out) override {
     if (at_ + out.size() > from_.size()) at_ = 0;
@@ -144,39 +144,17 @@ class ArenaGather : public InstantReader {
 
 }  // namespace
 
-Result<DenseTable> DenseTable::Make(const Tables& tables) {
-  const size_t row_bytes = tables.row_bytes();
-  DenseTable table;
-  table.row_bytes_ = row_bytes;
-  ASSIGN_OR_RETURN(table.memory_, AlignedBuffer::Allocate(tables.row_count() * row_bytes,
-                                                          PageBacking::kTransparent));
-  std::byte* to = table.memory_.data();
-  for (uint32_t layer = 0; layer < kLayers; ++layer) {
-    table.offsets_[layer] = static_cast<uint64_t>(to - table.memory_.data());
-    for (uint64_t row = 0; row < tables.layout.layers[layer].total_rows; ++row, to += row_bytes) {
-      if (row % kRowsPerFill == 0 && Interrupted()) return Cancelled("interrupted");
-      table::FillProceduralRow(tables.layout.row_format, tables.spec.seed, layer, row,
-                               {to, row_bytes});
-    }
-  }
-  return table;
-}
-
-std::unique_ptr<BatchReader> MakeBareGather(const DenseTable& table, BareLoop loop) {
-  return MakeBare(table.row_bytes(), loop, {table.layer(0), table.layer(1)}, table.row_bytes());
-}
-
-std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena) {
+std::unique_ptr<BatchReader> MakeBareGather(const memnode::Arena& arena, BareLoop loop) {
   std::array<const std::byte*, kLayers> bases = {};
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
     const uint64_t first = 0;
     CHECK(arena.Find(layer, {&first, 1}, {&bases[layer], 1}).ok());
   }
-  return MakeBare(arena.row_bytes(), BareLoop::kTogether, bases, arena.stored_row_bytes());
+  return MakeBare(arena.row_bytes(), loop, bases, arena.stored_row_bytes());
 }
 
-std::unique_ptr<BatchReader> MakeMemoryCopy(const DenseTable& table) {
-  return std::make_unique<MemoryCopy>(table);
+std::unique_ptr<BatchReader> MakeMemoryCopy(const memnode::Arena& arena) {
+  return std::make_unique<MemoryCopy>(arena);
 }
 
 Result<FilledArena> FillArena(const Tables& tables, bool shared) {

@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   CLI::App app(
       "Ceilings and our paths in interleaved rounds: memory copy, bare gather, in-process gather,\n"
       "service with and without its gather, shared memory, bare round trips, ucx_perftest.");
-  app.add_option("--table-mib", options.table_mib, "rows, held two or three times")
+  app.add_option("--table-mib", options.table_mib, "rows, held once or twice")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_option("--step-rows", options.step_rows, "rows of a step, even")

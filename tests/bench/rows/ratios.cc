@@ -21,12 +21,13 @@ std::vector<double> CombinedBound(const Series& a, const Series& b) {
 }
 
 // Of the bare loops, round by round, the faster one.
-std::optional<Series> FasterBare(std::span<const Series> all) {
-  const Series* const ahead = FindSeries(all, kBareAhead);
-  const Series* const together = FindSeries(all, kBareTogether);
+std::optional<Series> FasterBare(std::span<const Series> all, const char* name,
+                                 const char* ahead_name, const char* together_name) {
+  const Series* const ahead = FindSeries(all, ahead_name);
+  const Series* const together = FindSeries(all, together_name);
   if (ahead == nullptr || together == nullptr) return std::nullopt;
   Series faster = *ahead;
-  faster.name = kBareGather;
+  faster.name = name;
   for (size_t i = 0; i < faster.rows_per_s.size(); ++i) {
     faster.rows_per_s[i] = std::max(ahead->rows_per_s[i], together->rows_per_s[i]);
     faster.p50_us[i] = std::min(ahead->p50_us[i], together->p50_us[i]);
@@ -39,7 +40,10 @@ enum class By { kCeiling, kLeg };
 class Judge {
  public:
   Judge(std::span<const Series> all, bool compared)
-      : bare_(FasterBare(all)), all_(all), compared_(compared) {}
+      : bare_(FasterBare(all, kBareGather, kBareAhead, kBareTogether)),
+        server_bare_(FasterBare(all, kServerGather, kServerAhead, kServerTogether)),
+        all_(all),
+        compared_(compared) {}
 
   // rows/s of one leg by another's.
   void Rate(const std::string& name, const char* of, const char* by, double bar, By kind) {
@@ -63,7 +67,7 @@ class Judge {
   // A service, and its share of the combined bound.
   void Service(const char* service_leg, const char* no_gather_leg, double bar, size_t depth) {
     const Series* const service = Find(service_leg);
-    const Series* const bare = Find(kBareGather);
+    const Series* const bare = Find(kServerGather);
     const Series* const no_gather = Find(no_gather_leg);
     if (service == nullptr || bare == nullptr || no_gather == nullptr) return;
     const std::string name = service_leg;
@@ -98,10 +102,11 @@ class Judge {
  private:
   const Series* Find(const std::string& name) const {
     if (name == kBareGather) return bare_ ? &*bare_ : nullptr;
+    if (name == kServerGather) return server_bare_ ? &*server_bare_ : nullptr;
     return FindSeries(all_, name);
   }
 
-  std::optional<Series> bare_;
+  std::optional<Series> bare_, server_bare_;
   const std::span<const Series> all_;
   const bool compared_;
 };

@@ -19,6 +19,10 @@ inline constexpr char kMemoryCopy[] = "memory copy";
 inline constexpr char kBareGather[] = "bare gather";
 inline constexpr char kBareAhead[] = "bare gather, 24 rows ahead";
 inline constexpr char kBareTogether[] = "bare gather, 64 rows together";
+// The same on the core that serves: two cores of one virtual machine differ by a half for minutes.
+inline constexpr char kServerGather[] = "bare gather on the server's core";
+inline constexpr char kServerAhead[] = "bare gather on the server's core, 24 rows ahead";
+inline constexpr char kServerTogether[] = "bare gather on the server's core, 64 rows together";
 inline constexpr char kInProcess[] = "in-process gather";
 inline constexpr char kShared[] = "shared memory, step";
 inline constexpr char kSharedToken[] = "shared memory, token";

@@ -58,7 +58,6 @@ class RowsBench {
   // Everything that holds rows.
   struct Memory {
     Tables tables;
-    DenseTable dense;
     FilledArena filled;
     FilledArena shared;  // when shared memory does not get the huge pages that private memory gets
 
@@ -70,9 +69,8 @@ class RowsBench {
     memory_ = std::make_unique<Memory>();
     ASSIGN_OR_RETURN(memory_->tables, TablesOfSize(options_.table_mib, options_.seed));
     const Tables& tables = memory_->tables;
-    RETURN_IF_ERROR(CheckMemoryFor(3 * (options_.table_mib << 20) * 102 / 100,
-                                   fmt::format("three tables of {} MiB", options_.table_mib)));
-    ASSIGN_OR_RETURN(memory_->dense, DenseTable::Make(tables));
+    RETURN_IF_ERROR(CheckMemoryFor(2 * (options_.table_mib << 20) * 102 / 100,
+                                   fmt::format("two tables of {} MiB", options_.table_mib)));
     ASSIGN_OR_RETURN(memory_->filled, FillArena(tables, /*shared=*/true));
     if (memory_->filled.arena.backing() == PageBacking::kSmall) {
       memory_->shared = std::move(memory_->filled);
@@ -90,14 +88,13 @@ class RowsBench {
   void PrintSettings() const {
     fmt::print(
         "environment\n{}"
-        "rows: {} of {} bytes ({} MiB), bare table {}, arena {}, shared {}; ids uniform, seed {}\n"
+        "rows: {} of {} bytes ({} MiB), arena {}, shared {}; ids uniform, seed {}\n"
         "closed loop, {} steps outstanding, service over {}; server on CPU {}, client on CPU {}, "
         "polling\n"
         "{} rounds of {} s, order reversed each round; service: every row's check verified; bytes "
         "compared with what they must be: every row in warm-up, one of {} when timed\n",
         EnvironmentText(environment_), memory_->tables.row_count(), memory_->tables.row_bytes(),
-        options_.table_mib, PageBackingName(memory_->dense.backing()),
-        PageBackingName(memory_->filled.arena.backing()),
+        options_.table_mib, PageBackingName(memory_->filled.arena.backing()),
         PageBackingName(memory_->shareable().arena.backing()), options_.seed, options_.depth,
         options_.transport, options_.cores.server, options_.cores.client, options_.rounds.rounds,
         options_.rounds.seconds, options_.verify_every);
@@ -108,10 +105,13 @@ class RowsBench {
     LoopOptions unverified = step;
     unverified.verify_every = 0;
     unverified.verify_warm_up = false;
-    Add(kMemoryCopy, MakeMemoryCopy(memory_->dense), unverified);
-    Add(kBareAhead, MakeBareGather(memory_->dense, BareLoop::kAhead), step);
-    Add(kBareTogether, MakeBareGather(memory_->dense, BareLoop::kTogether), step);
-    Add(kInProcess, MakeArenaGather(memory_->filled.arena), step);
+    const memnode::Arena& arena = memory_->filled.arena;
+    Add(kMemoryCopy, MakeMemoryCopy(arena), unverified);
+    Add(kBareAhead, MakeBareGather(arena, BareLoop::kAhead), step);
+    Add(kBareTogether, MakeBareGather(arena, BareLoop::kTogether), step);
+    Add(kInProcess, MakeArenaGather(arena), step);
+    Add(kServerAhead, MakeBareGather(arena, BareLoop::kAhead), step, options_.cores.server);
+    Add(kServerTogether, MakeBareGather(arena, BareLoop::kTogether), step, options_.cores.server);
     ServiceOptions service;
     service.cores = options_.cores;
     service.wire = LoopbackWire(options_.transport);
@@ -139,6 +139,19 @@ class RowsBench {
 
   void Add(const std::string& name, std::unique_ptr<BatchReader> reader, const LoopOptions& loop) {
     if (Wanted(name)) legs_.push_back(maker_->Make(name, std::move(reader), loop));
+  }
+
+  // The same on core `cpu`.
+  void Add(const std::string& name, std::unique_ptr<BatchReader> reader, const LoopOptions& loop,
+           int cpu) {
+    if (!Wanted(name)) return;
+    const Leg leg = maker_->Make(name, std::move(reader), loop);
+    legs_.push_back({name, [this, leg, cpu](double seconds, bool warm_up) -> Result<Round> {
+                       RETURN_IF_ERROR(PinThisThread(cpu));
+                       Result<Round> round = leg.run(seconds, warm_up);
+                       RETURN_IF_ERROR(PinThisThread(options_.cores.client));
+                       return round;
+                     }});
   }
 
   Status AddService(const ServiceOptions& service, const FilledArena& filled,

@@ -13,7 +13,7 @@
 namespace engram::bench {
 
 struct RowsOptions {
-  uint64_t table_mib = 2048;  // rows, without checks; held two or three times
+  uint64_t table_mib = 2048;  // rows, without checks; held once or twice
   uint64_t seed = 1;
   size_t step_rows = 3072;  // 64 tokens
   size_t token_rows = 48;   // one token

@@ -43,7 +43,8 @@ void AddLegs(const Sized& sized, const std::string& suffix, const RowsOptions& o
   LoopOptions gather{options.step_rows, 1, options.verify_every};
   LoopOptions service{options.step_rows, options.depth, options.verify_every};
   const memnode::Arena& arena = sized.filled.arena;
-  legs->push_back(sized.maker->Make(kKinds[0] + suffix, MakeBareGather(arena), gather));
+  legs->push_back(
+      sized.maker->Make(kKinds[0] + suffix, MakeBareGather(arena, BareLoop::kTogether), gather));
   legs->push_back(sized.maker->Make(kKinds[1] + suffix, MakeArenaGather(arena), gather));
   legs->push_back(
       sized.maker->Make(kKinds[2] + suffix, sized.service->MakeReader(options.depth), service));
