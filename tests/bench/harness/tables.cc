@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/base/check.h"
+
 namespace engram::bench {
 
 Result<Tables> MakeTables(uint64_t rows, uint64_t seed) {
@@ -14,9 +16,13 @@ Result<Tables> MakeTables(uint64_t rows, uint64_t seed) {
   return tables;
 }
 
-Result<Tables> TablesOfSize(uint64_t mebibytes, uint64_t seed) {
-  constexpr uint64_t kRowBytes = 264;
-  return MakeTables((mebibytes << 20) / kRowBytes, seed);
+Result<Tables> TablesOfSize(uint64_t mebibytes, uint64_t seed, uint32_t row_bytes) {
+  ASSIGN_OR_RETURN(Tables tables, MakeTables((mebibytes << 20) / row_bytes, seed));
+  if (tables.row_bytes() != row_bytes) {
+    tables.layout.row_format = {table::RowEncoding::kBf16, static_cast<int>(row_bytes / 2)};
+  }
+  CHECK_EQ(tables.row_bytes(), row_bytes);
+  return tables;
 }
 
 }  // namespace engram::bench

@@ -18,7 +18,7 @@ struct Tables {
 
 // "v41", 264-byte rows: about `rows` of both layers together; primes decide exactly.
 Result<Tables> MakeTables(uint64_t rows, uint64_t seed);
-// The same by the size of its rows together.
-Result<Tables> TablesOfSize(uint64_t mebibytes, uint64_t seed);
+// The same by the size of its rows together; `row_bytes` of 264, or even: bf16 values then.
+Result<Tables> TablesOfSize(uint64_t mebibytes, uint64_t seed, uint32_t row_bytes = 264);
 
 }  // namespace engram::bench

@@ -43,6 +43,8 @@ int main(int argc, char** argv) {
   app.add_option("--sizes", options.sweep_mib,
                  "MiB,...: cost of a row by table size, smallest first")
       ->delimiter(',');
+  app.add_flag("--shapes", options.shapes,
+               "also rows of 160, 264 and 1,364 bytes in batches of 48, 3,072 and 98,304");
   app.add_option("--legs", options.legs, "NAME,...: only legs whose names hold one of these")
       ->delimiter(',');
   app.add_flag("--no-ucx-perftest", no_ucx_perftest, "leave it out");

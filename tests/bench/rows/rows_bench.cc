@@ -16,6 +16,7 @@
 #include "tests/bench/rows/gather_legs.h"
 #include "tests/bench/rows/ratios.h"
 #include "tests/bench/rows/service.h"
+#include "tests/bench/rows/shapes.h"
 #include "tests/bench/rows/sweep.h"
 #include "tests/bench/rows/ucx_perftest.h"
 
@@ -42,14 +43,18 @@ class RowsBench {
     PrintRatios(judged.rows);
     legs_.clear();
     services_.clear();
-    json::array sweep;
+    json::array sweep, shapes;
+    if (!options_.sweep_mib.empty() || options_.shapes) Release();
     if (!options_.sweep_mib.empty()) {
-      Release();
       ASSIGN_OR_RETURN(sweep, RunSweep(options_));
+    }
+    if (options_.shapes) {
+      ASSIGN_OR_RETURN(shapes, RunShapes(options_));
     }
     fmt::print("load average after: {}\n", LoadAverage());
     if (!options_.json_file.empty()) {
-      RETURN_IF_ERROR(WriteJson(Report(all, judged.rows, std::move(sweep)), options_.json_file));
+      RETURN_IF_ERROR(WriteJson(Report(all, judged.rows, std::move(sweep), std::move(shapes)),
+                                options_.json_file));
     }
     return LongEnoughToJudge(options_.rounds) ? CheckCeilings(judged.bounded) : OkStatus();
   }
@@ -216,7 +221,7 @@ class RowsBench {
   }
 
   json::object Report(const std::vector<Series>& all, const std::vector<RatioRow>& ratios,
-                      json::array sweep) {
+                      json::array sweep, json::array shapes) {
     environment_["load_average_after"] = LoadAverage();
     json::array legs;
     for (const Series& series : all) {
@@ -232,7 +237,8 @@ class RowsBench {
             {"depth", options_.depth},          {"transport", options_.transport},
             {"rounds", options_.rounds.rounds}, {"seconds", options_.rounds.seconds},
             {"legs", std::move(legs)},          {"ratios", RatiosJson(ratios)},
-            {"skipped", std::move(skipped)},    {"sweep", std::move(sweep)}};
+            {"skipped", std::move(skipped)},    {"sweep", std::move(sweep)},
+            {"shapes", std::move(shapes)}};
   }
 
   const RowsOptions& options_;

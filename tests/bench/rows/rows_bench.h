@@ -24,6 +24,7 @@ struct RowsOptions {
   std::string transport = "tcp";    // of the service
   bool ucx_perftest = true;         // when it is installed
   std::vector<uint64_t> sweep_mib;  // table sizes to compare; empty: no sweep
+  bool shapes = false;              // rows of three sizes in batches of three sizes
   std::vector<std::string> legs;    // only those whose names hold one of these; empty: all
   std::string json_file;
 };
