@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <functional>
@@ -18,6 +19,7 @@
 #include "memnode/tables/partition_loader.h"
 #include "tests/bench/cold/fio.h"
 #include "tests/bench/cold/row_per_key.h"
+#include "tests/bench/harness/ceilings.h"
 #include "tests/bench/harness/machine.h"
 #include "tests/bench/harness/report.h"
 #include "tests/bench/harness/rounds.h"
@@ -212,9 +214,32 @@ void PrintTable(const Options& options, std::span<const Series> series) {
   fmt::print("{}", TableText(lines));
 }
 
+// Reads of rows beside fio's: the faster of its two engines, round by round. Every page's checksum
+// is compared.
+std::vector<BoundedLeg> BoundedReads(const Options& options, std::span<const Series> series) {
+  std::vector<BoundedLeg> bounded;
+  for (const int depth : options.depths) {
+    const auto find = [&](const char* leg) {
+      return FindSeries(series, fmt::format("{} {}", leg, depth));
+    };
+    const Series *const queue = find("libaio"), *const threads = find("psync");
+    if (queue == nullptr || threads == nullptr) continue;
+    std::vector<double> ceiling;
+    for (size_t i = 0; i < queue->rows_per_s.size(); ++i) {
+      ceiling.push_back(std::max(queue->rows_per_s[i], threads->rows_per_s[i]));
+    }
+    for (const char* leg : {"pages", "tier"}) {
+      const Series& ours = *find(leg);
+      bounded.push_back({ours.name, fmt::format("fio's random reads {}", depth),
+                         SpreadOf(Ratios(ours.rows_per_s, ceiling)), true});
+    }
+  }
+  return bounded;
+}
+
 // Loading at start: partitions read in order, checked, sealed into memory.
 Status PrintLoad(const Options& options, const memnode::TableReader& reader,
-                 const memnode::TablePlan& plan) {
+                 const memnode::TablePlan& plan, std::vector<BoundedLeg>* bounded) {
   std::vector<double> ours, ceiling;
   const table::ArenaMap map = plan.Map();
   ASSIGN_OR_RETURN(AlignedBuffer memory,
@@ -241,6 +266,8 @@ Status PrintLoad(const Options& options, const memnode::TableReader& reader,
   }
   fmt::print("load and verify: {} GB/s", SpreadText(SpreadOf(ours), 1e-9, 2));
   if (!ceiling.empty()) {
+    bounded->push_back(
+        {"load and verify", "fio's sequential read", SpreadOf(Ratios(ours, ceiling)), true});
     fmt::print("; fio sequential read {} GB/s; ratio {}", SpreadText(SpreadOf(ceiling), 1e-9, 2),
                SpreadText(SpreadOf(Ratios(ours, ceiling)), 1, 2));
   }
@@ -280,7 +307,9 @@ Status Run(const Options& options) {
   rounds.warm_up_seconds = std::min(options.seconds, 0.3);
   ASSIGN_OR_RETURN(const std::vector<Series> series, RunRounds(bench.Legs(), rounds));
   PrintTable(options, series);
-  return PrintLoad(options, *reader, plan);
+  std::vector<BoundedLeg> bounded = BoundedReads(options, series);
+  RETURN_IF_ERROR(PrintLoad(options, *reader, plan, &bounded));
+  return LongEnoughToJudge(rounds) ? CheckCeilings(bounded) : OkStatus();
 }
 
 }  // namespace
