@@ -37,7 +37,7 @@ struct Rows {
 
 TEST(RowCheck, RowsOfAnySizeGoToTheirPlaces) {
   for (const uint32_t row_bytes : {1u, 7u, 8u, 31u, 32u, 100u, 160u, 264u, 513u}) {
-    for (const size_t count : {0u, 1u, 3u, 4u, 5u, 60u}) {
+    for (const size_t count : {0u, 1u, 3u, 4u, 5u, 60u, 64u, 65u, 88u, 89u, 200u}) {
       Rows rows(count, row_bytes);
       ASSERT_EQ(rows.Copy(), count) << row_bytes;
       for (size_t i = 0; i < count; ++i) {
@@ -58,6 +58,15 @@ TEST(RowCheck, EveryDamagedBitIsFoundInItsRow) {
     }
   }
   EXPECT_EQ(rows.Copy(), 9u);
+}
+
+TEST(RowCheck, DamageIsFoundInAnyBlockOfRows) {
+  Rows rows(200, 160);
+  for (const size_t at : {0u, 63u, 64u, 130u, 199u}) {
+    rows.memory[at * rows.stride + 159] ^= std::byte{1};
+    ASSERT_EQ(rows.Copy(), at);
+    rows.memory[at * rows.stride + 159] ^= std::byte{1};
+  }
 }
 
 TEST(RowCheck, ARowInAnothersPlaceIsFound) {
