@@ -1,6 +1,6 @@
 // A load run's figures for scripts. Keys they rely on: rows_per_s, distinct_rows_per_s,
 // bytes_per_s, steps_per_s, step_latency_us {p50,p90,p99,p999,max}, errors, verified_rows,
-// wrong_rows, send_slip_ratio, path, refused. README.md has all of them.
+// wrong_rows, send_slip_ratio, path, refused.
 #pragma once
 
 #include <string>

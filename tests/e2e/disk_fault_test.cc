@@ -97,7 +97,7 @@ TEST_F(DiskFault, AFullDiskIsToldAndTheImportEndsOnceThereIsRoom) {
   EXPECT_TRUE(CompleteVersions(store_).ok());
 }
 
-// A disk was full, and the version that filled it could not be dropped.
+// The version that filled the disk can be dropped.
 TEST_F(DiskFault, AVersionIsDroppedFromAFullDiskWhileTheOtherIsServed) {
   if (!MountDisk(80)) GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
   model_path_ = model_;

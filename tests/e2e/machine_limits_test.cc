@@ -150,7 +150,7 @@ TEST_F(MachineLimitsTest, OutputThatCannotBeWrittenIsAnErrorNotAnAbort) {
   }
 }
 
-// As root it took the place of /dev/null for the whole machine.
+// A renamed file would take the place of /dev/null for the whole machine.
 TEST_F(MachineLimitsTest, AnOutputThatIsAPipeOrALinkIsWrittenToNotReplaced) {
   std::ofstream(folder_ + "/in.jsonl") << R"({"prompt":"Once","max_tokens":2,"seed":1})"
                                        << "\n";

@@ -125,7 +125,7 @@ TEST_F(SecureCluster, RefusesEverybodyElseWithOneClearLine) {
   EXPECT_EQ(Generate(Secured(secret_, node_)).exit_code, 0) << "after all that were refused";
 }
 
-// Without a secret a stranger replaced rows by raw import, prepare and commit requests.
+// A stranger's raw import, prepare and commit requests replace no rows.
 TEST_F(SecureCluster, ANodeThatOthersReachTakesNoToolsWithoutASecret) {
   for (const auto& [host, taken] :
        std::vector<std::pair<std::string, bool>>{{"127.0.0.1", true}, {"0.0.0.0", false}}) {

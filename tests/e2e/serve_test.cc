@@ -304,7 +304,7 @@ TEST_F(Serve, AnIdleServersReadinessFollowsItsMemoryNodes) {
   EXPECT_EQ(count("memory node is gone node=\"m0 ("), 1) << log;
 }
 
-// Each token of a degraded answer waited for a whole deadline.
+// One token waits for a whole deadline, not each of them.
 TEST_F(Serve, ADegradingServerWaitsForAStoppedNodeOnce) {
   testing_support::Cluster cluster(work_dir_, model_, 2);
   Start({"lookup.path=gather", "engram.on_missing=degrade", "engine.deadline_ms=700"},

@@ -239,7 +239,7 @@ TEST_F(PublicationTest, APublicationThatIsDecidedIsNotAborted) {
   EXPECT_EQ(*Publish(tool, kModel, "2"), 2u);
 }
 
-// v1 on m0 beside v2 on m1: both tools said "run this again", and each repeat failed.
+// v1 on m0 beside v2 on m1.
 TEST_F(PublicationTest, ASplitClusterHealsByRepeatingEitherPublication) {
   uint64_t generation = 1;
   for (const std::string again : {"2", "1"}) {

@@ -144,7 +144,7 @@ TEST_F(VersionCommands, ListsWhatEachVersionTakesOnDisk) {
   }
 }
 
-// "in memory" was said of a set of which 36 of 128 partitions are.
+// A set of which 36 of 128 partitions are in memory is not called "in memory".
 TEST_F(VersionCommands, VersionsSaysHowMuchOfASetIsInMemory) {
   memnode::TinyCheckpoint large;
   large.vocab_size = 30'000;

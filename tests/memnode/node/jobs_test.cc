@@ -107,8 +107,7 @@ TEST_F(JobsTest, ACancelledJobTellsItsError) {
   EXPECT_EQ(jobs_.Cancel("77").code(), Code::kNotFound);
 }
 
-// "version 1 of big is complete", with tiny's digest: the second run's job had the first one's
-// number.
+// Jobs of two runs never have one name: a tool would take the second's success for the first's.
 TEST_F(JobsTest, AJobOfAnEarlierRunIsNotTakenForThisRunsOwn) {
   Jobs earlier;
   go_ = true;

@@ -165,7 +165,7 @@ TEST_F(VersionManagerTest, GenerationsThatWouldEndTheNumbersAreRefused) {
   EXPECT_TRUE(Publish("2", VersionManager::kGenerationStepMax + 1).ok());
 }
 
-// A store written before such generations were refused.
+// A store may hold a generation that Prepare refuses.
 TEST_F(VersionManagerTest, TheLastGenerationDoesNotWrap) {
   VersionInfo last;
   last.model = kModel;

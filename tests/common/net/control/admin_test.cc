@@ -124,7 +124,7 @@ TEST(Admin, OnlyWhoKnowsTheSecretMayAsk) {
   EXPECT_TRUE(node.Call({{"command", "versions"}}, secret.get()).ok());
 }
 
-// Import, prepare and commit by raw requests replaced the rows of a node without a secret.
+// Raw import, prepare and commit requests could otherwise replace the node's rows.
 TEST(Admin, WithoutASecretAPortThatIsOpenToOtherHostsTakesNoRequests) {
   for (const char* host : {"0.0.0.0", "::", "::ffff:0.0.0.0"}) {
     Node node(nullptr, true, host);
@@ -150,7 +150,7 @@ TEST(Admin, ACertificateCountsWhereItIsChecked) {
   EXPECT_EQ(open.asked, 0);
 }
 
-// A node that was stopped goes on: what its tools have given up meanwhile is not done.
+// A node that was stopped and goes on does nothing that its tools have given up meanwhile.
 TEST(Admin, ARequestWhoseToolHasHungUpIsNotCarriedOut) {
   Node node;
   const TimePoint deadline = Clock::Real().Now() + kTimeout;

@@ -59,7 +59,7 @@ class HttpFlood : public testing::Test {
   std::unique_ptr<HttpService> service_;
 };
 
-// One connection ate all memory.
+// One connection must not take all memory.
 TEST_F(HttpFlood, AChunkExtensionOrTrailersWithoutEndAre413) {
   Start(Small());
   const std::string chunked = "POST /a" + std::string(kHost) + "Transfer-Encoding: chunked\r\n\r\n";
@@ -100,7 +100,7 @@ TEST_F(HttpFlood, AHeaderWithoutEndIs431HoweverItIsCut) {
   EXPECT_THAT(Ask(std::string(Small().header_bytes, 'G')), StartsWith("HTTP/1.1 431 "));
 }
 
-// "GET /smuggled" ran as the next request.
+// "GET /smuggled" must not run as the next request.
 TEST_F(HttpFlood, WhatFollowsABodyOfUnknownFramingDoesNotRun) {
   Start(Small());
   for (const std::string fields :
@@ -215,7 +215,7 @@ TEST_F(HttpFlood, WithoutDescriptorsHealthIsAnswered) {
   EXPECT_THAT(answer, HasSubstr("Connection: close")) << "the descriptor is needed again";
 }
 
-// 256 of them failed a node's liveness probe.
+// 256 of them are as many as the server takes connections.
 TEST(HttpServerFlood, SocketsThatPipelineAndDoNotReadDoNotFailTheLivenessProbe) {
   std::map<std::string, HttpServer::Handler> routes;
   routes["/health"] = [] { return HttpResponse{200, "text/plain", "alive\n"}; };

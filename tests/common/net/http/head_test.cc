@@ -144,7 +144,7 @@ TEST(HttpBody, MalformedChunksAreRefused) {
   }
 }
 
-// One connection ate all memory: the decoder kept a chunk's line and the trailers until their end.
+// A decoder that kept a chunk's line and the trailers until their end would take all memory.
 TEST(HttpBody, LinesBetweenChunksAndTrailersAreNotKeptAndEnd) {
   for (const std::string start :
        {"0;a=", "5;a=", "00000", "0\r\nX: ", "0\r\nX: a\r\nY: ", "1\r\na\r\n0;b="}) {
@@ -164,7 +164,7 @@ TEST(HttpBody, LinesBetweenChunksAndTrailersAreNotKeptAndEnd) {
   EXPECT_EQ(step, HttpBody::Step::kTooLarge);
 }
 
-// Each chunk and each of its lines kept to its limit, and the body never ended.
+// Each chunk and each of its lines keeps to its limit, and the body must end all the same.
 TEST(HttpBody, TinyChunksWithLongLinesEnd) {
   HttpBody body = HttpBody::InChunks(1'000'000);
   const std::string chunk = "1;a=" + std::string(1000, 'x') + "\r\na\r\n";

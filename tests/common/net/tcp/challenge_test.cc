@@ -131,7 +131,7 @@ TEST(Challenge, AnotherSecretIsToldToBothSides) {
   }
 }
 
-// It said "another cluster secret", or nothing, to a side that has none at all.
+// A side that has no secret at all is told so, and not of another secret.
 TEST(Challenge, ASecretThatOneSideLacksIsNamedAsThat) {
   const Side without{"", "", RandomEndpointId(), Purpose::kControl};
   const Side with{kSecret, "", RandomEndpointId(), Purpose::kControl};

@@ -218,7 +218,7 @@ TEST(TcpGuests, OneInTheMiddleOfItsChallengeDoesNotGiveWayToIdleOnes) {
       RunUntil({acceptor.get()}, [&] { return acceptor->Send(peer, {}, nullptr, 0, {}).ok(); }));
 }
 
-// Strangers at 8,000 connections a second pushed out the one just arriving.
+// Strangers at 8,000 connections a second do not push out the peer just arriving.
 TEST(TcpGuests, AFloodOfValidOpeningsDoesNotPushOutOneThatIsArriving) {
   constexpr int kFlood = 400;
   End acceptor(MakeAcceptor());
