@@ -1,5 +1,4 @@
-// What a server process does at its ends: stdout kept for the ready line, and signals that ask it
-// to stop. Call from main's thread.
+// A server's ready line on stdout, and the signals that ask it to stop. Call from main's thread.
 #pragma once
 
 #include <string_view>

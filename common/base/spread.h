@@ -1,4 +1,4 @@
-// What repeated measurements of one thing came to.
+// Median and range of repeated measurements.
 #pragma once
 
 #include <string>

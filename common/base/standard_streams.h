@@ -1,5 +1,5 @@
-// What every program does about standard input, output and error: they may be closed, full, or a
-// pipe that is not read any more. Called from main.
+// Keeps a program sound when standard input, output or error is closed, full, or an unread pipe.
+// Called from main.
 #pragma once
 
 #include <functional>

@@ -1,7 +1,6 @@
-// Places for connections when there are fewer than connections that want one: which of those that
-// wait gives way to a newcomer. Strangers cannot keep others out: an address has at most its share,
-// the one that holds the most gives way first, and some places are for clients of this host.
-// Internal to common/net.
+// Chooses the waiting connection that gives way to a newcomer when places run out. Strangers cannot
+// keep others out: an address has at most its share, the address that holds the most gives way
+// first, and some places are for clients of this host. Internal to common/net.
 #pragma once
 
 #include <compare>

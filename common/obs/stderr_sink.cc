@@ -21,8 +21,8 @@ void StderrSink::sink_it_(const spdlog::details::log_msg& message) {
   ++taken_;
 }
 
-// A pipe that poll() calls writable takes PIPE_BUF bytes at once, so that this thread stands still
-// in poll(), where it can be told to give up, and not in write().
+// A pipe that poll() calls writable takes PIPE_BUF bytes at once, so that this thread waits in
+// poll(), which StopWaiting ends, and not in write().
 bool StderrSink::Write(std::string_view bytes) const {
   while (!bytes.empty()) {
     pollfd entry = {STDERR_FILENO, POLLOUT, 0};

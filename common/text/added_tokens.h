@@ -27,10 +27,9 @@ class AddedTokens {
     size_t end = 0;
     int32_t id = 0;
   };
-  // Leftmost first, of those that begin together the longest: found before white space and
-  // neighbours are looked at, so that a longest one that is no single word hides the shorter ones
-  // inside it. A match may begin before the end of the one before: a token of white space that
-  // stands in what that one took is found nevertheless.
+  // The leftmost match, and of those that begin together the longest. White space and neighbours
+  // are checked afterwards, so that a longest match that is no single word hides the shorter ones
+  // inside it. A token of white space inside what the previous match took is found all the same.
   std::vector<Match> FindAll(std::string_view text) const;
 
  private:

@@ -1,5 +1,5 @@
-// What the updates of one completion come to as an answer: its text, the tokens that count, its
-// figures and how it ended. The HTTP API and batch both cut and count by it. One thread at a time.
+// Builds the answer from one completion's updates: its text, the tokens that count, its figures and
+// how it ended. The HTTP API and batch both use it. One thread at a time.
 #pragma once
 
 #include <cstdint>

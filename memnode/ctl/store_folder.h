@@ -1,5 +1,4 @@
-// A store's folder as the tools open it: only to be read, also while a node has it open, and never
-// made.
+// Opens a store's folder for reading only, also while a node has it open; never creates it.
 #pragma once
 
 #include <memory>

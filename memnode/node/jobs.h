@@ -1,5 +1,5 @@
-// Work that takes longer than an answer may: started by a tool, done on a thread of its own, asked
-// about until it has ended, and stoppable. Any thread.
+// Runs tools' long work: each job has a thread of its own, can be asked about after it has ended,
+// and can be stopped. Any thread.
 //
 // A job's name is "<instance>-<random>": the instance is this run of the node's, so that a tool
 // which asks after a restart is told so, and never gets another job's success for its own.

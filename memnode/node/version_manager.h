@@ -98,8 +98,8 @@ class VersionManager {
   Status Promise(const std::string& model, const std::string& version, uint64_t generation);
   // Ends preparations and promises of publications that come before this one. FAILED_PRECONDITION
   // unless prepared or promised for this generation, or published in it already, or when a later
-  // one was published. With `rollback` the version that was published is not one to roll back to
-  // until it is published again.
+  // one was published. With `rollback` the replaced version is not rolled back to until it is
+  // published again.
   Status Commit(const std::string& model, const std::string& version, uint64_t generation,
                 bool rollback = false);
   // Forgets a preparation or promise; no error when there is none.

@@ -19,8 +19,8 @@ uint64_t VersionManager::HighestGeneration(const std::string& model) const {
   return highest;
 }
 
-// No publication that comes later in the order was committed here, but for one of this very
-// version, and the numbers have not come to their end.
+// OK when no later publication of another version was committed here and the generation is within
+// reach of the highest one known.
 Status VersionManager::CheckNewest(const std::string& model, const std::string& version,
                                    uint64_t generation) const {
   const uint64_t highest = HighestGeneration(model);

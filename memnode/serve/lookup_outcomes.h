@@ -1,5 +1,4 @@
-// How lookups ended in the last seconds: what readiness goes by, besides the node's state. Nothing
-// is remembered beyond the window.
+// Counts how lookups ended in the last seconds, for readiness. Nothing older counts.
 //
 // Any thread, without locks; two threads that begin the same second may lose a count.
 #pragma once

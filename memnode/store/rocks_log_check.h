@@ -1,6 +1,6 @@
-// Whether what lists a store's files (MANIFEST) and the log of its last records are sound; part of
+// Checks a store's list of files (MANIFEST) and its last log before RocksDB opens them; part of
 // rocks_store. RocksDB takes a list that seems cut short for the whole one, drops files that it
-// does not name, and may abort the process over a damaged one: it is asked only after this.
+// does not name, and may abort the process over a damaged one.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Everything there is to say about one stored row, for engramctl dump: from a store, by way of a
-// node, or from the model folder it was imported from.
+// Describes one stored row for engramctl dump: from a store, by way of a node, or from the model
+// folder it was imported from.
 #pragma once
 
 #include <cstdint>

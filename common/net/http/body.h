@@ -1,7 +1,6 @@
 // The body of one HTTP request out of the bytes that follow its header: of a stated length, or in
-// chunks (RFC 9112, 7.1). Keeps the content only; what is between chunks and the trailers are read
-// past, each with a limit of its own and all chunks' lines with one together: every body ends.
-// Internal to common/net.
+// chunks (RFC 9112, 7.1). Keeps the content only. Chunk lines and trailers are skipped; each has a
+// limit, and all chunk lines have one together, so that every body ends. Internal to common/net.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What the header of one HTTP request says (RFC 9112), strictly: what two readers could take for
-// two things is refused, so that no part of a request runs as the next one. Internal to common/net.
+// Parses the header of one HTTP request strictly (RFC 9112): what has two readings is refused, so
+// that no part of a request runs as the next one. Internal to common/net.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct HttpHead {
   bool has_body() const { return chunked || length > 0; }
 };
 
-// Why a request is not answered as it asks; its connection is closed.
+// Why a request is refused; its connection is closed.
 struct HttpFault {
   int status = 400;
   std::string message;

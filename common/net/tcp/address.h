@@ -1,4 +1,4 @@
-// What a TCP transport calls itself: "tcp <id>", and for one that listens "tcp <id> <host> <port>".
+// A TCP transport's address: "tcp <id>", and of one that listens "tcp <id> <host> <port>".
 // Internal to common/net.
 #pragma once
 

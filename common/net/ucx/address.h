@@ -1,6 +1,5 @@
-// What a UCX transport hands out as its address: its random id, then its worker's address, under a
-// checksum, because ucp_ep_create does not survive a damaged worker address. Internal to
-// common/net.
+// A UCX transport's address: its random id, then its worker's address, under a checksum, because
+// ucp_ep_create does not survive a damaged worker address. Internal to common/net.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Counting a corpus: texts become tokens as the model sees them, their n-grams are counted, and of
-// the text held out it is measured what the most frequent n-grams of the rest would have served.
+// Counts a corpus: texts become tokens as the model sees them, their n-grams are counted, and the
+// share of held-out text that the most frequent n-grams would serve is measured.
 #pragma once
 
 #include <cstdint>
