@@ -16,7 +16,7 @@ struct MachineLimits {
 
   int cpus = 1;  // of the affinity mask and cpu.max, rounded up
 
-  // To be had now without pushing others out: the least of MemAvailable and, of each cgroup,
+  // Available now without pushing others out: the least of MemAvailable and, of each cgroup,
   // memory.max less what is in use and cannot be reclaimed.
   uint64_t memory_bytes = kNone;
   uint64_t huge_pages_bytes = 0;  // reserved and free; not in memory_bytes
@@ -37,7 +37,7 @@ struct MemoryUse {
   std::string what;  // "rows", "cache.mib"
   uint64_t bytes = 0;
 };
-// RESOURCE_EXHAUSTED when the parts together exceed what is to be had: gives the sum, each part,
+// RESOURCE_EXHAUSTED when the parts together exceed what there is: gives the sum, each part,
 // the limit and where it is set, and ends with `advice`.
 Status CheckFits(std::span<const MemoryUse> parts, const MachineLimits& limits,
                  const std::string& advice);

@@ -19,7 +19,7 @@ class LoopbackHub {
   std::unique_ptr<Transport> MakeTransport();
 
   // All of these from any thread, at any time.
-  // Whether the transports of this hub have one-sided reads; they do not unless told. Reads need
+  // Whether the transports of this hub have one-sided reads; off by default. Reads need
   // nothing of the owner: they succeed from one that is stopped, and fail from one that was killed.
   void SetOneSided(bool one_sided);
   // The next `count` messages sent by `address` vanish; the sender sees them sent.
@@ -36,9 +36,9 @@ class LoopbackHub {
   void Release(const std::string& address);
   // Messages kept back now.
   size_t HeldCount(const std::string& address) const;
-  // The process behind `address` dies: its peers are told, nothing comes from it or goes to it.
+  // The process behind `address` dies: its peers see the loss, nothing comes from it or goes to it.
   void Kill(const std::string& address);
-  // The process behind `address` stops (as by SIGSTOP): its peers are not told and get no answer
+  // The process behind `address` stops (as by SIGSTOP): its peers see no loss and get no answer
   // until Resume.
   void Stop(const std::string& address);
   void Resume(const std::string& address);

@@ -25,7 +25,7 @@ struct ApiModel {
   int64_t positions_max = 0;
   int64_t prompts_max = 64;  // of one request
   bool allow_unknown_fields = false;
-  TablesInfo tables = {};  // to be told
+  TablesInfo tables = {};  // shown by /version and /metrics
 };
 
 struct ApiRequest {

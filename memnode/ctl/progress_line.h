@@ -13,7 +13,7 @@ class ProgressLine {
  public:
   explicit ProgressLine(std::string what);
   ~ProgressLine();  // wipes the line
-  // `bytes`: done in this run, for the rate; 0: not told.
+  // `bytes`: done in this run, for the rate; 0: unknown.
   void Draw(uint64_t done, uint64_t total, uint64_t bytes = 0);
 
  private:

@@ -50,7 +50,7 @@ Result<NodeVersion> ParseVersion(const json::object& object) {
   ASSIGN_OR_RETURN(v.pinned, io::GetBool(object, "pinned", kWhat));
   ASSIGN_OR_RETURN(v.rolled_back, io::GetBool(object, "rolled_back", kWhat));
   ASSIGN_OR_RETURN(v.loaded, io::GetBool(object, "loaded", kWhat));
-  if (object.contains("incomplete")) {  // not told by older nodes
+  if (object.contains("incomplete")) {  // older nodes do not send it
     ASSIGN_OR_RETURN(v.incomplete, io::GetBool(object, "incomplete", kWhat));
   }
   return v;

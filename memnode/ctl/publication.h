@@ -17,7 +17,7 @@ struct NodeVersion {
   std::string model, version, base, digest, problem;
   uint64_t rows_held = 0, stored_bytes = 0, generation = 0, prepared_generation = 0, readers = 0;
   uint64_t promised_generation = 0;
-  // Of this node's share; not told by older nodes.
+  // Of this node's share; older nodes do not send it.
   uint64_t partitions_in_memory = 0, partitions_owned = 0, bytes_in_memory = 0, bytes_owned = 0;
   bool published = false, prepared = false, pinned = false, rolled_back = false, loaded = false;
   bool incomplete = false;  // its import is under way, or was stopped

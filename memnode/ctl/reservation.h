@@ -11,7 +11,7 @@ namespace engram::ctl {
 
 class Reservation {
  public:
-  // Takes it at `node`, the first member of the cluster. `doing` tells others what is under way.
+  // Takes it at `node`, the first member of the cluster. `doing` is shown to other tools.
   // FAILED_PRECONDITION names the tool that has it.
   static Result<Reservation> Take(const Nodes& nodes, size_t node, const std::string& model,
                                   const std::string& doing);

@@ -24,7 +24,7 @@ namespace engram::memnode {
 class JobContext {
  public:
   const std::atomic<bool>& cancelled() const { return cancelled_; }
-  // What a tool draws its progress bar from; `bytes` were read so far, 0: not told.
+  // What a tool draws its progress bar from; `bytes` were read so far, 0: unknown.
   void Tell(uint64_t done, uint64_t total, uint64_t bytes = 0);
 
  private:
@@ -48,7 +48,7 @@ class Jobs {
   // Of this run of the node.
   const std::string& instance() const { return instance_; }
 
-  // A job of the same `key` that is running already is the one; `title` is what a person is told.
+  // A job of the same `key` that is running already is the one; `title` is shown to people.
   // RESOURCE_EXHAUSTED over kRunningMax; FAILED_PRECONDITION names another job that is running on
   // one of the `subjects`.
   Result<std::string> Start(const std::string& key, const std::string& title,

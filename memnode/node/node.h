@@ -1,7 +1,7 @@
 // One memory node: sockets, tables, row services, in that order; stopped in reverse.
 //
-// The sockets open first, so that a port in use is told before a long import; until the tables are
-// open /ready answers 503 and clients are refused.
+// The sockets open first, so that a port in use is reported before a long import; until the tables
+// are open /ready answers 503 and clients are refused.
 #pragma once
 
 #include <atomic>

@@ -23,7 +23,7 @@ class Reservations {
 
   explicit Reservations(const Clock& clock = Clock::Real()) : clock_(clock) {}
 
-  // Takes or renews. `token` is the tool's own, hard to guess; `holder` tells others which tool has
+  // Takes or renews. `token` is the tool's own, hard to guess; `holder` names the tool that has
   // it. FAILED_PRECONDITION names the holder; RESOURCE_EXHAUSTED over kMax.
   Status Take(const std::string& model, const std::string& token, const std::string& holder);
   // No error when it is not the token's.

@@ -189,7 +189,7 @@ std::vector<VersionInfo> VersionManager::List() const {
   return all;
 }
 
-// Written first: what is told is what a restart would find.
+// Written first, so that the answer is what a restart would find.
 Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
   const RecordChange record = CatalogRecord(info);
   const Status written = store_.WriteRecords({&record, 1});

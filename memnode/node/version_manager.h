@@ -11,7 +11,7 @@
 // *promises*: the intent is on disk, and the version stays ready until it is committed, aborted, or
 // overtaken by a later publication. Only then every node *commits*. The first commit decides: a
 // node that has only promised serves the version to clients that ask for it by name, and a client
-// that asks for "the current one" takes the latest publication any node tells
+// that asks for "the current one" takes the latest publication any node reports
 // (common/client/lookup/connect). A tool that died in between is run again.
 //
 // What is published, prepared, promised or pinned is in memory; another version stays while

@@ -36,7 +36,7 @@ class NoLog : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-// RocksDB would look every 5 s whether a full disk has room again, and refuse to be told meanwhile.
+// RocksDB would check a full disk every 5 s, and refuse Resume meanwhile.
 class GoOnWhenTold : public rocksdb::EventListener {
  public:
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,

@@ -272,7 +272,7 @@ class RocksStore : public RowStore {
     return FromRocks(rocksdb::Status::NoSpace(), what, path_);
   }
 
-  // After an error of the disk RocksDB takes no changes until it is told to go on.
+  // After an error of the disk RocksDB takes no changes until Resume.
   template <typename Operation>
   rocksdb::Status Retried(Operation operation) {
     rocksdb::Status done = operation();

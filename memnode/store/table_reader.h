@@ -1,6 +1,6 @@
 // Reads one table set out of a store: its own pages where it has them, else its base's (a delta
-// holds changed pages only). Every page's CRC-32C is checked before a row leaves; damage is told to
-// `on_damage` and to the caller, and no byte of a damaged page is handed out.
+// holds changed pages only). Every page's CRC-32C is checked before a row leaves; damage is
+// reported to `on_damage` and to the caller, and no byte of a damaged page is handed out.
 //
 // Immutable after Open; any thread. The store outlives it.
 #pragma once

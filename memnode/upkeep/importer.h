@@ -34,7 +34,7 @@ struct ImportOptions {
   uint64_t memory_mib = 512;  // buffers of all workers together; fewer workers when it is short
   size_t ingest_files = 16;   // made durable together, 256 MiB: what a kill can cost
   std::string base_version;   // not empty: write a delta on this version of the same model
-  std::string source;         // told in the manifest, for repairs
+  std::string source;         // kept in the manifest, for repairs
   std::function<void(const ImportProgress&)> on_progress;  // on a worker, about 10 times a second
   const std::atomic<bool>* cancel = nullptr;               // CANCELLED soon after it is set
 };

@@ -142,7 +142,7 @@ void MemoryScrubber::LookAt(const RowReport& report) {
   Tables tables = report.tables.lock();
   if (tables == nullptr || report.layer_index >= tables->layer_count()) return;
   const LayerPlan& layer = tables->plan().layers[report.layer_index];
-  // Sound also when it was mended since, or damaged on its way only.
+  // Sound also when it was repaired since, or damaged on its way only.
   if (report.row >= layer.cut.total_rows || tables->RowIsSound(report.layer_index, report.row)) {
     tables.reset();
     return;

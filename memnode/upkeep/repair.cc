@@ -43,7 +43,7 @@ Result<ReaderList> OpenChain(RowStore& store, const std::string& model, std::str
 ReaderList OpenVersions(RowStore& store, const std::string& model) {
   ReaderList versions;
   auto manifests = AllManifests(store);
-  if (!manifests.ok()) return versions;  // the chain's own errors are told by OpenChain
+  if (!manifests.ok()) return versions;  // OpenChain reports the chain's own errors
   for (Manifest& manifest : *manifests) {
     if (manifest.identity.model != model) continue;
     auto reader = TableReader::Open(store, std::move(manifest));

@@ -41,7 +41,7 @@ inline constexpr Nanos kDamageReportEvery = std::chrono::milliseconds(10);
 // A connection that has not said hello by then is dropped.
 inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);
 
-// A row whose content the node tells at connect; the client fetches it over the data path and
+// A row whose content the node states at connect; the client fetches it over the data path and
 // compares, so that a wrong transport, layout or table fails before the first token.
 struct KnownAnswer {
   uint32_t layer_index = 0;
@@ -65,7 +65,7 @@ struct Welcome {
   std::string settings;
   std::string address;
   std::vector<KnownAnswer> known_answers;
-  // Optional: told only when not zero or empty.
+  // Optional: sent only when not zero or empty.
   std::string transport;      // Transport::name() the node answers on
   uint32_t window = 0;        // requests a client may have outstanding at this node; 0 = untold
   std::string local_socket;   // unix socket name of the shared-memory path
@@ -103,7 +103,7 @@ class ControlServer {
 };
 
 // Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the
-// connection only tells whether the node is alive. FAILED_PRECONDITION when either side does not
+// connection only shows whether the node is alive. FAILED_PRECONDITION when either side does not
 // know the cluster secret or has no certificate of the cluster.
 class ControlClient {
  public:

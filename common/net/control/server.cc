@@ -80,7 +80,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     Start();
   }
 
-  // Idempotent; the session's end is told exactly once.
+  // Idempotent; reports the session's end exactly once.
   void Close() {
     if (closed_) return;
     closed_ = true;

@@ -41,9 +41,9 @@ class Challenge {
   static Challenge Accept(ChallengePurpose purpose, std::string secret, std::string channel,
                           const EndpointId& own, Admit admit);
 
-  // What is to be sent now; after an error it tells the peer why.
+  // What must be sent now; after an error, the reason for the peer.
   std::string TakeOutput() { return std::exchange(output_, {}); }
-  // Size of the next message from the peer; 0 when there is none to come.
+  // Size of the next message from the peer; 0 when none is expected.
   size_t wanted_bytes() const;
   // False when no message of ours begins with what has arrived of the next one.
   bool Plausible(std::string_view begun) const;

@@ -153,14 +153,14 @@ ssize_t TlsSession::Receive(std::span<std::byte> into) {
     may_have_more_ = false;
     if (Outcome(returned, "receiving") == 0) break;
     if (received == 0) return -1;
-    may_have_more_ = true;  // the end, to be told by the next call
+    may_have_more_ = true;  // the end, which the next call reports
     break;
   }
   if (received == into.size()) may_have_more_ = true;
   return static_cast<ssize_t>(received);
 }
 
-// A peer that closed may have said why, which tells more than that it cannot be written to.
+// A peer that closed may have sent the reason, which says more than the failed write.
 void TlsSession::HearLastWord() {
   std::byte byte{};
   size_t bytes = 0;

@@ -1,5 +1,5 @@
 // A node whose memory is smaller than its share, asked over its wire by the real client: every row
-// right, wherever it came from; damage told to the client that asked, and to no other.
+// right, wherever it came from; damage reported to the client that asked, and to no other.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

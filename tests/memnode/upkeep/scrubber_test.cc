@@ -1,4 +1,4 @@
-// The scrubber: damage is found, reported damage is mended at once, and it goes on where it was.
+// The scrubber: damage is found, reported damage is repaired at once, and it goes on where it was.
 #include "memnode/upkeep/scrubber.h"
 
 #include <gmock/gmock.h>
