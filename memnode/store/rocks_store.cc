@@ -259,7 +259,7 @@ class RocksStore : public RowStore {
     const rocksdb::Status written = db_->Write(synced, &batch);
     torn_ = !written.ok();
     RETURN_IF_ERROR(FromRocks(written, "writing records to", path_));
-    // They are written: what fails here is made up for by the next write, which leaves this log.
+    // The records are written; if this fails, the next write leaves the log.
     if (keep) torn_ = !db_->Flush(rocksdb::FlushOptions(), families_[0]).ok();
     return OkStatus();
   }
@@ -280,8 +280,8 @@ class RocksStore : public RowStore {
     return done;
   }
 
-  // Records written behind a torn one would be lost at the next start: after a failed write the log
-  // is given up. Deleting a record that is not there gives RocksDB the reason to begin a new one.
+  // Records behind a torn one would be lost at the next start, so that RocksDB must begin a new log
+  // after a failed write. Deleting an absent record makes it do so.
   Status LeaveTornLog() {
     if (!torn_) return OkStatus();
     if (lenient_) {
