@@ -1,6 +1,6 @@
 // What the matrix products of one sublayer read: its input, and the same rounded to bf16 once for
-// all products over packed weights. Norms write it row by row, so that nobody reads the input again
-// to round it.
+// all products over packed weights. Norms write it row by row, so that no product reads the input
+// again to round it.
 #pragma once
 
 #include <cstdint>

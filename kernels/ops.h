@@ -25,7 +25,7 @@ struct Matrix {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t stride = 0;
-  // The same weights packed, if somebody did: Linear then rounds activations to bf16.
+  // The same weights packed, if they were: Linear then rounds activations to bf16.
   const PackedMatrix* packed = nullptr;
 
   const std::byte* row(int64_t r) const { return data + r * stride * int64_t(SizeOf(dtype)); }

@@ -1,8 +1,8 @@
-// Pool: what operations run with: a few threads that share one loop at a time, and the memory of
-// what is between two loops. The partition is static, and who computes a
-// share never changes a result: a share whose thread has not begun with it (it sleeps, or a busy
-// neighbour has its core) is computed by the caller, who waits for those only that are being
-// computed. Waiting spins a bounded time, then sleeps, so a neighbour is not starved either.
+// Pool: what operations run with: a few threads that share one loop at a time, and scratch memory
+// that lives between two loops. The partition is static, and the thread that computes a share never
+// changes a result: the caller computes a share whose thread has not begun with it (it sleeps, or a
+// busy neighbour has its core) and waits only for shares that are being computed. Waiting spins a
+// bounded time, then sleeps, so a neighbour is not starved either.
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@ namespace engram::kernels {
 class Pool {
  public:
   static constexpr int kThreadsMax = 64;
-  // `threads` counts the caller, who takes part in every loop: 1 starts no thread. Where the
+  // `threads` counts the caller, which takes part in every loop: 1 starts no thread. Where the
   // machine gives fewer, there are fewer: results do not depend on it.
   explicit Pool(int threads);
   ~Pool();
@@ -71,7 +71,7 @@ class Pool {
   };
 
   void RunErased(const Job& job);
-  // Computes the share if nobody has begun with it in this epoch.
+  // Computes the share if no thread has begun with it in this epoch.
   void TryShare(uint64_t epoch, int share);
   void RunShare(const Job& job, int share) const;
   void Work(int share);
@@ -80,8 +80,8 @@ class Pool {
   Workspace memory_;
   Job job_;
   std::atomic<uint64_t> epoch_{0};  // counts jobs; job_ is published by its increment
-  // The last epoch in which somebody began with each share. A share is begun exactly once in each
-  // epoch, so that it can only go from e - 1 to e: who comes late for an epoch fails to.
+  // The last epoch in which a thread began with each share. A share is begun exactly once in each
+  // epoch, so that it can only go from e - 1 to e: a thread late for an epoch fails to.
   std::array<std::atomic<uint64_t>, kThreadsMax> begun_{};
   std::atomic<int> unfinished_{0};
   std::atomic<bool> stop_{false};

@@ -1,5 +1,5 @@
-// What the engine is asked and what it answers: the seam between those who speak HTTP (or a command
-// line) and those who compute. Tokens in, tokens out; text, stop strings and chat templates are the
+// What the engine is asked and what it answers: the seam between its callers (HTTP, a command line)
+// and the code that computes. Tokens in, tokens out; text, stop strings and chat templates are the
 // caller's.
 #pragma once
 

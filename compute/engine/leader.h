@@ -16,8 +16,8 @@ class RankLeader {
  public:
   explicit RankLeader(parallel::Collective& ranks) : ranks_(ranks) {}
 
-  // Before Transformer::Forward, where there are several ranks. sequences[i] is who segments[i]
-  // belongs to.
+  // Before Transformer::Forward, where there are several ranks. segments[i] belongs to
+  // sequences[i].
   void StartStep(std::vector<uint64_t> alive, std::span<const uint64_t> sequences,
                  std::span<const Segment> segments);
   // Before Transformer::Logits.

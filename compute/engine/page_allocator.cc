@@ -87,7 +87,7 @@ PageAllocator::Chain PageAllocator::Publish(int32_t index, Chain before,
   CHECK(page.holds > 0 && page.chain == kRoot) << "page " << index;
   if (const auto known = Find(before, tokens)) return pages_[static_cast<size_t>(*known)].chain;
   const uint64_t hash = Hash(before, tokens);
-  // Two contents of one hash: the older page stays, this one is not found by anybody.
+  // Two contents of one hash: the older page stays findable, this one is not.
   if (!by_hash_.emplace(hash, index).second) return next_chain_++;
   page.chain = next_chain_++;
   page.before = before;

@@ -1,5 +1,5 @@
-// Who holds which page of the latent cache, and which full pages still hold the beginning of some
-// prompt. A full page may be shared by several sequences; it is kept after its last user is gone
+// The holders of each page of the latent cache, and the full pages that still hold the beginning of
+// a prompt. A full page may be shared by several sequences; it is kept after its last user is gone
 // until its memory is needed, least recently used first. The prefix cache is a hash chain: a page
 // is found by its tokens and the page before it, both compared, so a hash collision costs a miss
 // and never gives another prompt's state. Bookkeeping only: no page's bytes are touched here. The
@@ -28,7 +28,7 @@ class PageAllocator {
   std::vector<int32_t> TakePrefix(std::span<const int32_t> tokens, int64_t pages_max, Chain& chain);
   // A page of no known content, held once; nothing when every page is held.
   std::optional<int32_t> Allocate();
-  // Gives up one hold of each; those that nobody holds are free, the last one of the list first.
+  // Gives up one hold of each; pages without a hold are free, the last one of the list first.
   void Release(std::span<const int32_t> pages);
   // Says that a held, full page holds `tokens` behind `before`. Returns the chain up to it, which
   // is that of another page when one with this content is known already.

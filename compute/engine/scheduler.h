@@ -37,8 +37,8 @@ class Scheduler {
   std::vector<ScheduledRun> PlanKnown();
   // The same for the tokens sampled in the step that just ended.
   std::vector<ScheduledRun> PlanSampled();
-  // Gives every run the pages its positions need. Who gets none is preempted, and its runs leave
-  // `step`.
+  // Gives every run the pages its positions need. A sequence that gets none is preempted, and its
+  // runs leave `step`.
   void ReservePages(std::vector<ScheduledRun>& step);
   // After the step: full pages become findable.
   void PublishPages(const std::vector<ScheduledRun>& step);

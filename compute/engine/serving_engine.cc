@@ -65,7 +65,7 @@ void ServingEngine::Loop() {
   Step step;  // what the next round computes, its rows under way
   while (TakeRequests()) {
     EndCancelledAndOverdue(step);
-    if (scheduler_.Admit(clock_.Now())) TakeFigures();  // who was admitted waits no longer
+    if (scheduler_.Admit(clock_.Now())) TakeFigures();  // admitted requests have left the queue
     if (step.empty()) step = PlanChunks();              // there was nothing to plan it behind
     scheduler_.ReservePages(step);
     Step next = PlanChunks();
@@ -88,7 +88,7 @@ bool ServingEngine::TakeRequests() {
   {
     std::unique_lock lock(mutex_);
     if (scheduler_.idle()) {
-      // Cancels wake it too: of requests that have ended, they are not to pile up.
+      // Cancels wake the loop too, so that cancels of finished requests do not pile up.
       wake_.wait(lock, [this] { return stopping_ || !submitted_.empty() || !cancelled_.empty(); });
     }
     stop = stopping_;
@@ -134,7 +134,7 @@ ServingEngine::Step ServingEngine::PlanChunks() {
 void ServingEngine::AskForRows(const Step& step, client::Priority priority) {
   std::vector<TokenRun> runs;
   for (const ScheduledRun& run : step) runs.push_back(run.token_run());
-  // When this fails the step asks again and has the error.
+  // When this fails the step retries the lookup and reports its error.
   const Status asked = prefetcher_.Submit(runs, priority);
   static_cast<void>(asked);
 }
@@ -312,7 +312,7 @@ void ServingEngine::End(Sequence& sequence, FinishReason reason, Status status) 
 
 void ServingEngine::Deliver(Step& next) {
   const auto finished = scheduler_.RemoveFinished(next);
-  TakeFigures();  // before the callbacks: who hears of an end finds its pages free
+  TakeFigures();  // before the callbacks, so that a callback of an end finds its pages free
   const auto tell = [](Sequence& sequence) {
     sequence.update.cached_tokens = sequence.cached_tokens;
     sequence.update.degraded_positions = sequence.degraded_positions;

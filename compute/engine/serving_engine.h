@@ -61,7 +61,7 @@ class ServingEngine : public CompletionEngine {
   void CountStep(const Step& step, TimePoint start);
   void TakeFigures();
 
-  // False when the ranks do not work together any more: then every request has ended.
+  // False when the ranks have stopped working together: then every request has ended.
   bool RanksWork();
   void Logits(std::span<const float> hidden);
   Status Check(const CompletionRequest& request) const;

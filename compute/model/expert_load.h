@@ -1,5 +1,4 @@
-// How many tokens each expert was given since the start. One thread's own; copied to whoever shows
-// it.
+// How many tokens each expert was given since the start. One thread's own; copies are shown.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // The memory of the latent cache: a fixed number of pages, each with the entries of a few positions
 // in every layer (normed latent and rotated key, fp32 or bf16, nothing per head) and the Engram
 // convolutions' history as it is after the page's last position, so that a sequence can start
-// behind any full page. Memory is taken when a page is first written. Who holds which page is the
-// engine's business (engine/block_manager.h).
+// behind any full page. Memory is taken when a page is first written. The engine knows the holders
+// of each page (engine/page_allocator.h).
 #pragma once
 
 #include <cstdint>

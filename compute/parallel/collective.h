@@ -5,8 +5,8 @@
 // ranks are processes (mpi_collective.h), the fake's are threads (thread_collective.h).
 //
 // Failures stay: the first one (a rank that is gone, or did not come within the time) is kept in
-// status(), and every later operation returns at once and leaves its data as it was. Who calls
-// looks at status() before it uses a result.
+// status(), and every later operation returns at once and leaves its data untouched. The caller
+// checks status() before it uses a result.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +40,7 @@ class Collective {
   // `all` holds a block of blocks[r] floats for each rank r, one behind the other. The caller has
   // filled in its own; afterwards the others' are there, too.
   void AllGather(std::span<float> all, std::span<const int64_t> blocks);
-  // Rank 0's bytes become everybody's.
+  // Rank 0's bytes become every rank's.
   void Broadcast(std::vector<std::byte>& bytes, Patience patience);
   virtual Status status() const = 0;
   const Exchange& exchange() const { return exchange_; }  // of the thread that calls the above

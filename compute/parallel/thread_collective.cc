@@ -91,7 +91,7 @@ bool ThreadGroup::Meet(int rank, Part part, Patience patience, const Take& take)
   parts_[static_cast<size_t>(rank)] = part;
   if (!Await(lock, rank, patience)) return false;
   take(parts_);
-  // Nobody's data goes before everybody has it.
+  // No rank's data goes before every rank has it.
   return Await(lock, rank, Patience::kBusy);
 }
 

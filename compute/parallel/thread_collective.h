@@ -26,7 +26,7 @@ class ThreadGroup {
     const void* data = nullptr;
     size_t bytes = 0;
   };
-  // Shows what this rank brings, waits until all do, and calls `take` with everybody's. False:
+  // Shows what this rank brings, waits until all do, and calls `take` with all ranks'. False:
   // failed.
   template <typename Take>
   bool Meet(int rank, Part part, Patience patience, const Take& take);

@@ -58,8 +58,8 @@ __m256 Odd(__m256i pair) {
 __m256i Load(const char* w) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)); }
 
 // A tile of tokens x 8 kVectors outputs, from the packed weights (kPackedKeep: which are left,
-// widened) or from the widened ones. The sums stay in registers only while nobody takes their
-// address: the loops are written out here.
+// widened) or from the widened ones. The sums stay in registers only while their address is not
+// taken: the loops are written out here.
 enum class From { kPacked, kPackedKeep, kWideFetch, kWide };
 
 template <int kTokens, int kVectors, From kFrom>

@@ -20,7 +20,7 @@ struct PackedView {
 // and the outputs o of tiles [tile, tile_end); fp32 accumulation from 0. Within one Isa an output's
 // bits depend on its own x and w alone. x rows are `x_stride` values apart and 2 * pairs long:
 // activations rounded to bf16, as bf16 where the processor multiplies those (AVX-512-BF16), else as
-// the floats they are, so that nobody widens them again for every tile.
+// the floats they are, so that no tile widens them again.
 using PackedProduct = void (*)(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,
                                int64_t tile, int64_t tile_end, float* y, int64_t y_stride);
 void PackedProductScalar(const void* x, int64_t x_stride, int64_t tokens, const PackedView& w,

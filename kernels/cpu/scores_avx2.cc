@@ -188,7 +188,7 @@ void ScoresAvx2(const float* queries, int64_t count, const Keys& keys, float* y,
 
 }  // namespace engram::kernels::cpu
 
-#else  // nobody calls them
+#else  // not called
 
 namespace engram::kernels::cpu {
 

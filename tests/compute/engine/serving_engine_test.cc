@@ -98,7 +98,7 @@ TEST(ServingEngine, AMissingRowEndsTheRequestButNotTheEngine) {
   EXPECT_TRUE(tiny.Score(RandomTokens(8, 12, 97)).ok());
 }
 
-// Readiness remembered the last step: it turned neither way while the engine was idle.
+// Readiness follows the nodes also while the engine is idle.
 TEST(ServingEngine, MemoryIsAsTheNodesAreNowNotAsTheLastStepFoundThem) {
   TinyEngine tiny(kPaper, 4, 1);
   tiny.source->failure = DeadlineExceeded("memory node m1: 3 rows missing");
