@@ -1,5 +1,5 @@
-// The ways to one node's rows (architecture, contract 5) and which of them is cheapest for how many
-// rows: mapped memory of the same host, gathered by the owner, or one-sided reads.
+// The ways to one node's rows and which of them is cheapest for how many rows: mapped memory of the
+// same host, gathered by the owner, or one-sided reads.
 #pragma once
 
 #include <array>

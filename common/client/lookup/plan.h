@@ -103,7 +103,7 @@ class Step {
   // value; then nothing must be sent.
   Status Plan(std::span<const LayerLookup> layers, const SubmitOptions& options);
 
-  // Instead of Plan: the caller puts all rows in place before anybody can wait. Errors as Plan, but
+  // Instead of Plan: the caller puts all rows in place before any Wait. Errors as Plan, but
   // for the rows' range.
   Status FinishAtOnce(std::span<const LayerLookup> layers);
 

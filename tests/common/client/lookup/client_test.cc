@@ -386,7 +386,7 @@ class HeldTransport : public net::Transport {
   bool held_ = false;
 };
 
-// It said "peer 1 is not connected": posted after the node was there, sent after it was lost.
+// Posted while the node is there, sent after it is lost.
 TEST(LookupClient, ARequestPostedWhileItsNodeIsLostSaysWhyItWasLost) {
   FakeCluster cluster(1);
   HeldTransport* held = nullptr;
