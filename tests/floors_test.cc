@@ -161,6 +161,21 @@ TEST(Floors, LinesStayReadable) {
   }
 }
 
+// A comment names the thread, caller or peer it speaks of.
+TEST(Floors, CommentsSpeakOfNoOneUnnamed) {
+  static const std::regex kUnnamed(
+      R"(\b(whoever|nobody|somebody|anybody|everybody|someone|anyone|everyone|no one|who|whom)\b)",
+      std::regex::icase);
+  for (const SourceFile& file : AllSources()) {
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const size_t comment = file.lines[i].find("//");
+      if (comment == std::string::npos) continue;
+      EXPECT_FALSE(std::regex_search(file.lines[i].substr(comment), kUnnamed))
+          << file.path << ":" << i + 1 << ": " << file.lines[i];
+    }
+  }
+}
+
 // A path of the repository, from its root or from the README's folder: `common/net/wire.h`,
 // `store/page.h`, `tables/`, or a source file alone, `ops.h`.
 TEST(Floors, EveryPathAReadmeNamesExists) {

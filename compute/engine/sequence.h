@@ -36,7 +36,7 @@ struct Sequence {
   std::vector<bool> degraded;         // by position: computed, at least once, without its rows
   int64_t degraded_positions = 0;     // of `degraded`
   int64_t prompt_tokens_counted = 0;  // the prompt is computed up to here, at least once
-  bool tainted = false;  // computed without all its rows: its pages are not published
+  bool tainted = false;               // computed without all its rows: its pages are not published
 
   int64_t cached_tokens = 0;  // of the prompt, at the first admission
   bool was_admitted = false;
