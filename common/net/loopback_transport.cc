@@ -103,7 +103,8 @@ class LoopbackTransport : public Transport {
   std::string settings() const override { return "loopback 1"; }
   void SetHandler(TransportHandler* handler) override { handler_ = handler; }
 
-  Result<PeerId> Connect(const std::string& address) override {
+  Result<PeerId> Attach(std::unique_ptr<DialedPeer> dialed) override {
+    const std::string& address = dialed->address();
     const std::lock_guard lock(hub_->mutex);
     const Node* node = hub_->Find(address);
     if (node == nullptr || !node->alive || address == address_) {

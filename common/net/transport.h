@@ -2,8 +2,8 @@
 // processes that have exchanged addresses by other means (control.h). Real: ucx/transport.h. Fake:
 // loopback_transport.h (in process, with delay, drop and corruption).
 //
-// Threads: one thread owns a transport and makes every call, except WakeUp. Nothing is delivered
-// outside Progress().
+// Threads: one thread owns a transport and makes every call, except Dial, WakeUp and the constant
+// name, address and settings. Nothing is delivered outside Progress().
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -42,6 +43,17 @@ struct ReadPiece {
   uint32_t into_offset = 0;
 };
 
+// A way to a peer that Dial has opened and Attach takes over.
+class DialedPeer {
+ public:
+  explicit DialedPeer(std::string address) : address_(std::move(address)) {}
+  virtual ~DialedPeer() = default;
+  const std::string& address() const { return address_; }
+
+ private:
+  const std::string address_;
+};
+
 class TransportHandler {
  public:
   virtual ~TransportHandler() = default;
@@ -65,8 +77,19 @@ class Transport {
   virtual std::string settings() const = 0;
   // Must be set before the first Progress; outlives the transport.
   virtual void SetHandler(TransportHandler* handler) = 0;
-  // May block for a bounded time on the side that dials.
-  virtual Result<PeerId> Connect(const std::string& address) = 0;
+  // The part of connecting that may block, for `timeout` and a bound of the transport's own: any
+  // thread, while the transport lives.
+  virtual Result<std::unique_ptr<DialedPeer>> Dial(const std::string& address,
+                                                   Nanos /*timeout*/) const {
+    return std::make_unique<DialedPeer>(address);
+  }
+  // The rest, which never blocks.
+  virtual Result<PeerId> Attach(std::unique_ptr<DialedPeer> dialed) = 0;
+  // Dial and Attach: may block. ALREADY_EXISTS at once for a peer that is connected.
+  virtual Result<PeerId> Connect(const std::string& address) {
+    ASSIGN_OR_RETURN(std::unique_ptr<DialedPeer> dialed, Dial(address, Nanos::max()));
+    return Attach(std::move(dialed));
+  }
   virtual Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) = 0;
   // Sends header (copied) and the first body_bytes of `body` (not copied; may be null with 0).
   // `done` runs inside a later Progress, or before Send returns, exactly once unless Send itself

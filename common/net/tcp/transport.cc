@@ -46,6 +46,13 @@ class TcpBuffer : public SendBuffer {
   AlignedBuffer memory_;
 };
 
+struct DialedStream : DialedPeer {
+  DialedStream(const std::string& text, TcpAddress address)
+      : DialedPeer(text), where(std::move(address)) {}
+  const TcpAddress where;
+  TcpStream stream;  // none of a peer that dials
+};
+
 class TcpTransport : public Transport {
  public:
   explicit TcpTransport(const TcpOptions& options)
@@ -63,6 +70,9 @@ class TcpTransport : public Transport {
   }
   void SetHandler(TransportHandler* handler) override { handler_ = handler; }
   Result<PeerId> Connect(const std::string& address) override;
+  Result<std::unique_ptr<DialedPeer>> Dial(const std::string& address,
+                                           Nanos timeout) const override;
+  Result<PeerId> Attach(std::unique_ptr<DialedPeer> dialed) override;
   Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) override;
   Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
               std::function<void(Status)> done) override {
@@ -96,7 +106,8 @@ class TcpTransport : public Transport {
   Status SendFrame(PeerId to, std::span<const std::byte> header, SendBuffer* body,
                    size_t body_bytes, std::function<void(Status)> done, bool more);
   Peer* AddPeer(const EndpointId& remote);
-  Status Attach(Peer& peer, TcpStream stream);
+  Status CheckNew(const EndpointId& remote) const;
+  Status Link(Peer& peer, TcpStream stream);
   Status Watch(int fd, uint64_t tag, uint32_t events, int operation) const;
   int HandleEvents(int timeout_ms);
   int Serve(Peer& peer);
@@ -186,37 +197,56 @@ TcpTransport::Peer* TcpTransport::AddPeer(const EndpointId& remote) {
   return raw;
 }
 
+Status TcpTransport::CheckNew(const EndpointId& remote) const {
+  if (remote != id_ && !peer_of_remote_.contains(remote)) return OkStatus();
+  return AlreadyExists("already connected to this TCP address, or it is our own");
+}
+
 Result<PeerId> TcpTransport::Connect(const std::string& text) {
   ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(text));
-  if (address.id == id_ || peer_of_remote_.contains(address.id)) {
-    return AlreadyExists("already connected to this TCP address, or it is our own");
-  }
-  const TimePoint deadline = Clock::Real().Now() + options_.connect_timeout;
-  if (address.port == 0) {
-    if (acceptor_ == nullptr) {
-      return FailedPrecondition("neither side of this connection listens");
-    }
-    Peer* peer = AddPeer(address.id);
-    peer->arrives_until = deadline;
-    ++expected_;
-    return peer->id;
-  }
+  RETURN_IF_ERROR(CheckNew(address.id));
+  return Transport::Connect(text);
+}
+
+Result<std::unique_ptr<DialedPeer>> TcpTransport::Dial(const std::string& text,
+                                                       Nanos timeout) const {
+  ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(text));
+  auto dialed = std::make_unique<DialedStream>(text, address);
+  if (address.port == 0) return std::unique_ptr<DialedPeer>(std::move(dialed));
+  const TimePoint deadline = Clock::Real().Now() + std::min(timeout, options_.connect_timeout);
   const std::string what = fmt::format("data connection to {}:{}", address.host, address.port);
   Result<TcpStream> stream = DialTcp(address.host, address.port, deadline);
   if (!stream.ok()) return stream.status().WithContext(what);
   const Status introduced =
       Introduce(*stream, *security_, ChallengePurpose::kData, id_, address.id, deadline);
   if (!introduced.ok()) return introduced.WithContext(what);
-  Peer* peer = AddPeer(address.id);
-  const PeerId id = peer->id;
-  const Status attached = Attach(*peer, std::move(*stream));
-  if (attached.ok()) return id;
-  peer_of_remote_.erase(address.id);
-  peers_.erase(id);
-  return attached;
+  dialed->stream = std::move(*stream);
+  return std::unique_ptr<DialedPeer>(std::move(dialed));
 }
 
-Status TcpTransport::Attach(Peer& peer, TcpStream stream) {
+Result<PeerId> TcpTransport::Attach(std::unique_ptr<DialedPeer> dialed) {
+  auto& way = static_cast<DialedStream&>(*dialed);  // Dial makes no other
+  const EndpointId& remote = way.where.id;
+  const bool dials = way.where.port == 0;
+  RETURN_IF_ERROR(CheckNew(remote));
+  if (dials && acceptor_ == nullptr) {
+    return FailedPrecondition("neither side of this connection listens");
+  }
+  Peer* peer = AddPeer(remote);
+  const PeerId id = peer->id;
+  if (dials) {
+    peer->arrives_until = Clock::Real().Now() + options_.connect_timeout;
+    ++expected_;
+    return id;
+  }
+  const Status linked = Link(*peer, std::move(way.stream));
+  if (linked.ok()) return id;
+  peer_of_remote_.erase(remote);
+  peers_.erase(id);
+  return linked;
+}
+
+Status TcpTransport::Link(Peer& peer, TcpStream stream) {
   stream.SetOptions(options_.peer_timeout);
   ASSIGN_OR_RETURN(peer.link, TcpLink::Make(std::move(stream)));
   const Status watched = Watch(peer.link->fd(), peer.id, EPOLLIN, EPOLL_CTL_ADD);
@@ -228,7 +258,7 @@ Status TcpTransport::Attach(Peer& peer, TcpStream stream) {
 void TcpTransport::Arrived(const EndpointId& remote, TcpStream stream) {
   if (!Expects(remote)) return;  // given up since the challenge
   Peer& peer = *peers_.at(peer_of_remote_.at(remote));
-  const Status attached = Attach(peer, std::move(stream));
+  const Status attached = Link(peer, std::move(stream));
   if (!attached.ok()) return EndSoon(peer, attached);
   --expected_;
 }

@@ -39,7 +39,7 @@ class UcxTransport : public Transport {
   std::string address() const override { return address_; }
   std::string settings() const override { return settings_; }
   void SetHandler(TransportHandler* handler) override { handler_ = handler; }
-  Result<PeerId> Connect(const std::string& address) override;
+  Result<PeerId> Attach(std::unique_ptr<DialedPeer> dialed) override;
   Result<std::unique_ptr<SendBuffer>> AllocateSendBuffer(size_t size_bytes) override;
   Status Send(PeerId to, std::span<const std::byte> header, SendBuffer* body, size_t body_bytes,
               std::function<void(Status)> done) override;
@@ -140,8 +140,8 @@ UcxTransport::~UcxTransport() {
   if (context_ != nullptr) ucp_cleanup(context_);
 }
 
-Result<PeerId> UcxTransport::Connect(const std::string& address) {
-  ASSIGN_OR_RETURN(const UcxAddress remote, ParseUcxAddress(address));
+Result<PeerId> UcxTransport::Attach(std::unique_ptr<DialedPeer> dialed) {
+  ASSIGN_OR_RETURN(const UcxAddress remote, ParseUcxAddress(dialed->address()));
   if (remote.id == id_ || peer_of_remote_.contains(remote.id)) {
     return AlreadyExists("already connected to this UCX address, or it is our own");
   }
