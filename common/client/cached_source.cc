@@ -1,12 +1,9 @@
 #include "common/client/cached_source.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
-#include <new>
 
 namespace engram::client {
 namespace {
@@ -29,87 +26,57 @@ struct LayerState {
 
 struct CachedSource::Core {
   std::unique_ptr<NgramCache> cache;
-  size_t layer_count = 0;
-  size_t row_bytes = 0;
+  table::TableLayout layout;
   std::atomic<uint64_t> rows_asked = 0;
   std::mutex mutex;
   std::vector<std::unique_ptr<Step>> free;  // kept for their buffers
 
-  static Step* TakeStep(const std::shared_ptr<Core>& core);
-  bool WellFormed(std::span<const LayerLookup> layers) const;
+  static std::unique_ptr<Step> TakeStep(const std::shared_ptr<Core>& core);
 };
 
-// What a ticket needs, pooled; also holds the ticket itself, so that a step allocates nothing.
-struct CachedSource::Step {
-  struct TicketMemory {
-    Step* step = nullptr;
-    alignas(std::max_align_t) std::array<std::byte, 64> bytes;
-  };
+// What a ticket needs, pooled, so that a lookup allocates nothing of its own.
+struct CachedSource::Step : public PendingLookup {
+  Status Wait(uint32_t layer_index) override;
+  bool Ready(uint32_t layer_index) const override;
+  Nanos took() const override { return inner.took(); }
+  void Release() override;
 
   void Probe(const LayerLookup& lookup);
   void Settle(LayerState& state);
-  LayerState* StateOf(uint32_t layer_index);
+  const LayerState* StateOf(uint32_t layer_index) const;
 
-  TicketMemory ticket_memory;
   std::shared_ptr<Core> core;      // while in use; shared: a ticket may outlive its source
   std::vector<LayerState> states;  // of the first layer_count layers asked for, in their order
   size_t layer_count = 0;
   std::vector<LayerLookup> asked;  // of the inner source
-  std::unique_ptr<Ticket> inner;   // null when the cache had everything
+  Ticket inner;                    // of nothing when the cache had everything
 };
 
-class CachedSource::CachedTicket : public Ticket {
- public:
-  explicit CachedTicket(Step* step) : step_(step) {}
-  // The inner ticket goes first: it writes into the step's buffers, or the caller's, until then.
-  ~CachedTicket() override { step_->inner.reset(); }
-
-  Status Wait(uint32_t layer_index) override {
-    LayerState* const state = step_->StateOf(layer_index);
-    if (state == nullptr) {
-      return InvalidArgument(
-          fmt::format("this lookup did not ask for Engram layer index {}", layer_index));
-    }
-    if (state->settled) return OkStatus();
-    RETURN_IF_ERROR(step_->inner->Wait(layer_index));
-    step_->Settle(*state);
-    return OkStatus();
-  }
-
-  bool Ready(uint32_t layer_index) const override {
-    const LayerState* const state = step_->StateOf(layer_index);
-    return state == nullptr || state->settled || step_->inner->Ready(layer_index);
-  }
-  Nanos took() const override {
-    return step_->inner == nullptr ? Nanos::zero() : step_->inner->took();
-  }
-
-  static void* operator new(size_t, Step& step);
-  static void operator delete(void* ticket);
-  static void operator delete(void*, Step&) {}
-
- private:
-  Step* const step_;
-};
-
-void* CachedSource::CachedTicket::operator new(size_t size_bytes, Step& step) {
-  CHECK_LE(size_bytes, step.ticket_memory.bytes.size());
-  step.ticket_memory.step = &step;
-  return step.ticket_memory.bytes.data();
+Status CachedSource::Step::Wait(uint32_t layer_index) {
+  auto* const state = const_cast<LayerState*>(StateOf(layer_index));
+  if (state == nullptr) return NotAskedFor(layer_index);
+  if (state->settled) return OkStatus();
+  RETURN_IF_ERROR(inner.Wait(layer_index));
+  Settle(*state);
+  return OkStatus();
 }
 
-// Only here, after the last destructor, may the step and the ticket's memory be used again.
-void CachedSource::CachedTicket::operator delete(void* ticket) {
-  auto* const bytes = static_cast<std::byte*>(ticket);
-  auto* const memory =
-      reinterpret_cast<Step::TicketMemory*>(bytes - offsetof(Step::TicketMemory, bytes));
-  std::unique_ptr<Step> step(memory->step);
-  const std::shared_ptr<Core> core = std::move(step->core);
-  const std::lock_guard lock(core->mutex);
-  if (core->free.size() < kStepsPooledMax) core->free.push_back(std::move(step));
+bool CachedSource::Step::Ready(uint32_t layer_index) const {
+  const LayerState* const state = StateOf(layer_index);
+  return state == nullptr || state->settled || inner.Ready(layer_index);
 }
 
-CachedSource::Step* CachedSource::Core::TakeStep(const std::shared_ptr<Core>& core) {
+// The inner ticket goes first: it writes into the step's buffers, or the caller's, until then.
+void CachedSource::Step::Release() {
+  inner = Ticket();
+  std::unique_ptr<Step> self(this);
+  const std::shared_ptr<Core> home = std::move(core);
+  const std::lock_guard lock(home->mutex);
+  if (home->free.size() < kStepsPooledMax) home->free.push_back(std::move(self));
+}
+
+std::unique_ptr<CachedSource::Step> CachedSource::Core::TakeStep(
+    const std::shared_ptr<Core>& core) {
   std::unique_ptr<Step> step;
   {
     const std::lock_guard lock(core->mutex);
@@ -122,22 +89,10 @@ CachedSource::Step* CachedSource::Core::TakeStep(const std::shared_ptr<Core>& co
   step->core = core;
   step->layer_count = 0;
   step->asked.clear();
-  return step.release();
+  return step;
 }
 
-// What the inner source would refuse must not be half answered by the cache.
-bool CachedSource::Core::WellFormed(std::span<const LayerLookup> layers) const {
-  for (size_t i = 0; i < layers.size(); ++i) {
-    if (layers[i].layer_index >= layer_count) return false;
-    if (layers[i].out.size() != layers[i].rows.size() * row_bytes) return false;
-    for (size_t k = 0; k < i; ++k) {
-      if (layers[k].layer_index == layers[i].layer_index) return false;
-    }
-  }
-  return true;
-}
-
-LayerState* CachedSource::Step::StateOf(uint32_t layer_index) {
+const LayerState* CachedSource::Step::StateOf(uint32_t layer_index) const {
   for (size_t i = 0; i < layer_count; ++i) {
     if (states[i].lookup.layer_index == layer_index) return &states[i];
   }
@@ -203,8 +158,7 @@ Result<std::unique_ptr<CachedSource>> CachedSource::Make(std::unique_ptr<RowSour
                                                          const NgramCacheOptions& options) {
   auto core = std::make_shared<Core>();
   ASSIGN_OR_RETURN(core->cache, NgramCache::Make(layout, options));
-  core->layer_count = layout.layers.size();
-  core->row_bytes = layout.row_format.row_bytes();
+  core->layout = layout;
   return std::unique_ptr<CachedSource>(new CachedSource(std::move(inner), std::move(core)));
 }
 
@@ -213,12 +167,12 @@ CachedSource::CachedSource(std::unique_ptr<RowSource> inner, std::shared_ptr<Cor
 
 CachedSource::~CachedSource() = default;
 
-Result<std::unique_ptr<Ticket>> CachedSource::Submit(std::span<const LayerLookup> layers,
-                                                     const SubmitOptions& options) {
-  if (!core_->WellFormed(layers)) return inner_->Submit(layers, options);
-  Step* const step = Core::TakeStep(core_);
-  // From here on the ticket gives the step back.
-  std::unique_ptr<Ticket> ticket(new (*step) CachedTicket(step));
+Result<Ticket> CachedSource::Submit(std::span<const LayerLookup> layers,
+                                    const SubmitOptions& options) {
+  RETURN_IF_ERROR(CheckLookups(core_->layout, layers));
+  std::unique_ptr<Step> taken = Core::TakeStep(core_);
+  Step* const step = taken.get();
+  Ticket ticket(std::move(taken));  // gives the step back
   uint64_t rows = 0;
   for (const LayerLookup& lookup : layers) {
     step->Probe(lookup);

@@ -23,9 +23,7 @@ class CachedSource : public RowSource {
   // Errors and threads as the inner source; an error may leave rows the cache had in `out`.
   // Lists that are not whole n-grams are handed on as they are. A layer that fails leaves nothing
   // in the cache. Tickets may outlive this when the inner source's may.
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const SubmitOptions& options) override;
-  void Poll() override { inner_->Poll(); }
+  Result<Ticket> Submit(std::span<const LayerLookup> layers, const SubmitOptions& options) override;
   // The inner source's, except that rows_asked has the cache's rows too. rows_distinct and the
   // nodes have only what the inner source was asked for.
   SourceStats stats() const override;
@@ -35,7 +33,6 @@ class CachedSource : public RowSource {
  private:
   struct Core;
   struct Step;
-  class CachedTicket;
   CachedSource(std::unique_ptr<RowSource> inner, std::shared_ptr<Core> core);
 
   const std::unique_ptr<RowSource> inner_;

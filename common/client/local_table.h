@@ -22,17 +22,17 @@ class LocalTable : public RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   // Gathers before it returns. INVALID_ARGUMENT or OUT_OF_RANGE as LookupClient; DATA_LOSS names a
   // shard that was cut short or written to since the checkpoint was opened.
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const SubmitOptions& options) override;
+  Result<Ticket> Submit(std::span<const LayerLookup> layers, const SubmitOptions& options) override;
   SourceStats stats() const override;
 
  private:
-  LocalTable(CheckpointTables tables, table::TableIdentity identity)
-      : tables_(std::move(tables)), identity_(std::move(identity)) {}
+  LocalTable(CheckpointTables tables, table::TableLayout layout, table::TableIdentity identity)
+      : tables_(std::move(tables)), layout_(std::move(layout)), identity_(std::move(identity)) {}
 
-  Status CheckLookup(const LayerLookup& lookup) const;
+  Status CheckRows(const LayerLookup& lookup) const;
 
   const CheckpointTables tables_;
+  const table::TableLayout layout_;
   const table::TableIdentity identity_;
   std::mutex distinct_mutex_;
   RowSet distinct_;  // under distinct_mutex_; only for the count

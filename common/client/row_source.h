@@ -13,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/table/engram_config.h"
 #include "common/table/identity.h"
 #include "common/table/layout.h"
 
@@ -61,21 +62,52 @@ struct SourceStats {
   std::vector<Node> nodes;  // empty for an in-process source
 };
 
-// One step's lookup under way. Not thread-safe: one owner. Destroying it before every layer was
-// waited for gives the rows up; it returns only when nothing will be written into the caller's
-// buffers any more.
+// What a source keeps of a lookup under way: the inside of a ticket.
+class PendingLookup {
+ public:
+  virtual Status Wait(uint32_t layer_index) = 0;
+  virtual bool Ready(uint32_t layer_index) const = 0;
+  virtual Nanos took() const { return Nanos::zero(); }
+  // The ticket is gone. When this returns, nothing is written into the caller's buffers any more;
+  // the object is deleted, or back in its pool.
+  virtual void Release() { delete this; }
+  virtual ~PendingLookup() = default;
+};
+
+// One step's lookup under way: a value that moves. Not thread-safe: one owner. Destroying it before
+// every layer was waited for gives the rows up; it returns only when nothing will be written into
+// the caller's buffers any more. May outlive its source.
 class Ticket {
  public:
-  virtual ~Ticket() = default;
+  Ticket() = default;  // of no lookup
+  explicit Ticket(std::unique_ptr<PendingLookup> pending) : pending_(pending.release()) {}
+  // Of a lookup whose rows are all in place.
+  static Ticket Done(std::span<const LayerLookup> layers);
+
   // Blocks until the layer's rows are all in place, its error is known, or the ticket's deadline
   // has passed. UNAVAILABLE / DEADLINE_EXCEEDED / DATA_LOSS name the node and how many rows are
-  // missing. Idempotent.
-  virtual Status Wait(uint32_t layer_index) = 0;
+  // missing; INVALID_ARGUMENT: the layer was not asked for. Idempotent.
+  Status Wait(uint32_t layer_index);
   // True when Wait would return at once.
-  virtual bool Ready(uint32_t layer_index) const = 0;
+  bool Ready(uint32_t layer_index) const {
+    return pending_ == nullptr || pending_->Ready(layer_index);
+  }
   // From Submit until the last layer was done; zero while it is not, or where it was at once.
-  virtual Nanos took() const { return Nanos::zero(); }
+  Nanos took() const { return pending_ == nullptr ? Nanos::zero() : pending_->took(); }
+
+ private:
+  struct Releaser {
+    void operator()(PendingLookup* pending) const { pending->Release(); }
+  };
+  std::unique_ptr<PendingLookup, Releaser> pending_;
+  uint64_t done_layers_ = 0;  // without a pending lookup: one bit a layer index
 };
+static_assert(table::kEngramLayersMax <= 64);
+
+Status NotAskedFor(uint32_t layer_index);
+// INVALID_ARGUMENT: a layer the table set has not, or twice, or a buffer that does not hold its
+// rows. Row ids are not looked at.
+Status CheckLookups(const table::TableLayout& layout, std::span<const LayerLookup> layers);
 
 class RowSource {
  public:
@@ -83,11 +115,8 @@ class RowSource {
   virtual const table::TableIdentity& identity() const = 0;
   // Starts fetching all layers of one step; the earliest layer first. Returns at once. Each
   // layer_index at most once. Thread-safe unless the source says otherwise.
-  virtual Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                                 const SubmitOptions& options) = 0;
-  // Moves what is under way forward, without blocking, for a source that has no thread of its own
-  // (LookupClientOptions::caller_driven); else does nothing.
-  virtual void Poll() {}
+  virtual Result<Ticket> Submit(std::span<const LayerLookup> layers,
+                                const SubmitOptions& options) = 0;
   virtual SourceStats stats() const = 0;
 };
 

@@ -22,10 +22,10 @@ struct Fetch {
   std::vector<std::vector<std::byte>> bytes;  // per layer
   std::vector<Status> layer_status;           // of the layers waited for
   std::vector<bool> waited;
-  std::unique_ptr<client::Ticket> ticket;  // last: it writes into bytes until destroyed
+  client::Ticket ticket;  // last: it writes into bytes until destroyed
 
   void Free() {
-    ticket.reset();
+    ticket = {};
     in_use = false;
   }
 };
@@ -162,7 +162,7 @@ void StepRows::WaitForFetches(uint32_t layer_index) {
   for (const Part& part : parts_) {
     if (part.fetch == nullptr || part.fetch->waited[layer_index]) continue;
     part.fetch->waited[layer_index] = true;
-    part.fetch->layer_status[layer_index] = part.fetch->ticket->Wait(layer_index);
+    part.fetch->layer_status[layer_index] = part.fetch->ticket.Wait(layer_index);
   }
 }
 
@@ -214,7 +214,7 @@ void Prefetcher::EndStep(StepRows rows) {
   }
   for (const auto& fetch : fetches_) {
     if (!fetch->in_use || ++fetch->age < 2) continue;
-    const Nanos took = fetch->ticket->took();
+    const Nanos took = fetch->ticket.took();
     if (took > Nanos::zero()) fetch_seconds_.Observe(static_cast<double>(took.count()) * 1e-9);
     fetch->Free();
   }

@@ -15,7 +15,6 @@ struct Flags {
   std::string lookup_path;
   std::string transport;
   std::string secret_file;
-  std::string io = "caller";
   std::string arrivals = "poisson";
   std::string source = "uniform";
   std::string priority = "decode";
@@ -40,9 +39,6 @@ void AddService(CLI::App& app, LoadOptions& options, Flags& flags) {
   app.add_option("--memnodes", options.service.memnodes,
                  "host:port,... ; none: tables in this process")
       ->delimiter(',');
-  app.add_option("--io", flags.io,
-                 "caller: this thread moves the lookups; thread: the client has one of its own")
-      ->check(CLI::IsMember({"caller", "thread"}));
   app.add_option("--lookup-path", flags.lookup_path, "auto, local, gather or one_sided");
   app.add_option("--transport", flags.transport, "tcp or ucx");
   app.add_option("--net-devices", flags.net_devices, "UCX network devices");
@@ -160,7 +156,6 @@ void Choose(const Flags& flags, LoadOptions& options) {
   if (flags.source == "uniform" && !options.source.text_files.empty()) {
     options.source.kind = SourceKind::kText;
   }
-  options.service.caller_driven = flags.io == "caller";
   for (const auto& [key, value] : {std::pair{"lookup.path", flags.lookup_path},
                                    {"transport.kind", flags.transport},
                                    {"ucx.net_devices", flags.net_devices},

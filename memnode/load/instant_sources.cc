@@ -3,20 +3,14 @@
 namespace engram::memnode::load {
 namespace {
 
-class DoneTicket : public client::Ticket {
- public:
-  Status Wait(uint32_t) override { return OkStatus(); }
-  bool Ready(uint32_t) const override { return true; }
-};
-
 class InstantSource : public client::RowSource {
  public:
   InstantSource(const table::TableIdentity& identity, const RowReference* reference)
       : identity_(identity), reference_(reference) {}
   const table::TableIdentity& identity() const override { return identity_; }
 
-  Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
-                                                 const client::SubmitOptions&) override {
+  Result<client::Ticket> Submit(std::span<const client::LayerLookup> layers,
+                                const client::SubmitOptions&) override {
     for (const client::LayerLookup& lookup : layers) {
       stats_.rows_asked += lookup.rows.size();
       stats_.rows_distinct += lookup.rows.size();
@@ -27,7 +21,7 @@ class InstantSource : public client::RowSource {
                          lookup.out.subspan(i * row_bytes, row_bytes));
       }
     }
-    return std::unique_ptr<client::Ticket>(std::make_unique<DoneTicket>());
+    return client::Ticket::Done(layers);
   }
   client::SourceStats stats() const override { return stats_; }
 

@@ -75,8 +75,7 @@ struct SweepOptions {
 
 struct ServiceOptions {
   std::vector<std::string> memnodes;  // "host:port"; empty = rows made or read in this process
-  bool caller_driven = true;
-  std::vector<std::string> sets;  // settings of the lookup client, "lookup.path=gather"
+  std::vector<std::string> sets;      // settings of the lookup client, "lookup.path=gather"
 };
 
 struct LoadOptions {

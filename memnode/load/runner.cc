@@ -29,7 +29,7 @@ Nanos Seconds(double seconds) {
 struct Slot {
   std::vector<std::vector<std::byte>> out;   // per layer
   std::vector<client::LayerLookup> lookups;  // rows in the pool, out above
-  std::unique_ptr<client::Ticket> ticket;
+  client::Ticket ticket;
   std::vector<bool> pending;  // per layer
   size_t pending_count = 0;
   Status failure;
@@ -218,7 +218,6 @@ void Runner::SourceCallEnded(TimePoint begin) {
 
 bool Runner::Poll() {
   const TimePoint begin = now_;
-  parts_.service->Poll();
   bool progress = false;
   for (size_t i = 0; i < in_flight_.size();) {
     const size_t slot_index = in_flight_[i];
@@ -239,8 +238,8 @@ bool Runner::Poll() {
 bool Runner::Advance(Slot& slot) {
   for (uint32_t layer = 0; layer < slot.pending.size(); ++layer) {
     if (!slot.pending[layer]) continue;
-    if (!slot.ticket->Ready(layer) && now_ < slot.deadline + kDeadlineGrace) continue;
-    const Status status = slot.ticket->Wait(layer);
+    if (!slot.ticket.Ready(layer) && now_ < slot.deadline + kDeadlineGrace) continue;
+    const Status status = slot.ticket.Wait(layer);
     slot.pending[layer] = false;
     --slot.pending_count;
     if (status.ok())
@@ -254,7 +253,7 @@ bool Runner::Advance(Slot& slot) {
 void Runner::Finish(size_t slot_index) {
   Slot& slot = slots_[slot_index];
   const TimePoint arrived = Now();
-  slot.ticket.reset();
+  slot.ticket = {};
   if (!slot.failure.ok()) {
     Fail(slot.intended, arrived, slot.failure);
     free_.push_back(slot_index);
@@ -305,8 +304,8 @@ void Runner::Idle() {
   if (schedule_.has_value() && in_flight_.empty()) {
     const Nanos ahead = std::min(start_ + schedule_->due(), end_) - now_ - kSleepMargin;
     if (ahead > Nanos::zero()) host_.sleep(std::min(ahead, kSleepMax));
-  } else if (parts_.yields) {
-    std::this_thread::yield();
+  } else {
+    std::this_thread::yield();  // the source's own thread may need this core
   }
   now_ = Now();
 }

@@ -29,7 +29,6 @@ struct RunParts {
   const StepPool* pool = nullptr;
   client::RowSource* service = nullptr;
   const RowReference* reference = nullptr;  // null: nothing is verified
-  bool yields = false;  // the source has a thread of its own, which may need this core
 };
 
 // A closed loop ends at the first error; an open one counts them. INVALID_ARGUMENT when steps that

@@ -38,7 +38,6 @@ Result<std::unique_ptr<client::LookupClient>> ConnectService(const ServiceOption
   RETURN_IF_ERROR(config.Validate());
   ASSIGN_OR_RETURN(client::LookupClientOptions client_options, config.Options());
   client_options.identity = tables.identity;
-  client_options.caller_driven = options.caller_driven;
   return client::LookupClient::Connect(client_options, tables.layout);
 }
 
@@ -86,8 +85,7 @@ RunParts Session::Parts() const {
   return {.layout = &tables_.layout,
           .pool = pool_.get(),
           .service = service_.get(),
-          .reference = tables_.reference.get(),
-          .yields = !options_.service.caller_driven};
+          .reference = tables_.reference.get()};
 }
 
 Result<RunFigures> Session::Run(const RunSettings& settings) {

@@ -44,20 +44,14 @@ double NsSince(steady_clock::time_point begin) {
 // Every row begins with this, so that what comes back can be compared.
 uint64_t Mark(uint32_t layer, uint64_t row) { return Mix64(layer + 1, row); }
 
-class DoneTicket : public Ticket {
- public:
-  Status Wait(uint32_t) override { return OkStatus(); }
-  bool Ready(uint32_t) const override { return true; }
-};
-
 // Busy for step_us and row_ns a row, part of which goes into writing the rows.
 class FixedCostSource : public RowSource {
  public:
   FixedCostSource(size_t row_bytes, const Flags& flags) : row_bytes_(row_bytes), flags_(flags) {}
   const table::TableIdentity& identity() const override { return identity_; }
   client::SourceStats stats() const override { return {}; }
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const client::SubmitOptions&) override {
+  Result<Ticket> Submit(std::span<const LayerLookup> layers,
+                        const client::SubmitOptions&) override {
     const auto begin = steady_clock::now();
     double due = flags_.step_us * 1e3;
     for (const LayerLookup& lookup : layers) {
@@ -72,7 +66,7 @@ class FixedCostSource : public RowSource {
     }
     while (NsSince(begin) < due) {
     }
-    return std::unique_ptr<Ticket>(std::make_unique<DoneTicket>());
+    return Ticket::Done(layers);
   }
 
  private:
@@ -90,8 +84,8 @@ class MemorySource : public RowSource {
   }
   const table::TableIdentity& identity() const override { return identity_; }
   client::SourceStats stats() const override { return {}; }
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const client::SubmitOptions&) override {
+  Result<Ticket> Submit(std::span<const LayerLookup> layers,
+                        const client::SubmitOptions&) override {
     constexpr size_t kAhead = 12;
     for (const LayerLookup& lookup : layers) {
       for (size_t i = 0; i < lookup.rows.size() + kAhead; ++i) {
@@ -104,7 +98,7 @@ class MemorySource : public RowSource {
                     row_bytes_);
       }
     }
-    return std::unique_ptr<Ticket>(std::make_unique<DoneTicket>());
+    return Ticket::Done(layers);
   }
 
  private:
@@ -175,9 +169,9 @@ class Stream {
 
 double StepNs(RowSource& source, std::span<const LayerLookup> layers) {
   const auto begin = steady_clock::now();
-  const auto ticket = source.Submit(layers, TimePoint::max());
+  auto ticket = source.Submit(layers, TimePoint::max());
   CHECK(ticket.ok()) << ticket.status().ToString();
-  for (const LayerLookup& lookup : layers) CHECK((*ticket)->Wait(lookup.layer_index).ok());
+  for (const LayerLookup& lookup : layers) CHECK(ticket->Wait(lookup.layer_index).ok());
   return NsSince(begin);
 }
 
@@ -280,7 +274,6 @@ int main(int argc, char** argv) {
   auto options = flags.lookup.Options();
   CHECK(options.ok()) << options.status().ToString();
   options->identity = table::MakeProceduralIdentity(spec, *layout);
-  options->caller_driven = true;
   auto nodes = client::LookupClient::Connect(*options, *layout);
   CHECK(nodes.ok()) << nodes.status().ToString();
   Measure(

@@ -225,9 +225,9 @@ std::string WriteModel(const json::object& config, const std::vector<NamedTensor
 
 namespace {
 
-class FakeTicket : public client::Ticket {
+class FakeLookup : public client::PendingLookup {
  public:
-  FakeTicket(const FakeRowSource& source, Status answer)
+  FakeLookup(const FakeRowSource& source, Status answer)
       : source_(source), answer_(std::move(answer)) {}
   Status Wait(uint32_t layer_index) override {
     if (source_.on_event) source_.on_event(fmt::format("wait {}", layer_index));
@@ -258,8 +258,8 @@ void FakeRowSource::FillRow(const table::RowFormat& format, uint32_t layer_index
   for (size_t i = dim; i < out.size(); ++i) out[i] = static_cast<std::byte>(126 + rng.NextBelow(3));
 }
 
-Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
-    std::span<const client::LayerLookup> layers, const client::SubmitOptions&) {
+Result<client::Ticket> FakeRowSource::Submit(std::span<const client::LayerLookup> layers,
+                                             const client::SubmitOptions&) {
   ++submits;
   if (!layers.empty() && layers[0].rows.size() > refuse_submits_above) return failure;
   const size_t row_bytes = layout_.row_format.row_bytes();
@@ -274,8 +274,7 @@ Result<std::unique_ptr<client::Ticket>> FakeRowSource::Submit(
   if (on_event) on_event(fmt::format("submit {}", layers.empty() ? 0 : layers[0].rows.size()));
   const bool fails = submits >= fail_from_submit ||
                      (!layers.empty() && layers[0].rows.size() > fail_submits_above);
-  return std::unique_ptr<client::Ticket>(
-      std::make_unique<FakeTicket>(*this, fails ? failure : OkStatus()));
+  return client::Ticket(std::make_unique<FakeLookup>(*this, fails ? failure : OkStatus()));
 }
 
 TinyEngine::TinyEngine(const TinyOptions& options, const TinyServing& serving) {

@@ -56,8 +56,8 @@ class FakeRowSource : public client::RowSource {
  public:
   explicit FakeRowSource(const table::TableLayout& layout) : layout_(layout) {}
   const table::TableIdentity& identity() const override { return identity_; }
-  Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
-                                                 const client::SubmitOptions& options) override;
+  Result<client::Ticket> Submit(std::span<const client::LayerLookup> layers,
+                                const client::SubmitOptions& options) override;
   client::SourceStats stats() const override { return {rows_asked_, rows_asked_, 0, nodes}; }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,

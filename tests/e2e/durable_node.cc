@@ -133,8 +133,8 @@ Status CompareServedRows(const std::string& control, const std::string& model_di
     for (uint64_t& id : ids) id = rng.NextU64() % source->rows(layer);
     std::vector<std::byte> served(ids.size() * row_bytes), expected(row_bytes);
     const client::LayerLookup lookup{layer, ids, served};
-    ASSIGN_OR_RETURN(const auto ticket, rows->Submit({&lookup, 1}, Clock::Real().Now() + 10s));
-    RETURN_IF_ERROR(ticket->Wait(layer));
+    ASSIGN_OR_RETURN(auto ticket, rows->Submit({&lookup, 1}, Clock::Real().Now() + 10s));
+    RETURN_IF_ERROR(ticket.Wait(layer));
     for (size_t i = 0; i < ids.size(); ++i) {
       RETURN_IF_ERROR(source->ReadRows(layer, ids[i], 1, expected.data()));
       if (!std::equal(expected.begin(), expected.end(),

@@ -99,11 +99,11 @@ class VerifiedClient {
       bytes[layer].resize(kRows * row_bytes);
       layers.push_back({layer, rows[layer], bytes[layer]});
     }
-    const auto ticket = client_->Submit(layers, Clock::Real().Now() + kLookupDeadline);
+    auto ticket = client_->Submit(layers, Clock::Real().Now() + kLookupDeadline);
     Status status = ticket.status();
     std::vector<std::byte> expected(row_bytes);
     for (uint32_t layer = 0; status.ok() && layer < rows.size(); ++layer) {
-      status = (*ticket)->Wait(layer);
+      status = ticket->Wait(layer);
       for (size_t i = 0; status.ok() && i < kRows; ++i) {
         table::FillProceduralRow(layout_.row_format, kSpec.seed, layer, rows[layer][i], expected);
         wrong_rows_ +=

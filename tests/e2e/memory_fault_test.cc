@@ -94,8 +94,8 @@ TEST_P(MemoryFault, ABitThatFlipsInTheArenaIsReportedByTheClientAndMendedByTheNo
   const auto ask = [&]() -> Status {
     const client::LayerLookup lookup{0, {&kRow, 1}, served};
     const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(10);
-    ASSIGN_OR_RETURN(const auto ticket, (*rows)->Submit({&lookup, 1}, deadline));
-    return ticket->Wait(0);
+    ASSIGN_OR_RETURN(auto ticket, (*rows)->Submit({&lookup, 1}, deadline));
+    return ticket.Wait(0);
   };
   ASSERT_TRUE(ask().ok());
   const int flipped = FlipInMemoryOf(node_->process().pid(), expected);

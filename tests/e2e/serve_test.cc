@@ -291,7 +291,9 @@ TEST_F(Serve, AnIdleServersReadinessFollowsItsMemoryNodes) {
   cluster.node(1).Signal(SIGCONT);
   await_ready(" 200 ");
   cluster.node(0).Signal(SIGKILL);
-  EXPECT_THAT(await_ready(" 503 "), HasSubstr("until a restart"));
+  EXPECT_THAT(await_ready(" 503 "), HasSubstr("dialled again"));
+  cluster.Restart(0);
+  await_ready(" 200 ");
   // Each change once, and not each probe.
   const std::string log = server_->Stderr();
   const auto count = [&](const std::string& line) {
@@ -302,6 +304,7 @@ TEST_F(Serve, AnIdleServersReadinessFollowsItsMemoryNodes) {
   EXPECT_GE(count("memory node is down node=\"m1 ("), 1) << log;
   EXPECT_EQ(count("memory node is down node=\"m1 ("), count("is up again node=\"m1 (")) << log;
   EXPECT_EQ(count("memory node is gone node=\"m0 ("), 1) << log;
+  EXPECT_EQ(count("memory node is back node=\"m0 ("), 1) << log;
 }
 
 // One token waits for a whole deadline, not each of them.

@@ -36,16 +36,16 @@ struct Step {
   }
 
   Status Run(client::RowSource& source) {
-    ASSIGN_OR_RETURN(const auto ticket, Submit(source));
+    ASSIGN_OR_RETURN(auto ticket, Submit(source));
     Status first_error;
     for (uint32_t i = 0; i < rows.size(); ++i) {
-      const Status status = ticket->Wait(i);
+      const Status status = ticket.Wait(i);
       if (first_error.ok()) first_error = status;
     }
     return first_error;
   }
 
-  Result<std::unique_ptr<client::Ticket>> Submit(client::RowSource& source) {
+  Result<client::Ticket> Submit(client::RowSource& source) {
     std::vector<client::LayerLookup> lookups;
     for (uint32_t i = 0; i < rows.size(); ++i) {
       lookups.push_back({.layer_index = i, .rows = rows[i], .out = out[i]});
@@ -93,13 +93,12 @@ struct RdmaLookup : testing::Test {
     return argv;
   }
 
-  std::unique_ptr<LookupClient> Connect(client::PathChoice path, bool caller_driven) {
+  std::unique_ptr<LookupClient> Connect(client::PathChoice path) {
     client::LookupClientOptions options;
     options.memnodes = {address};
     options.identity = table::MakeProceduralIdentity(kSpec, layout);
     options.connect_timeout_ms = 20'000;
     options.path = path;
-    options.caller_driven = caller_driven;
     options.make_transport = [] { return net::MakeUcxTransport({.tls = "rc_v,self"}); };
     auto connected = LookupClient::Connect(options, layout);
     EXPECT_TRUE(connected.ok()) << connected.status().ToString() << "\n" << node.Stderr();
@@ -121,30 +120,28 @@ uint64_t RowsBy(const LookupClient& source, Path path) {
 }
 
 TEST_F(RdmaLookup, EveryPathBringsTheTablesOwnBytes) {
-  for (const bool caller_driven : {false, true}) {
-    const auto gather = Connect(Path::kGather, caller_driven);
-    const auto one_sided = Connect(Path::kOneSided, caller_driven);
-    ASSERT_TRUE(gather != nullptr && one_sided != nullptr);
-    for (const size_t rows : {1, 24, 1536}) {
-      Step step(layout, rows, rng);
-      Step same = step;
-      const Status gathered = step.Run(*gather);
-      ASSERT_TRUE(gathered.ok()) << gathered.ToString();
-      const Status read = same.Run(*one_sided);
-      ASSERT_TRUE(read.ok()) << read.ToString();
-      EXPECT_EQ(step.out, same.out);
-      EXPECT_EQ(step.WrongRows(), 0u);
-      EXPECT_EQ(same.WrongRows(), 0u);
-    }
-    EXPECT_GT(RowsBy(*gather, Path::kGather), 1500u);
-    EXPECT_EQ(RowsBy(*gather, Path::kOneSided), 0u);
-    EXPECT_GT(RowsBy(*one_sided, Path::kOneSided), 1500u);
-    EXPECT_EQ(RowsBy(*one_sided, Path::kGather), 0u);
+  const auto gather = Connect(Path::kGather);
+  const auto one_sided = Connect(Path::kOneSided);
+  ASSERT_TRUE(gather != nullptr && one_sided != nullptr);
+  for (const size_t rows : {1, 24, 1536}) {
+    Step step(layout, rows, rng);
+    Step same = step;
+    const Status gathered = step.Run(*gather);
+    ASSERT_TRUE(gathered.ok()) << gathered.ToString();
+    const Status read = same.Run(*one_sided);
+    ASSERT_TRUE(read.ok()) << read.ToString();
+    EXPECT_EQ(step.out, same.out);
+    EXPECT_EQ(step.WrongRows(), 0u);
+    EXPECT_EQ(same.WrongRows(), 0u);
   }
+  EXPECT_GT(RowsBy(*gather, Path::kGather), 1500u);
+  EXPECT_EQ(RowsBy(*gather, Path::kOneSided), 0u);
+  EXPECT_GT(RowsBy(*one_sided, Path::kOneSided), 1500u);
+  EXPECT_EQ(RowsBy(*one_sided, Path::kGather), 0u);
 }
 
 TEST_F(RdmaLookup, LeftAloneAClientTimesThePathsAndChoosesOne) {
-  const auto source = Connect(std::nullopt, false);
+  const auto source = Connect(std::nullopt);
   ASSERT_NE(source, nullptr);
   for (const std::string& line : source->DescribePaths()) std::printf("%s\n", line.c_str());
   for (const size_t rows : {1, 1000}) {
@@ -161,7 +158,7 @@ TEST_F(RdmaLookup, LeftAloneAClientTimesThePathsAndChoosesOne) {
 }
 
 TEST_F(RdmaLookup, AStoppedNodesRowsAreStillRead) {
-  const auto one_sided = Connect(Path::kOneSided, false);
+  const auto one_sided = Connect(Path::kOneSided);
   ASSERT_NE(one_sided, nullptr);
   node.Signal(SIGSTOP);
   siginfo_t info = {};
@@ -175,16 +172,16 @@ TEST_F(RdmaLookup, AStoppedNodesRowsAreStillRead) {
 }
 
 TEST_F(RdmaLookup, AKilledNodeIsSoonAnError) {
-  const auto one_sided = Connect(Path::kOneSided, false);
+  const auto one_sided = Connect(Path::kOneSided);
   ASSERT_NE(one_sided, nullptr);
   Step step(layout, 5000, rng);
-  const auto ticket = step.Submit(*one_sided);
+  auto ticket = step.Submit(*one_sided);
   ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
   node.Signal(SIGKILL);
   ASSERT_EQ(node.WaitExit(std::chrono::seconds(10)), 128 + SIGKILL);
   const TimePoint killed = Clock::Real().Now();
-  (void)(*ticket)->Wait(0);  // it may have been read before the node died
-  Status status = (*ticket)->Wait(1);
+  (void)ticket->Wait(0);  // it may have been read before the node died
+  Status status = ticket->Wait(1);
   while (status.ok() && Clock::Real().Now() < killed + kStepTimeout) {
     status = Step(layout, 10, rng).Run(*one_sided);
   }

@@ -35,6 +35,7 @@ Cluster::Cluster(const std::string& work_dir, const std::string& model_dir, int 
       argv.push_back(set);
     }
     argv.insert(argv.end(), extra.begin(), extra.end());
+    argv_.push_back(argv);
     nodes_.push_back(std::make_unique<Process>(name, std::move(argv), work_dir));
   }
   for (auto& node : nodes_) {
@@ -43,6 +44,18 @@ Cluster::Cluster(const std::string& work_dir, const std::string& model_dir, int 
     control_.push_back(ValueOf(line, "control"));
     http_.push_back(ValueOf(line, "http"));
   }
+}
+
+void Cluster::Restart(size_t i) {
+  std::vector<std::string> argv = argv_[i];
+  argv.push_back("--set");
+  argv.push_back("control.listen=" + control_[i]);
+  const std::string name = "m" + std::to_string(i);
+  nodes_[i] = std::make_unique<Process>(name, std::move(argv), work_dir_);
+  const std::string line = nodes_[i]->WaitLine("ready ", std::chrono::seconds(30));
+  EXPECT_NE(line, "") << "the memory node did not start again: " << nodes_[i]->Stderr();
+  EXPECT_EQ(ValueOf(line, "control"), control_[i]);
+  http_[i] = ValueOf(line, "http");
 }
 
 std::string Cluster::memnodes() const {

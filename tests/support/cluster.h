@@ -24,6 +24,8 @@ class Cluster {
           std::vector<std::string> extra = {});
 
   Process& node(size_t i) { return *nodes_[i]; }
+  // Starts a node that has ended again: same command line, same control port.
+  void Restart(size_t i);
   size_t size() const { return nodes_.size(); }
   // "host:port,host:port": the value of --memnodes.
   std::string memnodes() const;
@@ -34,6 +36,7 @@ class Cluster {
 
  private:
   std::string work_dir_;
+  std::vector<std::vector<std::string>> argv_;
   std::vector<std::unique_ptr<Process>> nodes_;
   std::vector<std::string> control_;
   std::vector<std::string> http_;

@@ -1,8 +1,9 @@
 // LookupClient: rows from a cluster of memory nodes. Connect() proves that every node holds the
 // same, right tables; afterwards each step costs one request a node.
 //
-// A node that is lost stays lost: its outstanding rows fail at once with UNAVAILABLE, and so does
-// every later Submit that needs it. To reconnect, make another client.
+// When a node is lost, its outstanding rows fail at once with UNAVAILABLE, and so does every Submit
+// that needs it, until the client has connected to it again by itself, with the whole handshake: at
+// most a second after the node is ready.
 #pragma once
 
 #include <atomic>
@@ -24,11 +25,11 @@
 
 namespace engram::client {
 
-class LookupLoop;
-class StepPool;
-struct PlanContext;
-
 class LookupClient;
+class LookupLoop;
+class NodeJoiner;
+class Redialer;
+struct PlanContext;
 
 struct LookupClientOptions {
   std::vector<std::string> memnodes;  // "host:port" of every member of the cluster, any order
@@ -37,13 +38,10 @@ struct LookupClientOptions {
       5000;               // of each control connection, and of fetching the known answers
   uint32_t spin_us = 50;  // Wait and the IO thread spin this long before they sleep
   uint32_t inflight_requests_max = 1024;
-  // No thread of its own: Submit, Wait and Poll move everything, all from one thread. Lowest
-  // latency for a caller that has nothing better to do than to wait.
-  bool caller_driven = false;
   PathChoice path;  // none: the cheapest for each request, calibrated at connect
   // Not 0: every node is probed once a second and counts as down when it says nothing for so long;
-  // one that missed a lookup's deadline, or two probes, is skipped until it answers one. Not with
-  // caller_driven.
+  // one that missed a lookup's deadline, or two probes, is skipped until it answers one. Not of a
+  // node whose rows are read out of mapped memory.
   uint32_t probe_timeout_ms = 0;
   // False in benchmarks only: rows are taken as they come, damaged or not.
   bool check_rows = true;
@@ -68,14 +66,12 @@ class LookupClient : public RowSource {
   // With the version and content digest the nodes told.
   const table::TableIdentity& identity() const override { return identity_; }
   // Also UNAVAILABLE when a node it needs is gone or skipped, RESOURCE_EXHAUSTED over
-  // inflight_requests_max, OUT_OF_RANGE for a row past the end: then nothing was sent. Tickets may
-  // outlive the client.
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const SubmitOptions& options) override;
-  void Poll() override;
+  // inflight_requests_max, OUT_OF_RANGE for a row past the end: then nothing was sent. Rows in
+  // mapped memory are copied before it returns. Tickets may outlive the client.
+  Result<Ticket> Submit(std::span<const LayerLookup> layers, const SubmitOptions& options) override;
   SourceStats stats() const override;
   // The rows that the nodes vouched for at connect, of all nodes.
-  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
+  const std::vector<net::KnownAnswer>& known_answers() const;
   // The label of the node that has the row, for messages: "m0 (127.0.0.1:7400)".
   const std::string& OwnerOf(uint32_t layer_index, uint64_t row) const;
   // What the calibration found, for logs: one line a node.
@@ -84,19 +80,17 @@ class LookupClient : public RowSource {
   uint64_t messages_dropped() const;
 
  private:
-  LookupClient(const LookupClientOptions& options, std::shared_ptr<const PlanContext> context,
-               const Clock& clock);
+  explicit LookupClient(std::shared_ptr<const PlanContext> context);
 
-  const Clock& clock_;
-  const Nanos spin_;
   const std::shared_ptr<const PlanContext> context_;  // shared with the steps
-  const std::shared_ptr<StepPool> pool_;              // shared with the steps: they return to it
   table::TableIdentity identity_;
   std::vector<std::string> members_;
-  std::vector<net::KnownAnswer> known_answers_;
   std::atomic<uint64_t> rows_asked_ = 0;
   std::atomic<uint64_t> rows_distinct_ = 0;
+  // The redialer goes first: it drives the joiner, which drives the loop.
   std::unique_ptr<LookupLoop> loop_;
+  std::unique_ptr<NodeJoiner> joiner_;
+  std::unique_ptr<Redialer> redialer_;
 };
 
 }  // namespace engram::client

@@ -7,19 +7,24 @@
 #include <thread>
 #include <tuple>
 
-#include "common/base/sha256.h"
-#include "common/net/tcp/transport.h"
-
 namespace engram::client {
 namespace {
 
 struct Reached {
   std::string address;
-  std::string host;
   std::unique_ptr<net::ControlClient> control;  // null: it refused
   Status refusal;
   const net::Welcome& welcome() const { return control->welcome(); }
 };
+
+net::Hello HelloOf(const net::Transport& transport, const table::TableIdentity& identity) {
+  net::Hello hello;
+  hello.identity = identity;
+  hello.transport = transport.name();
+  hello.settings = transport.settings();
+  hello.address = transport.address();
+  return hello;
+}
 
 bool MeansUnreachable(const Status& status) {
   return status.code() == Code::kUnavailable || status.code() == Code::kDeadlineExceeded;
@@ -36,10 +41,10 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
         where.host, where.port, hello, std::chrono::milliseconds(options.connect_timeout_ms),
         options.security.get());
     if (control.ok()) {
-      reached.push_back({address, where.host, std::move(*control), OkStatus()});
+      reached.push_back({address, std::move(*control), OkStatus()});
     } else if (control.status().code() == Code::kFailedPrecondition &&
                hello.identity.version.empty()) {
-      reached.push_back({address, where.host, nullptr, control.status()});
+      reached.push_back({address, nullptr, control.status()});
     } else if (MeansUnreachable(control.status())) {
       failures.push_back(fmt::format("{} ({})", address, control.status().message()));
     } else {
@@ -107,17 +112,16 @@ Status AgreeOnVersion(const LookupClientOptions& options, net::Hello hello,
   return OkStatus();
 }
 
-Status CheckNode(const Reached& node, const LookupClientOptions& options,
-                 const net::Transport& transport) {
-  const net::Welcome& welcome = node.welcome();
+Status CheckNode(const net::Welcome& welcome, const std::string& address,
+                 const table::TableIdentity& identity, const net::Transport& transport) {
   if (welcome.settings != transport.settings()) {
     return FailedPrecondition(
         fmt::format("memory node {} has transport settings \"{}\", this client \"{}\"; they must "
                     "be equal",
-                    node.address, welcome.settings, transport.settings()));
+                    address, welcome.settings, transport.settings()));
   }
-  return table::CheckSameIdentity(options.identity, welcome.identity,
-                                  fmt::format("memory node {}", node.address));
+  return table::CheckSameIdentity(identity, welcome.identity,
+                                  fmt::format("memory node {}", address));
 }
 
 // The first node and each other one must tell the same story.
@@ -145,6 +149,7 @@ Status CheckPair(const Reached& first, const Reached& other) {
 Result<Cluster> InMapOrder(std::vector<Reached> reached) {
   Cluster cluster;
   cluster.map = reached[0].welcome().map;
+  cluster.identity = reached[0].welcome().identity;
   for (const std::string& member : cluster.map.members) {
     const auto is_member = [&](const Reached& node) {
       return node.control != nullptr && node.welcome().member == member;
@@ -161,7 +166,7 @@ Result<Cluster> InMapOrder(std::vector<Reached> reached) {
                                             node->address, second->address, member));
     }
     cluster.labels.push_back(fmt::format("{} ({})", member, node->address));
-    cluster.hosts.push_back(node->host);
+    cluster.addresses.push_back(node->address);
     cluster.controls.push_back(std::move(node->control));
   }
   for (const Reached& node : reached) {
@@ -182,94 +187,42 @@ Result<Cluster> ConnectCluster(const LookupClientOptions& options,
     return InvalidArgument(fmt::format("{} memory node addresses given, must be 1..{}",
                                        options.memnodes.size(), table::kMembersMax));
   }
-  net::Hello hello;
-  hello.identity = options.identity;
-  hello.transport = transport.name();
-  hello.settings = transport.settings();
-  hello.address = transport.address();
+  const net::Hello hello = HelloOf(transport, options.identity);
   ASSIGN_OR_RETURN(std::vector<Reached> reached, ReachAll(options, hello));
   if (options.identity.version.empty()) {
     RETURN_IF_ERROR(AgreeOnVersion(options, hello, reached));
   }
   for (const Reached& node : reached) {
-    RETURN_IF_ERROR(CheckNode(node, options, transport));
+    RETURN_IF_ERROR(CheckNode(node.welcome(), node.address, options.identity, transport));
     RETURN_IF_ERROR(CheckPair(reached[0], node));
   }
   return InMapOrder(std::move(reached));
 }
 
-Result<std::vector<NodeLink>> LinkNodes(Cluster cluster, const LookupClientOptions& options,
-                                        const table::TableLayout& layout,
-                                        net::Transport& transport) {
-  std::vector<NodeLink> links;
-  for (size_t node = 0; node < cluster.controls.size(); ++node) {
-    const net::Welcome& welcome = cluster.controls[node]->welcome();
-    NodeLink link;
-    link.label = cluster.labels[node];
-    const Result<net::PeerId> peer =
-        transport.Connect(net::WithHost(welcome.address, cluster.hosts[node]));
-    if (!peer.ok()) return peer.status().WithContext(fmt::format("memory node {}", link.label));
-    link.peer = *peer;
-    ASSIGN_OR_RETURN(link.paths,
-                     OpenPaths(options.path, welcome, layout, link.label, transport, link.peer,
-                               std::chrono::milliseconds(options.connect_timeout_ms)));
-    link.control = std::move(cluster.controls[node]);
-    links.push_back(std::move(link));
+Result<std::unique_ptr<net::ControlClient>> ReachMember(const LookupClientOptions& options,
+                                                        const Cluster& cluster, size_t node,
+                                                        const net::Transport& transport,
+                                                        Nanos timeout) {
+  const std::string& address = cluster.addresses[node];
+  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(address));
+  ASSIGN_OR_RETURN(auto control, net::ControlClient::Connect(where.host, where.port,
+                                                             HelloOf(transport, cluster.identity),
+                                                             timeout, options.security.get()));
+  const net::Welcome& welcome = control->welcome();
+  RETURN_IF_ERROR(CheckNode(welcome, address, cluster.identity, transport));
+  if (welcome.identity.content_digest != cluster.identity.content_digest) {
+    return FailedPrecondition(fmt::format("it holds other tables now: content digest {}, was {}",
+                                          welcome.identity.content_digest,
+                                          cluster.identity.content_digest));
   }
-  return links;
-}
-
-std::vector<KnownRow> KnownRowsOf(const Cluster& cluster) {
-  std::vector<KnownRow> known;
-  for (size_t node = 0; node < cluster.controls.size(); ++node) {
-    for (const net::KnownAnswer& answer : cluster.controls[node]->welcome().known_answers) {
-      known.push_back({cluster.labels[node], answer});
-    }
+  if (welcome.member != cluster.map.members[node] || !(welcome.map == cluster.map)) {
+    return FailedPrecondition(fmt::format(
+        "it is member {} of the cluster [{}] at epoch {} now, was {} of [{}] at epoch "
+        "{}: connect anew",
+        welcome.member, fmt::join(welcome.map.members, ", "), welcome.map.epoch,
+        cluster.map.members[node], fmt::join(cluster.map.members, ", "), cluster.map.epoch));
   }
-  return known;
-}
-
-Status CheckKnownRows(RowSource& source, const std::vector<KnownRow>& known,
-                      const table::TableLayout& layout, TimePoint deadline) {
-  struct Asked {
-    std::vector<uint64_t> rows;
-    std::vector<const KnownRow*> known;
-    std::vector<std::byte> bytes;
-  };
-  const size_t row_bytes = layout.row_format.row_bytes();
-  std::vector<Asked> layers(layout.layers.size());
-  for (const KnownRow& row : known) {
-    const net::KnownAnswer& answer = row.answer;
-    if (answer.layer_index >= layers.size() ||
-        answer.row >= layout.layers[answer.layer_index].total_rows) {
-      return OutOfRange(
-          fmt::format("memory node {} vouches for row {} of layer {}, which does not exist",
-                      row.node, answer.row, answer.layer_index));
-    }
-    layers[answer.layer_index].rows.push_back(answer.row);
-    layers[answer.layer_index].known.push_back(&row);
-  }
-  std::vector<LayerLookup> lookups;
-  for (uint32_t i = 0; i < layers.size(); ++i) {
-    layers[i].bytes.resize(layers[i].rows.size() * row_bytes);
-    lookups.push_back({i, layers[i].rows, layers[i].bytes});
-  }
-  ASSIGN_OR_RETURN(const std::unique_ptr<Ticket> ticket, source.Submit(lookups, deadline));
-  for (uint32_t i = 0; i < layers.size(); ++i) {
-    const Status arrived = ticket->Wait(i);
-    if (!arrived.ok()) return arrived.WithContext("checking known rows");
-    for (size_t k = 0; k < layers[i].known.size(); ++k) {
-      const KnownRow& row = *layers[i].known[k];
-      Sha256 sha;
-      sha.Update(std::span<const std::byte>(layers[i].bytes).subspan(k * row_bytes, row_bytes));
-      const std::string found = ToHex(sha.Finish());
-      if (found == row.answer.sha256_hex) continue;
-      return DataLoss(fmt::format(
-          "row {} of layer {} came with SHA-256 {} over the data path, but memory node {} says {}",
-          row.answer.row, i, found, row.node, row.answer.sha256_hex));
-    }
-  }
-  return OkStatus();
+  return control;
 }
 
 }  // namespace engram::client

@@ -111,9 +111,9 @@ Result<uint64_t> CompareLayer(LookupClient& nodes, uint32_t layer_index, const T
     served.resize(some.size() * row_bytes);
     ours.resize(some.size() * row_bytes);
     const LayerLookup lookup = {layer_index, some, served};
-    ASSIGN_OR_RETURN(const auto ticket, nodes.Submit({&lookup, 1}, Clock::Real().Now() + timeout));
+    ASSIGN_OR_RETURN(Ticket ticket, nodes.Submit({&lookup, 1}, Clock::Real().Now() + timeout));
     RETURN_IF_ERROR(ReadOwn(own, some, ours.data()));
-    const Status arrived = ticket->Wait(layer_index);
+    const Status arrived = ticket.Wait(layer_index);
     if (!arrived.ok()) return arrived.WithContext("comparing rows with the model folder's");
     if (served == ours) continue;
     for (size_t i = 0; i < some.size(); ++i) {

@@ -17,42 +17,29 @@ constexpr Nanos kSleepMax = std::chrono::milliseconds(20);
 constexpr Nanos kDrainTimeout = std::chrono::seconds(5);
 constexpr Nanos kControlCheckEvery = std::chrono::milliseconds(20);
 constexpr size_t kReportsPerCheck = 1;  // 50 a second
-constexpr uint64_t kSlotMask = 0xffff;
-constexpr int kSlotBits = 16;
-// Local requests up to this size are served by the caller in Submit: about 5 us of copying, less
-// than waking the loop's thread costs.
-constexpr uint32_t kInlineRows = 256;
 
 }  // namespace
 
-LookupLoop::LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
-                       std::vector<NodeLink> nodes, std::shared_ptr<DamageReports> damage,
-                       const Clock& clock)
-    : options_(options),
+LookupLoop::LookupLoop(Options options, std::shared_ptr<const PlanContext> context, uint32_t epoch,
+                       std::unique_ptr<net::Transport> transport, const Clock& clock)
+    : options_(std::move(options)),
       clock_(clock),
-      damage_(std::move(damage)),
-      nodes_(std::move(nodes)),
-      counters_(nodes_.size()),
-      gone_(nodes_.size()),
-      down_(nodes_.size()),
-      skip_(nodes_.size()),
-      health_(nodes_.size()),
-      skipped_here_(nodes_.size()),
-      slots_(options.requests_max),
-      queues_(nodes_.size()),
+      context_(std::move(context)),
+      epoch_(epoch),
+      steps_(std::make_shared<StepPool>(context_, clock, options_.spin)),
+      counters_(context_->node_labels.size()),
+      nodes_(context_->node_labels.size()),
+      requests_(options_.requests_max),
       transport_(std::move(transport)) {
-  CHECK_LE(options.requests_max, kSlotMask);
-  for (uint32_t slot = options.requests_max; slot > 0; --slot) free_slots_.push_back(slot - 1);
-  for (uint32_t node = 0; node < nodes_.size(); ++node) {
-    node_of_peer_[nodes_[node].peer] = node;
-    local_nodes_.push_back({&nodes_[node].paths, &counters_[node]});
-    const uint32_t window = nodes_[node].control->welcome().window;
-    queues_[node].window = window == 0 ? options.requests_max : window;
-    for (IdRing& ring : queues_[node].waiting) ring = IdRing(options.requests_max);
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    nodes_[i].label = context_->node_labels[i];
+    nodes_[i].view.gone = Unavailable("is not connected yet");
+    for (IdRing& ring : nodes_[i].waiting) ring = IdRing(options_.requests_max);
   }
+  ChooseProbes();
+  PublishView();
   next_control_check_ = last_event_ = clock_.Now();
   transport_->SetHandler(this);
-  if (options.caller_driven) return;
   Result<std::thread> started = StartThread("lookups", [this] { Run(); });
   started_ = started.status();
   if (started.ok()) thread_ = *std::move(started);
@@ -68,91 +55,161 @@ LookupLoop::~LookupLoop() {
   }
 }
 
-Status LookupLoop::Post(const StepRef& step) {
-  bool all_served = true;
-  uint32_t count = 0;
-  for (NodeRequest& request : step->requests()) {
-    request.path = nodes_[request.node].paths.Choose(request.rows);
-    request.served =
-        request.path == Path::kLocal && (options_.caller_driven || request.rows <= kInlineRows);
-    all_served = all_served && request.served;
-    count += request.served ? 0 : 1;
+std::shared_ptr<const ClusterView> LookupLoop::view() const {
+  const std::lock_guard lock(mutex_);
+  return view_;
+}
+
+void LookupLoop::PublishView() {
+  auto view = std::make_shared<ClusterView>();
+  for (const Node& node : nodes_) view->push_back(node.view);
+  const std::lock_guard lock(mutex_);
+  view_ = std::move(view);
+}
+
+// Why the request would not be answered; ok: it may be.
+Status LookupLoop::Unusable(const NodeView& node, const NodeRequest& request,
+                            Purpose purpose) const {
+  if (purpose == Purpose::kProof) {
+    return node.paths != nullptr ? OkStatus() : Unavailable("is not connected");
   }
-  if (step->requests().empty()) return OkStatus();  // no rows at all
+  if (!node.gone.ok()) return node.gone;
+  if (purpose == Purpose::kProbe || request.path == Path::kLocal) return OkStatus();
+  return node.skipped;
+}
+
+Status LookupLoop::Post(const StepRef& step, const ClusterView& view) {
+  uint32_t remote = 0;
+  for (NodeRequest& request : step->plan().requests()) {
+    const NodeView& node = view[request.node];
+    if (step->purpose() == Purpose::kCaller && node.paths != nullptr) {
+      request.path = node.paths->Choose(request.rows);
+    }
+    const Status unusable = Unusable(node, request, step->purpose());
+    if (!unusable.ok()) {
+      return Status(unusable.code(), fmt::format("memory node {}: {}; {} rows wanted from it",
+                                                 context_->node_labels[request.node],
+                                                 unusable.message(), request.rows));
+    }
+    remote += request.path == Path::kLocal ? 0 : 1;
+  }
+  if (remote > 0) RETURN_IF_ERROR(Admit(step, remote));
+  // The others' answers come while these are copied.
+  for (const NodeRequest& request : step->plan().requests()) {
+    if (request.path != Path::kLocal) continue;
+    const Status placed =
+        PlaceLocally(*step, request, *view[request.node].paths, CountersOf(*step, request.node));
+    if (!placed.ok()) step->Fail(request, placed);
+  }
+  return OkStatus();
+}
+
+Status LookupLoop::Admit(const StepRef& step, uint32_t requests) {
   {
     const std::lock_guard lock(mutex_);
-    for (const NodeRequest& request : step->requests()) {
-      const bool skipped = skip_[request.node] && request.path != Path::kLocal;
-      if (!skipped && gone_[request.node].ok()) continue;
-      const Status gone = skipped ? Skipped(down_[request.node]) : gone_[request.node];
-      return Status(gone.code(),
-                    fmt::format("memory node {}: {}; {} rows wanted from it",
-                                nodes_[request.node].label, gone.message(), request.rows));
-    }
     const uint32_t before = requests_under_way_.load();
-    if (before + count > options_.requests_max) {
+    if (before + requests > options_.requests_max) {
       return ResourceExhausted(
           fmt::format("{} lookup requests are under way, {} more would pass "
                       "the limit of {}",
-                      before, count, options_.requests_max));
+                      before, requests, options_.requests_max));
     }
-    requests_under_way_.fetch_add(count);
-    if (!all_served) {
-      posts_.push_back(step);
-      has_posts_.store(true);
-    }
+    requests_under_way_.fetch_add(requests);
+    posts_.push_back(step);
+    has_posts_.store(true);
   }
-  // The others' answers come while these are copied.
-  if (!all_served && options_.caller_driven) {
-    TakePosts();
-    SendQueued();
-  } else if (!all_served && sleeping_.load()) {
-    transport_->WakeUp();
-  }
-  for (const NodeRequest& request : step->requests()) {
-    if (!request.served) continue;
-    const Status served = ServeLocal(*step, request);
-    if (!served.ok()) step->Fail(request, served);
-  }
+  if (sleeping_.load()) transport_->WakeUp();
   return OkStatus();
 }
 
-bool LookupLoop::AllLocal(size_t rows) const {
-  const auto rows_of_one = static_cast<uint32_t>(rows / nodes_.size() + 1);
-  return std::all_of(nodes_.begin(), nodes_.end(), [&](const NodeLink& node) {
-    return node.paths.Choose(rows_of_one) == Path::kLocal;
+Status LookupLoop::Ask(uint32_t node, Path path, const LayerLookup& lookup, TimePoint deadline) {
+  const StepRef step = steps_->Take();
+  RETURN_IF_ERROR(step->Plan({&lookup, 1}, deadline, Purpose::kProof));
+  for (NodeRequest& request : step->plan().requests()) {
+    CHECK_EQ(request.node, node);
+    request.path = path;
+  }
+  Ticket ticket = Step::MakeTicket(step);
+  RETURN_IF_ERROR(Post(step, *view()));
+  return ticket.Wait(lookup.layer_index);
+}
+
+Status LookupLoop::OnLoop(std::function<Status()> task) {
+  std::packaged_task<Status()> packaged(std::move(task));
+  std::future<Status> done = packaged.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return Cancelled("the client closed");
+    tasks_.push_back(std::move(packaged));
+    has_posts_.store(true);
+  }
+  transport_->WakeUp();
+  return done.get();
+}
+
+void LookupLoop::RunTasks() {
+  while (true) {
+    std::packaged_task<Status()> task;
+    {
+      const std::lock_guard lock(mutex_);
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+Status LookupLoop::Attach(uint32_t index, NodeConnection connection) {
+  return OnLoop([&]() -> Status {
+    Node& node = nodes_[index];
+    CHECK(node.control == nullptr) << node.label;
+    const net::Welcome& welcome = connection.control->welcome();
+    ASSIGN_OR_RETURN(const net::PeerId peer, transport_->Attach(std::move(connection.data)));
+    const Status opened = OpenOneSided(welcome, node.label, *transport_, peer, connection.paths);
+    if (!opened.ok()) {
+      transport_->Disconnect(peer);
+      return opened;
+    }
+    node.peer = peer;
+    node_of_peer_[peer] = index;
+    node.window = welcome.window == 0 ? options_.requests_max : welcome.window;
+    node.control = std::move(connection.control);
+    node.health = NodeHealth();
+    node.view.paths = std::make_shared<const NodePaths>(std::move(connection.paths));
+    PublishView();
+    return OkStatus();
   });
 }
 
-Status LookupLoop::GatherHere(const PlanContext& context, std::span<const LayerLookup> layers) {
-  if (options_.caller_driven) {
-    const TimePoint now = clock_.Now();
-    if (now >= next_control_check_) CheckControls(now);
-  }
-  for (uint32_t node = 0; node < nodes_.size(); ++node) {
-    const Status gone = Gone(node);
-    if (!gone.ok()) return gone.WithContext("memory node " + nodes_[node].label);
-  }
-  for (const LayerLookup& layer : layers) {
-    RETURN_IF_ERROR(GatherLocally(context, local_nodes_, layer));
-  }
-  return OkStatus();
+Status LookupLoop::Open(uint32_t index, const PathCosts& costs) {
+  return OnLoop([&]() -> Status {
+    Node& node = nodes_[index];
+    if (node.control == nullptr) return node.lost;
+    auto paths = std::make_shared<NodePaths>(*node.view.paths);
+    paths->costs = costs;
+    node.open = true;
+    if (!node.lost.ok()) obs::LogWarn(fmt::format("memory node is back node=\"{}\"", node.label));
+    node.lost = OkStatus();
+    node.view = NodeView();
+    node.view.paths = std::move(paths);
+    next_probe_ = TimePoint();
+    PublishView();
+    return OkStatus();
+  });
 }
 
-// Ok while the node is there.
-Status LookupLoop::Gone(uint32_t node) {
-  if (!any_gone_.load()) return OkStatus();
-  const std::lock_guard lock(mutex_);
-  return gone_[node];
-}
-
-void LookupLoop::ResetCounters() {
-  for (NodeCounters& counters : counters_) {
-    counters.rows_fetched = 0;
-    counters.bytes_fetched = 0;
-    counters.requests = 0;
-    for (auto& rows : counters.rows_by_path) rows = 0;
-  }
+void LookupLoop::GiveUp(uint32_t index, const Status& why) {
+  const Status told = OnLoop([&]() -> Status {
+    Node& node = nodes_[index];
+    CHECK(!node.open) << node.label;
+    LoseNode(index, why);
+    node.view.gone = Unavailable(fmt::format("is gone: {}; it is dialled again, the last time: {}",
+                                             node.lost.message(), why.message()));
+    PublishView();
+    return OkStatus();
+  });
+  (void)told.ok();  // a loop that has ended has nothing to show any more
 }
 
 void LookupLoop::Run() {
@@ -165,8 +222,8 @@ void LookupLoop::Run() {
 
 int LookupLoop::RunOnce(TimePoint now) {
   now_ = now;
-  TakePosts();
-  if (watching_.load(std::memory_order_acquire) && now >= next_probe_) SendProbes(now);
+  if (has_posts_.load()) TakePosts();
+  if (options_.probe_timeout > Nanos::zero() && now >= next_probe_) SendProbes(now);
   SendQueued();
   const int events = transport_->Progress();
   if (events > 0) last_event_ = now;
@@ -175,20 +232,18 @@ int LookupLoop::RunOnce(TimePoint now) {
   return events;
 }
 
-void LookupLoop::DriveUntil(const Step& step, uint32_t layer_index) {
-  while (options_.caller_driven && !step.Done(layer_index)) {
-    const TimePoint now = clock_.Now();
-    if (now >= step.LayerDeadline(layer_index)) return;
-    if (RunOnce(now) == 0) Sleep(now, std::min(next_deadline_, step.LayerDeadline(layer_index)));
-  }
-}
-
 void LookupLoop::Shutdown() {
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
   TakePosts();
-  for (Request& request : slots_) {
+  for (Request& request : requests_.slots()) {
     if (request.id != 0) End(request, Cancelled("the client closed"));
   }
-  for (const NodeLink& node : nodes_) transport_->Disconnect(node.peer);
+  for (const Node& node : nodes_) {
+    if (node.peer != 0) transport_->Disconnect(node.peer);
+  }
   // A send or read that completed after its buffer is gone would touch freed memory.
   const TimePoint deadline = Clock::Real().Now() + kDrainTimeout;
   while (free_buffers_.size() < buffers_.size() && Clock::Real().Now() < deadline) {
@@ -209,62 +264,40 @@ void LookupLoop::Sleep(TimePoint now, TimePoint until) {
 }
 
 void LookupLoop::TakePosts() {
-  if (!has_posts_.load()) return;
   {
     const std::lock_guard lock(mutex_);
     taken_.swap(posts_);
     has_posts_.store(false);
   }
+  RunTasks();
   for (const StepRef& step : taken_) {
-    for (uint32_t index = 0; index < step->requests().size(); ++index) {
-      if (!step->requests()[index].served) Queue(step, index);
+    for (uint32_t index = 0; index < step->plan().requests().size(); ++index) {
+      if (step->plan().requests()[index].path != Path::kLocal) Queue(step, index);
     }
   }
   taken_.clear();
 }
 
 void LookupLoop::Queue(const StepRef& step, uint32_t index) {
-  const uint32_t slot = free_slots_.back();  // requests_under_way_ keeps one free
-  free_slots_.pop_back();
-  Request& request = slots_[slot];
-  request.id = next_sequence_++ << kSlotBits | slot;
-  request.step = step;
-  request.index = index;
-  request.rows_missing = request.plan().rows;
-  request.sent = false;
-  request.counted = true;
-  request.section = 0;
-  request.first = 0;
+  Request& request = requests_.Take(step, index);
   next_deadline_ = std::min(next_deadline_, step->deadline());
+  Node& node = nodes_[request.plan().node];
   // Posted just before its node was found gone or skipped.
-  const uint32_t node = request.plan().node;
-  if (const Status gone = Gone(node); !gone.ok()) return End(request, gone);
-  if (skipped_here_[node] && !step->probe() && request.plan().path != Path::kLocal) {
-    return End(request, Skipped(health_[node].status()));
-  }
-  if (request.plan().path == Path::kLocal) {
-    Uncount(request);
-    End(request, ServeLocal(*step, request.plan()));
-    return;
-  }
-  IdRing& waiting = queues_[request.plan().node].waiting[static_cast<size_t>(step->priority())];
+  const Status unusable = Unusable(node.view, request.plan(), step->purpose());
+  if (!unusable.ok()) return End(request, unusable);
+  IdRing& waiting = node.waiting[static_cast<size_t>(step->priority())];
   if (waiting.full()) {
-    queued_ -= waiting.Compact([this](uint64_t id) { return FindRequest(id) != nullptr; });
+    queued_ -= waiting.Compact([this](uint64_t id) { return requests_.Find(id) != nullptr; });
   }
   waiting.PushBack(request.id);
   ++queued_;
-}
-
-LookupLoop::Request* LookupLoop::FindRequest(uint64_t id) {
-  const size_t slot = id & kSlotMask;
-  return id != 0 && slot < slots_.size() && slots_[slot].id == id ? &slots_[slot] : nullptr;
 }
 
 void LookupLoop::OnMessage(net::PeerId from, std::span<const std::byte> header,
                            std::span<const std::byte> body) {
   const auto node = node_of_peer_.find(from);
   const Result<net::MessageType> type = net::PeekType(header);
-  if (node != node_of_peer_.end()) health_[node->second].Heard(now_);
+  if (node != node_of_peer_.end()) nodes_[node->second].health.Heard(now_);
   if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kRows) {
     OnRows(node->second, header, body);
   } else if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kLookupError) {
@@ -282,7 +315,7 @@ void LookupLoop::OnRows(uint32_t node, std::span<const std::byte> header,
     return;
   }
   std::memcpy(&rows, header.data(), sizeof(rows));
-  Request* request = FindRequest(rows.request_id);
+  Request* request = requests_.Find(rows.request_id);
   if (request == nullptr || request->plan().node != node) {
     messages_dropped_.fetch_add(1);
     return;
@@ -296,12 +329,11 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
                               std::span<const std::byte> body) {
   ASSIGN_OR_RETURN(const net::RowsHeader rows, net::ParseRows(header, body));
   const NodeRequest& plan = request.plan();
-  const std::span<const Section> sections = request.step->SectionsOf(plan);
+  const std::span<const Section> sections = request.step->plan().SectionsOf(plan);
   const auto section = std::find_if(sections.begin(), sections.end(), [&](const Section& s) {
     return s.layer_index == rows.layer_index;
   });
-  const uint32_t stride =
-      table::StoredRowBytes(request.step->context().layout.row_format.row_bytes());
+  const uint32_t stride = table::StoredRowBytes(context_->layout.row_format.row_bytes());
   if (section == sections.end() || rows.first >= section->count ||
       rows.row_count > section->count - rows.first || rows.stored_row_bytes != stride) {
     return DataLoss(
@@ -323,7 +355,7 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
 void LookupLoop::OnError(uint32_t node, std::span<const std::byte> header,
                          std::span<const std::byte> body) {
   const Result<net::LookupErrorHeader> error = net::ParseLookupError(header, body);
-  Request* request = error.ok() ? FindRequest(error->request_id) : nullptr;
+  Request* request = error.ok() ? requests_.Find(error->request_id) : nullptr;
   if (request == nullptr || request->plan().node != node) {
     messages_dropped_.fetch_add(1);
     return;
@@ -340,9 +372,9 @@ void LookupLoop::OnPeerLost(net::PeerId peer, const Status& why) {
 
 void LookupLoop::CheckControls(TimePoint now) {
   next_control_check_ = now + kControlCheckEvery;
-  if (damage_->any()) TellDamage();
+  if (context_->damage->any()) TellDamage();
   for (uint32_t node = 0; node < nodes_.size(); ++node) {
-    if (nodes_[node].control->Lost()) {
+    if (nodes_[node].control != nullptr && nodes_[node].control->Lost()) {
       LoseNode(node, Unavailable("it closed the control connection"));
     }
   }
@@ -350,42 +382,46 @@ void LookupLoop::CheckControls(TimePoint now) {
 
 // What a node cannot take now is dropped: the row is reported again when it is asked for again.
 void LookupLoop::TellDamage() {
-  for (const DamageReports::Report& report : damage_->Take(kReportsPerCheck)) {
-    nodes_[report.node].control->ReportDamaged(report.row);
+  for (const DamageReports::Report& report : context_->damage->Take(kReportsPerCheck)) {
+    net::ControlClient* const control = nodes_[report.node].control.get();
+    if (control != nullptr) control->ReportDamaged(report.row);
   }
 }
 
-void LookupLoop::LoseNode(uint32_t node, const Status& why) {
-  const Status gone =
-      Unavailable("is gone: " + why.message() + "; it is not connected to again until a restart");
-  {
-    const std::lock_guard lock(mutex_);
-    if (!gone_[node].ok()) return;
-    gone_[node] = gone;
-    any_gone_.store(true);
+// The data connection goes, and the control connection with it, which ends the node's session.
+void LookupLoop::LoseNode(uint32_t index, const Status& why) {
+  Node& node = nodes_[index];
+  if (node.control == nullptr) return;
+  const bool was_open = std::exchange(node.open, false);
+  if (was_open || node.lost.ok()) node.lost = why;
+  node.view = NodeView();
+  node.view.gone =
+      Unavailable(fmt::format("is gone: {}; it is dialled again", node.lost.message()));
+  node_of_peer_.erase(node.peer);
+  transport_->Disconnect(std::exchange(node.peer, 0));
+  node.control.reset();
+  PublishView();
+  for (Request& request : requests_.slots()) {
+    if (request.id != 0 && request.plan().node == index) End(request, node.view.gone);
   }
-  if (watching_.load()) {
-    obs::LogWarn(
-        fmt::format("memory node is gone node=\"{}\" why={}", nodes_[node].label, why.message()));
-  }
-  transport_->Disconnect(nodes_[node].peer);
-  for (Request& request : slots_) {
-    if (request.id != 0 && request.plan().node == node) End(request, gone);
-  }
+  if (!was_open) return;
+  obs::LogWarn(fmt::format("memory node is gone node=\"{}\" why={}", node.label, why.message()));
+  if (options_.on_lost) options_.on_lost(index);
 }
 
 void LookupLoop::Expire(TimePoint now) {
   next_deadline_ = TimePoint::max();
-  for (Request& request : slots_) {
+  for (Request& request : requests_.slots()) {
     if (request.id == 0) continue;
-    if (request.step->deadline() <= now) {
-      const bool missed = watching_.load() && request.sent && !request.step->probe();
-      const uint32_t node = request.plan().node;
-      End(request, DeadlineExceeded("no complete answer before the deadline"));
-      if (missed) LookupMissed(node, request.sent_at);
-    } else {
+    if (request.step->deadline() > now) {
       next_deadline_ = std::min(next_deadline_, request.step->deadline());
+      continue;
     }
+    const bool missed = request.sent && request.step->purpose() == Purpose::kCaller;
+    const uint32_t node = request.plan().node;
+    const TimePoint sent_at = request.sent_at;
+    End(request, DeadlineExceeded("no complete answer before the deadline"));
+    if (missed) LookupMissed(node, sent_at);
   }
 }
 
@@ -396,14 +432,12 @@ void LookupLoop::Uncount(Request& request) {
 
 // What still waits in a queue, or is being read, finds its id gone.
 void LookupLoop::End(Request& request, const Status& why) {
-  if (request.sent) --queues_[request.plan().node].under_way;
+  const uint32_t node = request.plan().node;
+  if (request.sent) --nodes_[node].under_way;
   Uncount(request);
   if (!why.ok()) request.step->Fail(request.plan(), why);
-  const bool probe = request.step->probe();
-  const uint32_t node = request.plan().node;
-  request.id = 0;
-  request.step = StepRef();
-  free_slots_.push_back(static_cast<uint32_t>(&request - slots_.data()));
+  const bool probe = request.step->purpose() == Purpose::kProbe;
+  requests_.Free(request);
   if (probe) ProbeEnded(node, why);
 }
 

@@ -1,10 +1,17 @@
-// The lookup client's loop: it alone drives the transport and watches the control connections.
-// Callers hand it planned steps; it sends their requests, places the rows that come back, and ends
-// what fails or is late. It runs on a thread of its own, or on the caller's (caller_driven).
+// The lookup client's loop: a thread that alone drives the transport and watches the control
+// connections. Callers hand it planned steps; it sends their requests, places the rows that come
+// back, and ends what fails or is late.
+//
+// A node is away until Attach and Open; a node that is lost is away again: its requests end at once
+// with UNAVAILABLE, and on_lost is told, so that it is connected to anew (redialer.h). Answers of
+// the old connection find no request: request ids never come again.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <deque>
+#include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -15,88 +22,68 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/lookup/cluster_view.h"
 #include "common/client/lookup/id_ring.h"
-#include "common/client/lookup/local_gather.h"
 #include "common/client/lookup/node_health.h"
 #include "common/client/lookup/node_paths.h"
-#include "common/client/lookup/plan.h"
-#include "common/client/lookup/step_pool.h"
+#include "common/client/lookup/requests.h"
+#include "common/client/lookup/step.h"
 #include "common/net/control/control.h"
 #include "common/net/transport.h"
 #include "common/net/wire.h"
 
 namespace engram::client {
 
-// One memory node as the client knows it.
-struct NodeLink {
-  std::string label;  // "m0 (127.0.0.1:7400)"
-  net::PeerId peer = 0;
+// A connection to one memory node, for the loop to take over.
+struct NodeConnection {
   std::unique_ptr<net::ControlClient> control;
-  NodePaths paths;
+  std::unique_ptr<net::DialedPeer> data;
+  NodePaths paths;  // but for one-sided reads, which the loop opens
 };
 
 class LookupLoop : private net::TransportHandler {
  public:
   struct Options {
-    uint32_t requests_max = 1024;  // posted and not answered; at most 65535
-    Nanos spin = Nanos::zero();    // while requests are in flight, before sleeping
-    uint32_t epoch = 1;
-    bool caller_driven = false;  // no thread: Post, Drive and DriveUntil from one thread
+    uint32_t requests_max = 1024;           // posted and not answered; at most 65535
+    Nanos spin = Nanos::zero();             // while requests are in flight, before sleeping
+    Nanos probe_timeout = Nanos::zero();    // of probes (node_health.h); zero: none are sent
+    std::function<void(uint32_t)> on_lost;  // a node that was open; on the loop's thread
   };
-  // `transport` is connected to every node's peer and is the loop's from now on. `damage`: rows
-  // that came damaged, of which it tells their nodes. Starts its thread; where that fails `started`
-  // says why, and nothing may be posted.
-  LookupLoop(Options options, std::unique_ptr<net::Transport> transport,
-             std::vector<NodeLink> nodes, std::shared_ptr<DamageReports> damage,
-             const Clock& clock);
+  // Starts its thread; where that fails `started` says why, and nothing may be posted. `transport`
+  // is the loop's from now on.
+  LookupLoop(Options options, std::shared_ptr<const PlanContext> context, uint32_t epoch,
+             std::unique_ptr<net::Transport> transport, const Clock& clock);
   // Ends every request under way with CANCELLED and joins.
   ~LookupLoop() override;
   const Status& started() const { return started_; }
 
-  // Any thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node it needs is gone or
+  // All of these from any thread but the loop's.
+
+  // The nodes as they are now.
+  std::shared_ptr<const ClusterView> view() const;
+  // Sends what `view`'s paths need sent and copies what they have in mapped memory, in the calling
+  // thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node the step needs is gone or
   // skipped; then nothing is sent.
-  Status Post(const StepRef& step);
-  // Whether a step of so many rows would take the local path at every node.
-  bool AllLocal(size_t rows) const;
-  // The rows of such a step, in the caller's thread; any thread. UNAVAILABLE when a node is gone.
-  Status GatherHere(const PlanContext& context, std::span<const LayerLookup> layers);
-  // Caller-driven only: one round without blocking.
-  int Drive() { return RunOnce(clock_.Now()); }
-  // Caller-driven: rounds until the layer is done or late. Else nothing.
-  void DriveUntil(const Step& step, uint32_t layer_index);
-  bool caller_driven() const { return options_.caller_driven; }
+  Status Post(const StepRef& step, const ClusterView& view);
+  // The rows of one node over one of its paths, waited for; also from a node that is not open.
+  // Not counted.
+  Status Ask(uint32_t node, Path path, const LayerLookup& lookup, TimePoint deadline);
 
-  // Once, while nothing is in flight, not caller-driven: from now on every node that has rows is
-  // probed, and one that does not answer is skipped (node_health.h).
-  void WatchNodes(std::shared_ptr<const PlanContext> context, Nanos probe_timeout);
-  // Any thread. Ok while the node is there and, as far as it is watched, answers; else why not.
-  Status NodeStatus(size_t node) const;
+  // Takes over a connection to a node that is away. Its rows are for Ask only, until Open.
+  Status Attach(uint32_t node, NodeConnection connection);
+  // The attached node serves lookups from now on. UNAVAILABLE: it was lost meanwhile.
+  Status Open(uint32_t node, const PathCosts& costs);
+  // A node that is not open could not be connected to, or did not prove itself: gives the
+  // connection up, and tells why as the node's status.
+  void GiveUp(uint32_t node, const Status& why);
 
-  // Only while nothing is in flight.
-  NodePaths& paths(size_t node) { return nodes_[node].paths; }
-  void ResetCounters();
-  size_t node_count() const { return nodes_.size(); }
-  const NodeCounters& counters(size_t node) const { return counters_[node]; }
+  std::shared_ptr<StepPool> steps() const { return steps_; }
+  std::span<NodeCounters> counters() { return counters_; }
+  const net::Transport& transport() const { return *transport_; }  // Dial, name, address, settings
   // Messages that belonged to no request of the sender's: late, repeated or unreadable.
   uint64_t messages_dropped() const { return messages_dropped_.load(); }
 
  private:
-  static constexpr size_t kPriorityCount = net::kPriorityCount;
-
-  // `step` is shared with the caller's ticket: either may be the last to need it.
-  struct Request {
-    uint64_t id = 0;  // 0: the slot is free; else its low 16 bits are the slot
-    StepRef step;
-    uint32_t index = 0;         // into step->requests()
-    uint32_t rows_missing = 0;  // of this request
-    bool sent = false;          // counts in its node's window
-    bool counted = true;        // in requests_under_way_
-    TimePoint sent_at;          // the round it was sent in
-    // One-sided: the next rows to read.
-    uint32_t section = 0;
-    uint32_t first = 0;
-    const NodeRequest& plan() const { return step->requests()[index]; }
-  };
   // One-sided reads of some rows of a request into a buffer.
   struct ReadOperation {
     LookupLoop* loop = nullptr;
@@ -106,19 +93,27 @@ class LookupLoop : private net::TransportHandler {
     uint32_t first = 0;
     uint32_t count = 0;
   };
-  // What waits to be sent to a node, by priority, and how much is there already.
-  struct NodeQueue {
-    std::array<IdRing, kPriorityCount> waiting;  // request ids, ended ones too
-    uint32_t under_way = 0;
-    uint32_t window = 0;
-  };
-
   // What a node is asked to see whether it answers.
   struct Probe {
     uint32_t layer_index = 0;
     uint64_t row = 0;
     std::vector<std::byte> bytes;  // the row; empty: the node has none
     Nanos timeout = Nanos::zero();
+  };
+  struct Node {
+    std::string label;  // "m0 (127.0.0.1:7400)"
+    // The connection; null and 0 while the node is away.
+    std::unique_ptr<net::ControlClient> control;
+    net::PeerId peer = 0;
+    bool open = false;
+    NodeView view;
+    // What waits to be sent, by priority, and how much is there already.
+    std::array<IdRing, net::kPriorityCount> waiting;  // request ids, ended ones too
+    uint32_t under_way = 0;
+    uint32_t window = 0;
+    NodeHealth health;
+    Probe probe;
+    Status lost;  // why the node was lost
   };
 
   void OnMessage(net::PeerId from, std::span<const std::byte> header,
@@ -127,14 +122,22 @@ class LookupLoop : private net::TransportHandler {
 
   void Run();
   int RunOnce(TimePoint now);
+  void Sleep(TimePoint now, TimePoint until);
+  void Shutdown();
+  // Runs `task` on the loop's thread and waits for it. CANCELLED when the loop ends first.
+  Status OnLoop(std::function<Status()> task);
+  void RunTasks();
+  void PublishView();
+
+  Status Unusable(const NodeView& node, const NodeRequest& request, Purpose purpose) const;
+  Status Admit(const StepRef& step, uint32_t requests);
   void TakePosts();
   void Queue(const StepRef& step, uint32_t index);
   void SendQueued();
-  bool SendFirst(NodeQueue& queue, IdRing& waiting);
+  bool SendFirst(Node& node, IdRing& waiting);
   Status SendLookup(Request& request);
   Result<bool> StartReads(Request& request);
   void OnRead(ReadOperation* operation, const Status& status);
-  Status ServeLocal(Step& step, const NodeRequest& request);
   net::SendBuffer* TakeBuffer();
   bool HasBuffer() const;
   void OnRows(uint32_t node, std::span<const std::byte> header, std::span<const std::byte> body);
@@ -145,60 +148,45 @@ class LookupLoop : private net::TransportHandler {
   void CheckControls(TimePoint now);
   void TellDamage();
   void LoseNode(uint32_t node, const Status& why);
-  Status Gone(uint32_t node);
+  void ChooseProbes();
+  bool NeedsProbes(const Node& node) const;
   void SendProbes(TimePoint now);
   void SendProbe(uint32_t node, TimePoint now);
   void ProbeEnded(uint32_t node, const Status& why);
   void LookupMissed(uint32_t node, TimePoint sent);
   void TellHealth(uint32_t node);
-  static Status Skipped(const Status& why);
   NodeCounters& CountersOf(const Step& step, uint32_t node) {
-    return step.probe() ? probe_counters_ : counters_[node];
+    return step.purpose() == Purpose::kCaller ? counters_[node] : own_counters_;
   }
-  Request* FindRequest(uint64_t id);
   void Uncount(Request& request);
   void End(Request& request, const Status& why);  // ok: answered in full
-  void Sleep(TimePoint now, TimePoint until);
-  void Shutdown();
 
   const Options options_;
   const Clock& clock_;
-  const std::shared_ptr<DamageReports> damage_;
-  std::vector<NodeLink> nodes_;
-  std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
+  const std::shared_ptr<const PlanContext> context_;  // shared with the steps
+  const uint32_t epoch_;
+  const std::shared_ptr<StepPool> steps_;
   std::vector<NodeCounters> counters_;
-  NodeCounters probe_counters_;  // of all nodes; not told
-  std::vector<LocalNode> local_nodes_;
+  NodeCounters own_counters_;  // of probes and proofs; not told
   std::atomic<uint64_t> messages_dropped_ = 0;
   std::atomic<uint32_t> requests_under_way_ = 0;  // posted and not ended
 
-  mutable std::mutex mutex_;    // guards the next four
+  mutable std::mutex mutex_;  // guards the next four
+  std::shared_ptr<const ClusterView> view_;
   std::vector<StepRef> posts_;  // bounded by requests_under_way_
-  std::vector<Status> gone_;    // per node: why it is gone, or ok
-  std::vector<Status> down_;    // per node: NodeHealth::status
-  std::vector<bool> skip_;      // per node: NodeHealth::skipped
-  std::atomic<bool> any_gone_ = false;
-  std::atomic<bool> has_posts_ = false;
+  std::deque<std::packaged_task<Status()>> tasks_;
+  bool ended_ = false;                   // no task is run any more
+  std::atomic<bool> has_posts_ = false;  // or tasks
   std::atomic<bool> sleeping_ = false;
   std::atomic<bool> stopping_ = false;
 
-  // Of WatchNodes, then only read but for the probes' bytes, which the loop writes.
-  std::atomic<bool> watching_ = false;
-  std::shared_ptr<const PlanContext> probe_context_;  // shared with the steps
-  std::shared_ptr<StepPool> probe_pool_ = std::make_shared<StepPool>();
-  Nanos probe_timeout_ = Nanos::zero();
-  std::vector<Probe> probes_;  // per node
-
   // The loop's own.
-  std::vector<NodeHealth> health_;  // per node
-  std::vector<bool> skipped_here_;  // per node: as last told
-  TimePoint now_;                   // when the round began
+  std::vector<Node> nodes_;
+  std::unordered_map<net::PeerId, uint32_t> node_of_peer_;
+  RequestTable requests_;
+  size_t queued_ = 0;  // in all nodes' queues together
+  TimePoint now_;      // when the round began
   TimePoint next_probe_;
-  std::vector<Request> slots_;
-  std::vector<uint32_t> free_slots_;
-  std::vector<NodeQueue> queues_;  // per node
-  uint64_t next_sequence_ = 1;
-  size_t queued_ = 0;  // in all queues together
   TimePoint next_deadline_ = TimePoint::max();
   TimePoint next_control_check_;
   TimePoint last_event_;

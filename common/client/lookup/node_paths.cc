@@ -35,19 +35,33 @@ Status OpenLocal(const net::Welcome& welcome, Nanos timeout, NodePaths& paths) {
   }
   ASSIGN_OR_RETURN(const net::OwnedFd fd,
                    net::ReceiveFd(welcome.local_socket, welcome.local_token, timeout));
-  ASSIGN_OR_RETURN(paths.mapped, AlignedBuffer::MapShared(fd.get(), paths.arena.size_bytes()));
+  ASSIGN_OR_RETURN(AlignedBuffer mapped,
+                   AlignedBuffer::MapShared(fd.get(), paths.arena.size_bytes()));
+  paths.mapped = std::make_shared<const AlignedBuffer>(std::move(mapped));
   paths.open[static_cast<size_t>(Path::kLocal)] = true;
   return OkStatus();
 }
 
-Status OpenOneSided(const net::Welcome& welcome, net::Transport& transport, net::PeerId peer,
-                    NodePaths& paths) {
+Status OpenMemory(const net::Welcome& welcome, net::Transport& transport, net::PeerId peer,
+                  NodePaths& paths) {
   if (!transport.one_sided()) {
     return FailedPrecondition("transport " + transport.name() + " has no one-sided reads here");
   }
   if (welcome.one_sided_key.empty()) return Unavailable("the node offers no one-sided reads");
   RETURN_IF_ERROR(transport.OpenMemory(peer, welcome.one_sided_key));
   paths.open[static_cast<size_t>(Path::kOneSided)] = true;
+  return OkStatus();
+}
+
+// A path that was not asked for by name may be missing.
+Status Judge(const Status& opened, PathChoice choice, const std::string& label, Path path) {
+  if (opened.ok()) return opened;
+  if (choice) {
+    return opened.WithContext(
+        fmt::format("memory node {}: lookup path {} was asked for", label, PathName(path)));
+  }
+  obs::LogDebug(
+      fmt::format("path not open node={} path={} why={}", label, PathName(path), opened.message()));
   return OkStatus();
 }
 
@@ -82,25 +96,20 @@ Path NodePaths::Choose(uint32_t rows) const {
 
 Result<NodePaths> OpenPaths(PathChoice choice, const net::Welcome& welcome,
                             const table::TableLayout& layout, const std::string& label,
-                            net::Transport& transport, net::PeerId peer, Nanos timeout) {
+                            Nanos timeout) {
   NodePaths paths;
   paths.forced = choice;
   paths.open[static_cast<size_t>(Path::kGather)] = true;
   paths.arena = ArenaOf(welcome, layout);
-  const auto wanted = [&](Path path) { return !choice || *choice == path; };
-  for (const Path path : {Path::kLocal, Path::kOneSided}) {
-    if (!wanted(path)) continue;
-    const Status opened = path == Path::kLocal ? OpenLocal(welcome, timeout, paths)
-                                               : OpenOneSided(welcome, transport, peer, paths);
-    if (opened.ok()) continue;
-    if (choice) {
-      return opened.WithContext(
-          fmt::format("memory node {}: lookup path {} was asked for", label, PathName(path)));
-    }
-    obs::LogDebug(fmt::format("path not open node={} path={} why={}", label, PathName(path),
-                              opened.message()));
-  }
+  if (choice && *choice != Path::kLocal) return paths;
+  RETURN_IF_ERROR(Judge(OpenLocal(welcome, timeout, paths), choice, label, Path::kLocal));
   return paths;
+}
+
+Status OpenOneSided(const net::Welcome& welcome, const std::string& label,
+                    net::Transport& transport, net::PeerId peer, NodePaths& paths) {
+  if (paths.forced && *paths.forced != Path::kOneSided) return OkStatus();
+  return Judge(OpenMemory(welcome, transport, peer, paths), paths.forced, label, Path::kOneSided);
 }
 
 PathCost FitCost(uint32_t few_rows, Nanos few, uint32_t many_rows, Nanos many) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -29,11 +30,13 @@ struct PathCost {
   double per_row_ns = 0;
 };
 
+using PathCosts = std::array<PathCost, kPathCount>;
+
 struct NodePaths {
-  std::array<bool, kPathCount> open = {};  // by Path
-  std::array<PathCost, kPathCount> costs = {};
-  table::ArenaMap arena;  // where the node's rows lie in its memory
-  AlignedBuffer mapped;   // that memory, when local is open
+  std::array<bool, kPathCount> open = {};       // by Path
+  PathCosts costs = {};                         // zero: not measured
+  table::ArenaMap arena;                        // where the node's rows lie in its memory
+  std::shared_ptr<const AlignedBuffer> mapped;  // that memory, when local is open
   PathChoice forced;
 
   bool is_open(Path path) const { return open[static_cast<size_t>(path)]; }
@@ -42,11 +45,14 @@ struct NodePaths {
   Path Choose(uint32_t rows) const;
 };
 
-// Opens what `choice` allows: gather always, the others where both sides have them. An error when
-// the path asked for by name cannot be had, naming `label` and why.
+// Gather, and mapped memory where `choice` allows it and the node shares it. May block for
+// `timeout`. An error when the path asked for by name cannot be had, naming `label` and why.
 Result<NodePaths> OpenPaths(PathChoice choice, const net::Welcome& welcome,
                             const table::TableLayout& layout, const std::string& label,
-                            net::Transport& transport, net::PeerId peer, Nanos timeout);
+                            Nanos timeout);
+// One-sided reads, likewise, of a peer that is connected. The transport's owner; never blocks.
+Status OpenOneSided(const net::Welcome& welcome, const std::string& label,
+                    net::Transport& transport, net::PeerId peer, NodePaths& paths);
 
 // The line through the times of a few and of many rows.
 PathCost FitCost(uint32_t few_rows, Nanos few, uint32_t many_rows, Nanos many);

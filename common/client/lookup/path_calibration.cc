@@ -11,27 +11,6 @@ constexpr uint32_t kFewRows = 24;  // a token's rows of one layer
 constexpr uint32_t kManyRows = 1536;
 constexpr int kRounds = 7;  // the fastest counts: the others were disturbed
 
-// Makes every request take one path while it lives.
-class ForcePath {
- public:
-  ForcePath(LookupLoop& loop, Path path) : loop_(loop) {
-    for (size_t node = 0; node < loop.node_count(); ++node) {
-      NodePaths& paths = loop.paths(node);
-      before_.push_back(paths.forced);
-      paths.forced = paths.is_open(path) ? path : Path::kGather;
-    }
-  }
-  ~ForcePath() {
-    for (size_t node = 0; node < before_.size(); ++node) loop_.paths(node).forced = before_[node];
-  }
-  ForcePath(const ForcePath&) = delete;
-  ForcePath& operator=(const ForcePath&) = delete;
-
- private:
-  LookupLoop& loop_;
-  std::vector<PathChoice> before_;
-};
-
 // Up to `count` distinct rows of the node, all of one layer; none when it owns nothing.
 struct Sample {
   uint32_t layer_index = 0;
@@ -65,62 +44,43 @@ Sample RowsOf(const PlanContext& context, uint16_t node, uint32_t count) {
   return sample;
 }
 
-Result<Nanos> FastestLookup(RowSource& source, const Sample& sample, uint32_t count,
-                            std::span<std::byte> out, TimePoint deadline, const Clock& clock) {
-  LayerLookup lookup;
-  lookup.layer_index = sample.layer_index;
-  lookup.rows = std::span(sample.rows).first(count);
-  lookup.out = out;
+Result<Nanos> FastestLookup(LookupLoop& loop, uint32_t node, Path path, const LayerLookup& lookup,
+                            TimePoint deadline, const Clock& clock) {
   Nanos fastest = Nanos::max();
   for (int round = 0; round < kRounds; ++round) {
-    const TimePoint begin = clock.Now();
-    ASSIGN_OR_RETURN(const auto ticket, source.Submit({&lookup, 1}, deadline));
-    RETURN_IF_ERROR(ticket->Wait(sample.layer_index).WithContext("timing the paths to the nodes"));
-    fastest = std::min<Nanos>(fastest, clock.Now() - begin);
+    const TimePoint start = clock.Now();
+    RETURN_IF_ERROR(loop.Ask(node, path, lookup, deadline).WithContext("timing lookup paths"));
+    fastest = std::min<Nanos>(fastest, clock.Now() - start);
   }
   return fastest;
 }
 
 }  // namespace
 
-Status CheckKnownPaths(RowSource& source, LookupLoop& loop, const std::vector<KnownRow>& known,
-                       const table::TableLayout& layout, TimePoint deadline) {
-  for (const Path path : {Path::kLocal, Path::kGather, Path::kOneSided}) {
-    bool open = false;
-    for (size_t node = 0; node < loop.node_count(); ++node) {
-      const NodePaths& paths = loop.paths(node);
-      open = open || (paths.is_open(path) && (!paths.forced || *paths.forced == path));
-    }
-    if (!open) continue;
-    const ForcePath force(loop, path);
-    RETURN_IF_ERROR(CheckKnownRows(source, known, layout, deadline));
-  }
-  return OkStatus();
-}
-
-Status CalibratePaths(RowSource& source, LookupLoop& loop, const PlanContext& context,
-                      TimePoint deadline, const Clock& clock) {
+Result<PathCosts> MeasurePaths(LookupLoop& loop, uint32_t node, const NodePaths& paths,
+                               const PlanContext& context, TimePoint deadline, const Clock& clock) {
+  PathCosts costs = {};
+  if (paths.forced || paths.open_count() < 2) return costs;
   const size_t row_bytes = context.layout.row_format.row_bytes();
-  for (size_t node = 0; node < loop.node_count(); ++node) {
-    NodePaths& paths = loop.paths(node);
-    if (paths.forced || paths.open_count() < 2) continue;
-    const Sample sample = RowsOf(context, static_cast<uint16_t>(node), kManyRows);
-    const auto many_rows = static_cast<uint32_t>(sample.rows.size());
-    if (many_rows == 0) continue;
-    const uint32_t few_rows = std::min(kFewRows, many_rows);
-    std::vector<std::byte> out(many_rows * row_bytes);
-    for (size_t i = 0; i < kPathCount; ++i) {
-      if (!paths.open[i]) continue;
-      const ForcePath force(loop, static_cast<Path>(i));
-      ASSIGN_OR_RETURN(const Nanos few,
-                       FastestLookup(source, sample, few_rows,
-                                     std::span(out).first(few_rows * row_bytes), deadline, clock));
-      ASSIGN_OR_RETURN(const Nanos many,
-                       FastestLookup(source, sample, many_rows, out, deadline, clock));
-      paths.costs[i] = FitCost(few_rows, few, many_rows, many);
-    }
+  const Sample sample = RowsOf(context, static_cast<uint16_t>(node), kManyRows);
+  const auto many_rows = static_cast<uint32_t>(sample.rows.size());
+  if (many_rows == 0) return costs;
+  const uint32_t few_rows = std::min(kFewRows, many_rows);
+  std::vector<std::byte> out(many_rows * row_bytes);
+  const auto first = [&](uint32_t count) {
+    return LayerLookup{sample.layer_index, std::span(sample.rows).first(count),
+                       std::span(out).first(count * row_bytes)};
+  };
+  for (size_t i = 0; i < kPathCount; ++i) {
+    if (!paths.open[i]) continue;
+    const auto path = static_cast<Path>(i);
+    ASSIGN_OR_RETURN(const Nanos few,
+                     FastestLookup(loop, node, path, first(few_rows), deadline, clock));
+    ASSIGN_OR_RETURN(const Nanos many,
+                     FastestLookup(loop, node, path, first(many_rows), deadline, clock));
+    costs[i] = FitCost(few_rows, few, many_rows, many);
   }
-  return OkStatus();
+  return costs;
 }
 
 }  // namespace engram::client

@@ -1,5 +1,4 @@
-// The sending half of the lookup loop: from queued requests to messages, one-sided reads, or copies
-// out of mapped memory.
+// The sending half of the lookup loop: from queued requests to messages or one-sided reads.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -32,9 +31,9 @@ uint32_t BudgetMicros(Nanos left) {
 
 void LookupLoop::SendQueued() {
   if (queued_ == 0) return;
-  for (NodeQueue& queue : queues_) {
-    for (IdRing& waiting : queue.waiting) {
-      while (!waiting.empty() && SendFirst(queue, waiting)) {
+  for (Node& node : nodes_) {
+    for (IdRing& waiting : node.waiting) {
+      while (!waiting.empty() && SendFirst(node, waiting)) {
         waiting.PopFront();
         --queued_;
       }
@@ -44,15 +43,15 @@ void LookupLoop::SendQueued() {
 }
 
 // True when the queue's first request is on its way, or over: it leaves the queue.
-bool LookupLoop::SendFirst(NodeQueue& queue, IdRing& waiting) {
-  Request* found = FindRequest(waiting.Front());
+bool LookupLoop::SendFirst(Node& node, IdRing& waiting) {
+  Request* found = requests_.Find(waiting.Front());
   if (found == nullptr) return true;  // it has ended meanwhile
   Request& request = *found;
   if (!request.sent) {
-    if (queue.under_way >= queue.window || !HasBuffer()) return false;
+    if (node.under_way >= node.window || !HasBuffer()) return false;
     request.sent = true;
     request.sent_at = now_;
-    ++queue.under_way;
+    ++node.under_way;
     CountersOf(*request.step, request.plan().node).requests.fetch_add(1, std::memory_order_relaxed);
   }
   if (request.plan().path == Path::kOneSided) {
@@ -83,19 +82,19 @@ net::SendBuffer* LookupLoop::TakeBuffer() {
 
 Status LookupLoop::SendLookup(Request& request) {
   const NodeRequest& plan = request.plan();
-  const NodeLink& node = nodes_[plan.node];
+  const Node& node = nodes_[plan.node];
   net::SendBuffer* buffer = TakeBuffer();
   if (buffer == nullptr) return ResourceExhausted("no memory for a send buffer");
-  const PlanContext& context = request.step->context();
   const TimePoint now = clock_.Now();
   std::byte* end = buffer->bytes().data();
   wire_layers_.clear();
-  for (const Section& section : request.step->SectionsOf(plan)) {
-    const LayerPlan& layer = request.step->layer(section.layer_index);
-    const bool own_deadline = layer.deadline < request.step->deadline();
+  for (const Section& section : request.step->plan().SectionsOf(plan)) {
+    const LayerPlan& layer = request.step->plan().layers()[section.layer_index];
+    const TimePoint deadline = request.step->LayerDeadline(section.layer_index);
+    const bool own_deadline = deadline < request.step->deadline();
     wire_layers_.push_back({section.layer_index, section.count,
-                            own_deadline ? std::max(1u, BudgetMicros(layer.deadline - now)) : 0});
-    if (context.id_bytes == 4) {
+                            own_deadline ? std::max(1u, BudgetMicros(deadline - now)) : 0});
+    if (context_->id_bytes == 4) {
       WriteIds<uint32_t>(layer, section, end);
     } else {
       WriteIds<uint64_t>(layer, section, end);
@@ -105,10 +104,10 @@ Status LookupLoop::SendLookup(Request& request) {
   net::LookupHeader header;
   header.session = node.control->welcome().session;
   header.request_id = request.id;
-  header.epoch = options_.epoch;
+  header.epoch = epoch_;
   header.budget_us = BudgetMicros(request.step->deadline() - now);
   header.priority = static_cast<uint8_t>(request.step->priority());
-  header.id_bytes = static_cast<uint8_t>(context.id_bytes);
+  header.id_bytes = static_cast<uint8_t>(context_->id_bytes);
   net::EncodeLookup(header, wire_layers_, ids, header_);
   const Status sent =
       transport_->Send(node.peer, header_, buffer, ids.size(), [this, buffer](const Status&) {
@@ -122,9 +121,9 @@ Status LookupLoop::SendLookup(Request& request) {
 // Starts reads for the request's rows as far as there are buffers; true when all are started.
 Result<bool> LookupLoop::StartReads(Request& request) {
   const NodeRequest& plan = request.plan();
-  const NodeLink& node = nodes_[plan.node];
-  const uint32_t stride = node.paths.arena.stored_row_bytes();
-  const std::span<const Section> sections = request.step->SectionsOf(plan);
+  const Node& node = nodes_[plan.node];
+  const uint32_t stride = node.view.paths->arena.stored_row_bytes();
+  const std::span<const Section> sections = request.step->plan().SectionsOf(plan);
   const uint32_t rows_max =
       std::min(kPlacedRowsMax, static_cast<uint32_t>(net::kBodyBytesMax / stride));
   std::array<uint64_t, kPlacedRowsMax> ids, offsets;
@@ -132,9 +131,9 @@ Result<bool> LookupLoop::StartReads(Request& request) {
     if (!HasBuffer()) return false;
     const Section& section = sections[request.section];
     const uint32_t count = std::min(rows_max, section.count - request.first);
-    request.step->CopyIds(section, request.first, std::span(ids).first(count));
-    RETURN_IF_ERROR(node.paths.arena.FindOffsets(section.layer_index, std::span(ids).first(count),
-                                                 std::span(offsets).first(count)));
+    request.step->plan().CopyIds(section, request.first, std::span(ids).first(count));
+    RETURN_IF_ERROR(node.view.paths->arena.FindOffsets(
+        section.layer_index, std::span(ids).first(count), std::span(offsets).first(count)));
     pieces_.clear();
     for (uint32_t i = 0; i < count; ++i) pieces_.push_back({offsets[i], stride, i * stride});
     if (free_reads_.empty()) {
@@ -166,12 +165,12 @@ Result<bool> LookupLoop::StartReads(Request& request) {
 }
 
 void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
-  Request* request = FindRequest(operation->request_id);
+  Request* request = requests_.Find(operation->request_id);
   if (request != nullptr) {
     Status placed = status;
     if (placed.ok()) {
       if (operation->count == request->rows_missing) Uncount(*request);
-      const uint32_t stride = nodes_[request->plan().node].paths.arena.stored_row_bytes();
+      const uint32_t stride = nodes_[request->plan().node].view.paths->arena.stored_row_bytes();
       std::array<const std::byte*, kPlacedRowsMax> addresses;
       for (uint32_t i = 0; i < operation->count; ++i) {
         addresses[i] = operation->buffer->bytes().data() + size_t{i} * stride;
@@ -179,33 +178,13 @@ void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
       placed = request->step->PlaceRows(
           {operation->section, operation->first, std::span(addresses).first(operation->count)},
           Path::kOneSided, CountersOf(*request->step, request->plan().node));
-      if (placed.ok()) health_[request->plan().node].Heard(now_);
+      if (placed.ok()) nodes_[request->plan().node].health.Heard(now_);
       request->rows_missing -= operation->count;
     }
     if (!placed.ok() || request->rows_missing == 0) End(*request, placed);
   }
   free_buffers_.push_back(operation->buffer);
   free_reads_.push_back(operation);
-}
-
-// Copies the request's rows out of the node's mapped memory. Any thread.
-Status LookupLoop::ServeLocal(Step& step, const NodeRequest& request) {
-  const NodePaths& paths = nodes_[request.node].paths;
-  NodeCounters& counters = CountersOf(step, request.node);
-  counters.requests.fetch_add(1, std::memory_order_relaxed);
-  std::array<uint64_t, kPlacedRowsMax> ids;
-  std::array<const std::byte*, kPlacedRowsMax> addresses;
-  for (const Section& section : step.SectionsOf(request)) {
-    for (uint32_t first = 0; first < section.count; first += kPlacedRowsMax) {
-      const uint32_t count = std::min(kPlacedRowsMax, section.count - first);
-      step.CopyIds(section, first, std::span(ids).first(count));
-      RETURN_IF_ERROR(paths.arena.Find(section.layer_index, std::span(ids).first(count),
-                                       paths.mapped.data(), std::span(addresses).first(count)));
-      RETURN_IF_ERROR(step.PlaceRows({section, first, std::span(addresses).first(count)},
-                                     Path::kLocal, counters));
-    }
-  }
-  return OkStatus();
 }
 
 }  // namespace engram::client

@@ -30,16 +30,16 @@ class SourceReader : public BatchReader {
   Status End() override {
     Step& step = steps_[ended_++ % steps_.size()];
     for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      RETURN_IF_ERROR(step.ticket->Wait(layer));
+      RETURN_IF_ERROR(step.ticket.Wait(layer));
     }
-    step.ticket.reset();
+    step.ticket = {};
     return OkStatus();
   }
 
  private:
   struct Step {
     std::array<client::LayerLookup, kLayers> lookups;
-    std::unique_ptr<client::Ticket> ticket;
+    client::Ticket ticket;
   };
   client::RowSource& source_;
   std::vector<Step> steps_;

@@ -121,7 +121,7 @@ def load(options, workers, clients=2):
         for client in range(clients):
             command = [
                 f"{options.bin}/engram-load", "--procedural", "v41", "--rows-scale", str(options.rows_scale),
-                "--memnodes", control, "--tokens", "64", "--io", "thread", "--lookup-path", "gather",
+                "--memnodes", control, "--tokens", "64", "--lookup-path", "gather",
                 "--verify", "0", "--depth", "2", "--seed", str(client + 1), "--warm-up", "0.2",
                 "--seconds", str(options.seconds), "--json", f"{folder}/{client}.json",
             ]  # fmt: skip

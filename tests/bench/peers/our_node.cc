@@ -47,7 +47,7 @@ Result<std::unique_ptr<OurNode>> OurNode::Start(const Tables& tables, const Core
     node->settings_ += " " + setting;
   }
   node->settings_ +=
-      " ; one data thread, metrics on; caller-driven client, every row's check verified";
+      " ; one data thread, metrics on; every row's check verified";
   node->process_ = std::make_unique<testing_support::Process>(
       "engram", PinnedCommand(cores.server, std::move(argv)), work_dir);
   const std::string ready = node->process_->WaitLine("ready", kReadyLimit);
@@ -61,7 +61,6 @@ Result<std::unique_ptr<OurNode>> OurNode::Start(const Tables& tables, const Core
   config.wire.kind = transport;
   ASSIGN_OR_RETURN(client::LookupClientOptions options, config.Options());
   options.identity = table::MakeProceduralIdentity(tables.spec, tables.layout);
-  options.caller_driven = true;
   ASSIGN_OR_RETURN(node->client_, client::LookupClient::Connect(options, tables.layout));
   node->memory_bytes_ = ResidentBytes(node->process_->pid());
   return node;

@@ -1,5 +1,5 @@
 // Our side of the comparison: engram-memnode in a process of its own on the server's core, serving
-// procedural rows over TCP, and a caller-driven lookup client.
+// procedural rows over TCP, and a lookup client.
 #pragma once
 
 #include <memory>

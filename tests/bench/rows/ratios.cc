@@ -121,8 +121,6 @@ Judgement JudgeRatios(std::span<const Series> all, size_t depth, bool compared) 
   judge.Service(kService, kNoGather, 0.8, depth);
   judge.Absolute(kService);
   judge.Time("p50 of a token / bare round trip", kServiceToken, kRoundTripToken, 1.5);
-  judge.Service(kServicePolled, kNoGatherPolled, 0, depth);
-  judge.Time("p50 of a token, caller-driven / bare round trip", kTokenPolled, kRoundTripToken, 0);
   judge.Rate("service / ucx_perftest am_bw, step", kService, kUcx, 0, By::kLeg);
   judge.Rate("service without gather / bare round trip, step", kNoGather, kRoundTrip, 0, By::kLeg);
   return std::move(judge.made);

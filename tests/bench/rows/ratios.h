@@ -1,8 +1,6 @@
 // The ratios by which the rows bench is judged, and the names of the legs they are made of. Each
 // is computed round by round; its median is what counts.
-//
-// "caller-driven": the calling thread polls the client, which no engine does. Every other client
-// has a thread of its own.
+// Every client has a thread of its own, as the engine's.
 #pragma once
 
 #include <span>
@@ -29,9 +27,6 @@ inline constexpr char kSharedToken[] = "shared memory, token";
 inline constexpr char kService[] = "service, step";
 inline constexpr char kServiceToken[] = "service, token";
 inline constexpr char kNoGather[] = "service without gather, step";
-inline constexpr char kServicePolled[] = "service, step, caller-driven";
-inline constexpr char kTokenPolled[] = "service, token, caller-driven";
-inline constexpr char kNoGatherPolled[] = "service without gather, step, caller-driven";
 inline constexpr char kRoundTrip[] = "bare round trip, step";
 inline constexpr char kRoundTripToken[] = "bare round trip, token";
 inline constexpr char kUcx[] = "ucx_perftest am_bw, step";

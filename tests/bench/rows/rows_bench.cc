@@ -124,11 +124,7 @@ class RowsBench {
     service.path = client::Path::kLocal;
     RETURN_IF_ERROR(AddService(service, memory_->shareable(), kShared, kSharedToken));
     service.path = client::Path::kGather;
-    service.caller_driven = true;
-    RETURN_IF_ERROR(AddService(service, memory_->filled, kServicePolled, kTokenPolled));
     service.gather = false;
-    RETURN_IF_ERROR(AddService(service, memory_->filled, kNoGatherPolled, ""));
-    service.caller_driven = false;
     RETURN_IF_ERROR(AddService(service, memory_->filled, kNoGather, ""));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTrip, options_.step_rows));
     RETURN_IF_ERROR(AddRoundTrip(kRoundTripToken, options_.token_rows));

@@ -48,7 +48,6 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
   config.wire = options.wire;
   ASSIGN_OR_RETURN(client::LookupClientOptions client_options, config.Options());
   client_options.identity = made->welcome_.identity;
-  client_options.caller_driven = options.caller_driven;
   client_options.path = options.path;
   client_options.check_rows = options.gather;
   ASSIGN_OR_RETURN(made->client_, client::LookupClient::Connect(client_options, tables.layout));

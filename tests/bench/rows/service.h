@@ -27,8 +27,6 @@ struct ServiceOptions {
   // False: everything but the gather and the comparison of the rows' checks; bytes mean nothing.
   bool gather = true;
   client::Path path = client::Path::kGather;  // kLocal: `filled` must be shared
-  // False: the client has a thread of its own, as the compute engine's has.
-  bool caller_driven = false;
   net::WireConfig wire;
   Cores cores;
 };

@@ -185,9 +185,9 @@ TEST_F(LocalTableTest, SubmitGathersAndCountsExactly) {
   const std::vector<LayerLookup> layers = {{1, rows, out}};
   auto ticket = (*source)->Submit(layers, TimePoint::max());
   ASSERT_TRUE(ticket.ok());
-  EXPECT_TRUE((*ticket)->Ready(1));
-  EXPECT_TRUE((*ticket)->Wait(1).ok());
-  EXPECT_EQ((*ticket)->Wait(0).code(), Code::kInvalidArgument);
+  EXPECT_TRUE(ticket->Ready(1));
+  EXPECT_TRUE(ticket->Wait(1).ok());
+  EXPECT_EQ(ticket->Wait(0).code(), Code::kInvalidArgument);
   const auto& weight = contents_["layers.4.engram.embed.weight"];
   for (size_t i = 0; i < rows.size(); ++i) {
     EXPECT_EQ(std::memcmp(out.data() + i * 66, weight.data() + rows[i] * 64, 64), 0);
@@ -235,7 +235,7 @@ TEST_F(LocalTableTest, ATruncatedShardIsAnErrorThatNamesIt) {
   ASSERT_TRUE((*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max())).ok());
   const std::string path = (directory_ / "model.safetensors").string();
   std::filesystem::resize_file(path, 100);
-  const auto ticket = (*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max()));
+  auto ticket = (*local)->Submit({&lookup, 1}, SubmitOptions(TimePoint::max()));
   ASSERT_FALSE(ticket.ok());
   EXPECT_EQ(ticket.status().code(), Code::kDataLoss);
   EXPECT_THAT(ticket.status().message(), HasSubstr(path));

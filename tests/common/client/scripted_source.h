@@ -39,18 +39,16 @@ class ScriptedSource : public RowSource {
   std::vector<Asked> asked;  // of every Submit, in order
   std::vector<SubmitOptions> options;
   size_t submits = 0;
-  size_t polls = 0;
 
   const table::TableIdentity& identity() const override { return identity_; }
-  void Poll() override { ++polls; }
   SourceStats stats() const override {
     SourceStats stats;
     stats.rows_asked = rows_;
     stats.rows_distinct = rows_;
     return stats;
   }
-  Result<std::unique_ptr<Ticket>> Submit(std::span<const LayerLookup> layers,
-                                         const SubmitOptions& submit_options) override {
+  Result<Ticket> Submit(std::span<const LayerLookup> layers,
+                        const SubmitOptions& submit_options) override {
     const std::lock_guard lock(mutex_);
     ++submits;
     options.push_back(submit_options);
@@ -62,18 +60,18 @@ class ScriptedSource : public RowSource {
     }
     if (!refuse_.ok()) return refuse_;
     for (const LayerLookup& lookup : layers) rows_ += lookup.rows.size();
-    return std::unique_ptr<Ticket>(std::make_unique<LateTicket>(*this, layers));
+    return Ticket(std::make_unique<LateLookup>(*this, layers));
   }
 
  private:
   // Writes from another thread, as a client's IO thread does; destroyed, it stops that first.
-  class LateTicket : public Ticket {
+  class LateLookup : public PendingLookup {
    public:
-    LateTicket(ScriptedSource& source, std::span<const LayerLookup> layers)
+    LateLookup(ScriptedSource& source, std::span<const LayerLookup> layers)
         : source_(source), layers_(layers.begin(), layers.end()) {
       writer_ = std::thread([this] { Write(); });
     }
-    ~LateTicket() override {
+    ~LateLookup() override {
       {
         const std::lock_guard lock(source_.mutex_);
         given_up_ = true;

@@ -124,10 +124,10 @@ class PublicationTest : public testing::Test {
     std::vector<uint64_t> rows(200);
     for (uint64_t& row : rows) row = rng.NextBelow(first.rows(0));
     std::vector<std::byte> out(rows.size() * first.row_format().row_bytes());
-    const auto ticket = client.Submit(std::vector<client::LayerLookup>{{0, rows, out}},
-                                      Clock::Real().Now() + std::chrono::seconds(20));
+    auto ticket = client.Submit(std::vector<client::LayerLookup>{{0, rows, out}},
+                                Clock::Real().Now() + std::chrono::seconds(20));
     if (!ticket.ok()) return ticket.status().message();
-    if (const Status arrived = (*ticket)->Wait(0); !arrived.ok()) return arrived.message();
+    if (const Status arrived = ticket->Wait(0); !arrived.ok()) return arrived.message();
     size_t of_first = 0, of_second = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
       const size_t size = first.row_format().row_bytes();

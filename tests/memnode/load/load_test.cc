@@ -48,8 +48,8 @@ class SlowSource : public client::RowSource {
   SlowSource(const LoadTables& tables, const StepClock& clock) : tables_(tables), clock_(clock) {}
   const table::TableIdentity& identity() const override { return tables_.identity; }
   client::SourceStats stats() const override { return {}; }
-  Result<std::unique_ptr<client::Ticket>> Submit(std::span<const client::LayerLookup> layers,
-                                                 const client::SubmitOptions&) override {
+  Result<client::Ticket> Submit(std::span<const client::LayerLookup> layers,
+                                const client::SubmitOptions&) override {
     if (steps_ == fails_at) {
       ++steps_;
       return Unavailable("memory node m0: is gone");
@@ -63,7 +63,7 @@ class SlowSource : public client::RowSource {
       }
     }
     if (steps_ == spoils_at) layers[1].out[5 * row_bytes + 7] ^= std::byte{1};
-    return std::unique_ptr<client::Ticket>(std::make_unique<Late>(clock_, clock_.Now() + took));
+    return client::Ticket(std::make_unique<Late>(clock_, clock_.Now() + took));
   }
 
   Nanos latency = std::chrono::microseconds(100);
@@ -71,7 +71,7 @@ class SlowSource : public client::RowSource {
   int64_t stalls_at = -1, spoils_at = -1, fails_at = -1;
 
  private:
-  class Late : public client::Ticket {
+  class Late : public client::PendingLookup {
    public:
     Late(const StepClock& clock, TimePoint at) : clock_(clock), at_(at) {}
     Status Wait(uint32_t) override {

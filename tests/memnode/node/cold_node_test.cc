@@ -72,9 +72,9 @@ class ColdNodeTest : public testing::Test {
       layers.push_back({i, rows[i], out.back()});
     }
     const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
-    ASSIGN_OR_RETURN(const auto ticket, client_->Submit(layers, deadline));
+    ASSIGN_OR_RETURN(auto ticket, client_->Submit(layers, deadline));
     for (uint32_t i = 0; i < kLayers; ++i) {
-      RETURN_IF_ERROR(ticket->Wait(i));
+      RETURN_IF_ERROR(ticket.Wait(i));
       for (size_t k = 0; k < count; ++k) {
         const std::vector<std::byte> expected = source_.Row(i, rows[i][k]);
         const auto got = std::span(out[i]).subspan(k * expected.size(), expected.size());
@@ -125,9 +125,9 @@ TEST_F(ColdNodeTest, ProceduralRowsThatDoNotFitAreComputedWhenAskedFor) {
   ASSERT_TRUE(Ask(2, 6000).ok());
   const std::vector<uint64_t> rows = {source_.rows(0)};
   std::vector<std::byte> out(source_.row_format().row_bytes());
-  const auto ticket = client_->Submit(std::vector<client::LayerLookup>{{0, rows, out}},
-                                      Clock::Real().Now() + std::chrono::seconds(20));
-  EXPECT_FALSE(ticket.ok() && (*ticket)->Wait(0).ok()) << "a row past the end";
+  auto ticket = client_->Submit(std::vector<client::LayerLookup>{{0, rows, out}},
+                                Clock::Real().Now() + std::chrono::seconds(20));
+  EXPECT_FALSE(ticket.ok() && ticket->Wait(0).ok()) << "a row past the end";
 }
 
 TEST_F(ColdNodeTest, ADamagedPageFailsTheLookupsThatNeedItAndNoOthers) {

@@ -129,9 +129,9 @@ class NodeStateTest : public testing::Test {
     for (uint64_t& row : rows) row = rng.NextBelow(source.rows(0));
     std::vector<std::byte> out(count * source.row_format().row_bytes());
     const client::LayerLookup lookup{0, rows, out};
-    ASSIGN_OR_RETURN(const auto ticket,
+    ASSIGN_OR_RETURN(auto ticket,
                      client_->Submit({&lookup, 1}, Clock::Real().Now() + std::chrono::seconds(20)));
-    return ticket->Wait(0);
+    return ticket.Wait(0);
   }
   void Connect() {
     const ProceduralSource source = Source(1);

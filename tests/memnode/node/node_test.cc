@@ -98,7 +98,7 @@ TEST_P(NodeOverEachWire, TwoNodesServeEveryRowAsTheCheckpointHasIt) {
     const client::LayerLookup lookup{i, rows, out};
     auto ticket = (*client)->Submit({&lookup, 1}, Clock::Real().Now() + std::chrono::seconds(20));
     ASSERT_TRUE(ticket.ok()) << ticket.status().message();
-    const Status waited = (*ticket)->Wait(i);
+    const Status waited = ticket->Wait(i);
     ASSERT_TRUE(waited.ok()) << waited.message();
     tables->CopyRows(i, 0, rows.size(), expected.data());
     EXPECT_TRUE(out == expected) << "layer index " << i;
@@ -136,7 +136,6 @@ TEST_F(NodeTest, WarmLookupsOverTcpAllocateNothing) {
   options.memnodes = {node->control_address()};
   options.identity = model.identity;
   options.path = client::Path::kGather;
-  options.caller_driven = true;
   options.make_transport = [] { return net::MakeTcpTransport({}); };
   auto client = client::LookupClient::Connect(options, model.layout);
   ASSERT_TRUE(client.ok()) << client.status().message();
@@ -148,9 +147,8 @@ TEST_F(NodeTest, WarmLookupsOverTcpAllocateNothing) {
   lookup.rows = rows;
   lookup.out = out;
   const auto run = [&] {
-    const auto ticket =
-        (*client)->Submit({&lookup, 1}, Clock::Real().Now() + std::chrono::seconds(20));
-    return ticket.ok() && (*ticket)->Wait(0).ok();
+    auto ticket = (*client)->Submit({&lookup, 1}, Clock::Real().Now() + std::chrono::seconds(20));
+    return ticket.ok() && ticket->Wait(0).ok();
   };
   for (int i = 0; i < 50; ++i) ASSERT_TRUE(run());
   // All threads are counted: the store's own now and then allocate, but not in every window.
@@ -197,7 +195,7 @@ TEST_F(NodeTest, DrainingNodeRefusesNewClientsAndStops) {
   ASSERT_TRUE(client.ok()) << client.status().message();
   EXPECT_EQ(node->session_count(), 1u);
   node->Drain();  // gives up on the client after limits.drain_timeout_ms
-  const auto late = Connect({node->control_address()});
+  auto late = Connect({node->control_address()});
   ASSERT_FALSE(late.ok());
   EXPECT_THAT(late.status().message(), HasSubstr("shutting down"));
 }

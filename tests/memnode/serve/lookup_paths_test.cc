@@ -49,13 +49,11 @@ class LookupPathsTest : public testing::Test {
       nodes_.push_back(std::move(*node));
     }
   }
-  Result<std::unique_ptr<client::LookupClient>> Connect(client::PathChoice path,
-                                                        bool caller_driven = false) {
+  Result<std::unique_ptr<client::LookupClient>> Connect(client::PathChoice path) {
     client::LookupClientOptions options;
     for (const auto& node : nodes_) options.memnodes.push_back(node->control_address());
     options.identity = table::MakeProceduralIdentity(Spec(), layout_);
     options.path = path;
-    options.caller_driven = caller_driven;
     options.make_transport = [this]() -> Result<std::unique_ptr<net::Transport>> {
       return hub_.MakeTransport();
     };
@@ -97,9 +95,9 @@ class LookupPathsTest : public testing::Test {
     }
   }
   static Status Run(client::RowSource& source, const Lookup& lookup) {
-    ASSIGN_OR_RETURN(const auto ticket, source.Submit(lookup.layers, Soon()));
+    ASSIGN_OR_RETURN(auto ticket, source.Submit(lookup.layers, Soon()));
     for (const client::LayerLookup& layer : lookup.layers) {
-      RETURN_IF_ERROR(ticket->Wait(layer.layer_index));
+      RETURN_IF_ERROR(ticket.Wait(layer.layer_index));
     }
     return OkStatus();
   }
@@ -120,19 +118,17 @@ class LookupPathsTest : public testing::Test {
 TEST_F(LookupPathsTest, EveryPathBringsTheSameBytes) {
   StartNodes(true);
   for (const Path path : {Path::kLocal, Path::kGather, Path::kOneSided}) {
-    for (const bool caller_driven : {false, true}) {
-      auto client = Connect(path, caller_driven);
-      ASSERT_TRUE(client.ok()) << client.status().message();
-      for (const size_t count : {1u, 24u, 300u, 5000u}) {
-        const Lookup lookup = MakeLookup(count, count);
-        const Status got = Run(**client, lookup);
-        ASSERT_TRUE(got.ok()) << got.message();
-        ExpectRight(lookup);
-      }
-      const client::SourceStats stats = (*client)->stats();
-      EXPECT_EQ(RowsBy(**client, path), stats.rows_distinct) << client::PathName(path);
-      EXPECT_EQ((*client)->messages_dropped(), 0u);
+    auto client = Connect(path);
+    ASSERT_TRUE(client.ok()) << client.status().message();
+    for (const size_t count : {1u, 24u, 300u, 5000u}) {
+      const Lookup lookup = MakeLookup(count, count);
+      const Status got = Run(**client, lookup);
+      ASSERT_TRUE(got.ok()) << got.message();
+      ExpectRight(lookup);
     }
+    const client::SourceStats stats = (*client)->stats();
+    EXPECT_EQ(RowsBy(**client, path), stats.rows_distinct) << client::PathName(path);
+    EXPECT_EQ((*client)->messages_dropped(), 0u);
   }
 }
 
@@ -185,13 +181,13 @@ TEST_F(LookupPathsTest, AStoppedOwnerIsNoMatterWhereItIsNotAsked) {
   auto ticket =
       (*gather)->Submit(lookup.layers, Clock::Real().Now() + std::chrono::milliseconds(50));
   ASSERT_TRUE(ticket.ok());
-  EXPECT_EQ((*ticket)->Wait(0).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(ticket->Wait(0).code(), Code::kDeadlineExceeded);
 }
 
 TEST_F(LookupPathsTest, ADeadOwnerEndsEveryPathWithItsName) {
   StartNodes(true);
   for (const Path path : {Path::kLocal, Path::kGather, Path::kOneSided}) {
-    auto client = Connect(path, path != Path::kGather);
+    auto client = Connect(path);
     ASSERT_TRUE(client.ok());
     ASSERT_TRUE(Run(**client, MakeLookup(1, 100)).ok());
     nodes_.clear();
@@ -226,16 +222,16 @@ TEST_F(LookupPathsTest, ALayersOwnDeadlineEndsThatLayerAlone) {
   lookup.layers[0].deadline = Clock::Real().Now() + std::chrono::milliseconds(20);
   auto ticket = (*client)->Submit(lookup.layers, Soon());
   ASSERT_TRUE(ticket.ok());
-  EXPECT_EQ((*ticket)->Wait(0).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(ticket->Wait(0).code(), Code::kDeadlineExceeded);
   for (const std::string& address : addresses_) hub_.Release(address);
-  EXPECT_TRUE((*ticket)->Wait(1).ok());
+  EXPECT_TRUE(ticket->Wait(1).ok());
 }
 
 // After a few steps of a size nothing is allocated any more. It all happens in this thread; the
 // idle nodes beside it stand on the fake transport, which allocates.
 TEST_F(LookupPathsTest, WarmLookupsAllocateNothing) {
   StartNodes(true);
-  auto client = Connect(Path::kLocal, true);
+  auto client = Connect(Path::kLocal);
   ASSERT_TRUE(client.ok());
   const Lookup lookup = MakeLookup(1, 2000);
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(Run(**client, lookup).ok());

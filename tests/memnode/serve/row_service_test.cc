@@ -401,8 +401,12 @@ class StuckTransport : public net::Transport {
   std::string address() const override { return real_->address(); }
   std::string settings() const override { return real_->settings(); }
   void SetHandler(net::TransportHandler* handler) override { real_->SetHandler(handler); }
-  Result<net::PeerId> Connect(const std::string& address) override {
-    auto peer = real_->Connect(address);
+  Result<std::unique_ptr<net::DialedPeer>> Dial(const std::string& address,
+                                                Nanos timeout) const override {
+    return real_->Dial(address, timeout);
+  }
+  Result<net::PeerId> Attach(std::unique_ptr<net::DialedPeer> dialed) override {
+    auto peer = real_->Attach(std::move(dialed));
     if (peer.ok() && stuck_ == 0) stuck_ = *peer;
     return peer;
   }

@@ -81,8 +81,12 @@ class HeldTransport : public net::Transport {
   std::string address() const override { return real_->address(); }
   std::string settings() const override { return real_->settings(); }
   void SetHandler(net::TransportHandler* handler) override { real_->SetHandler(handler); }
-  Result<net::PeerId> Connect(const std::string& address) override {
-    return real_->Connect(address);
+  Result<std::unique_ptr<net::DialedPeer>> Dial(const std::string& address,
+                                                Nanos timeout) const override {
+    return real_->Dial(address, timeout);
+  }
+  Result<net::PeerId> Attach(std::unique_ptr<net::DialedPeer> dialed) override {
+    return real_->Attach(std::move(dialed));
   }
   Result<std::unique_ptr<net::SendBuffer>> AllocateSendBuffer(size_t size_bytes) override {
     return real_->AllocateSendBuffer(size_bytes);

@@ -46,12 +46,12 @@ TEST_P(LookupClientNodes, RowsAreRightAndCountsExact) {
     auto ticket = client->Submit(lookup.Layers(), Soon());
     ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
     for (const uint32_t layer : {0u, 1u}) {
-      const Status status = (*ticket)->Wait(layer);
+      const Status status = ticket->Wait(layer);
       ASSERT_TRUE(status.ok()) << status.ToString();
-      EXPECT_TRUE((*ticket)->Ready(layer));
+      EXPECT_TRUE(ticket->Ready(layer));
       EXPECT_TRUE(lookup.Right(layer));
     }
-    EXPECT_TRUE((*ticket)->Wait(0).ok()) << "again";
+    EXPECT_TRUE(ticket->Wait(0).ok()) << "again";
     asked += lookup.rows[0].size() + lookup.rows[1].size();
     distinct += lookup.Distinct();
   }
@@ -82,7 +82,7 @@ TEST_P(LookupClientNodes, FourThreadsGetTheirOwnRows) {
       for (uint64_t step = 0; step < 25; ++step) {
         Lookup lookup(thread * 1000 + step, 64);
         auto ticket = client->Submit(lookup.Layers(), Soon());
-        if (!ticket.ok() || !(*ticket)->Wait(1).ok() || !(*ticket)->Wait(0).ok()) return;
+        if (!ticket.ok() || !ticket->Wait(1).ok() || !ticket->Wait(0).ok()) return;
         if (lookup.Right(0) && lookup.Right(1)) right.fetch_add(1);
       }
     });
@@ -97,10 +97,10 @@ TEST(LookupClient, NodesMayBeNamedInAnyOrder) {
   const auto client = cluster.MustConnect();
   Lookup lookup(1, 200);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
-  ASSERT_TRUE(ticket->Wait(0).ok());
+  ASSERT_TRUE(ticket.Wait(0).ok());
   EXPECT_TRUE(lookup.Right(0));
-  ASSERT_TRUE(ticket->Wait(1).ok());
-  EXPECT_GT(ticket->took(), Nanos::zero());
+  ASSERT_TRUE(ticket.Wait(1).ok());
+  EXPECT_GT(ticket.took(), Nanos::zero());
   EXPECT_EQ(client->identity().content_digest, std::string(64, 'd'));
 }
 
@@ -110,9 +110,9 @@ TEST(LookupClient, EmptyLayersAreReadyAtOnce) {
   const auto client = cluster.MustConnect();
   Lookup lookup(1, 0);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
-  EXPECT_TRUE(ticket->Ready(0));
-  EXPECT_TRUE(ticket->Wait(1).ok());
-  EXPECT_EQ(ticket->Wait(2).code(), Code::kInvalidArgument);
+  EXPECT_TRUE(ticket.Ready(0));
+  EXPECT_TRUE(ticket.Wait(1).ok());
+  EXPECT_EQ(ticket.Wait(2).code(), Code::kInvalidArgument);
 }
 
 TEST(LookupClient, MoreRowsThanOneMessageHoldsAreSplit) {
@@ -123,7 +123,7 @@ TEST(LookupClient, MoreRowsThanOneMessageHoldsAreSplit) {
   const auto client = cluster.MustConnect();
   const uint64_t before = cluster.nodes[0]->lookups();
   Lookup lookup(3, 70'000, 4000);  // few distinct: still one message
-  ASSERT_TRUE((*client->Submit(lookup.Layers(), Soon()))->Wait(1).ok());
+  ASSERT_TRUE((*client->Submit(lookup.Layers(), Soon())).Wait(1).ok());
   EXPECT_TRUE(lookup.Right(1));
   EXPECT_EQ(cluster.nodes[0]->lookups() - before, 1u);
 }
@@ -165,7 +165,7 @@ TEST(LookupClient, TheRequestLimitIsKept) {
   EXPECT_EQ(refused.status().code(), Code::kResourceExhausted);
   EXPECT_THAT(refused.status().message(), HasSubstr("limit of 2"));
   for (const auto& node : cluster.nodes) cluster.hub.Resume(node->transport_address());
-  EXPECT_TRUE((*held)->Wait(0).ok());
+  EXPECT_TRUE(held->Wait(0).ok());
 }
 
 TEST(LookupClient, DroppedRepliesEndAtTheDeadlineNamingTheNode) {
@@ -175,11 +175,11 @@ TEST(LookupClient, DroppedRepliesEndAtTheDeadlineNamingTheNode) {
   cluster.hub.DropNext(cluster.nodes[1]->transport_address(), 1'000'000);
   Lookup lookup(4, 100);
   auto ticket = *client->Submit(lookup.Layers(), Shortly());
-  const Status status = ticket->Wait(0);
+  const Status status = ticket.Wait(0);
   EXPECT_EQ(status.code(), Code::kDeadlineExceeded);
   EXPECT_THAT(status.message(), AllOf(HasSubstr(fmt::format("m1 ({}", cluster.nodes[1]->address())),
                                       HasSubstr("of layer 1 are missing")));
-  EXPECT_EQ(ticket->Wait(0).code(), Code::kDeadlineExceeded) << "again";
+  EXPECT_EQ(ticket.Wait(0).code(), Code::kDeadlineExceeded) << "again";
 }
 
 TEST(LookupClient, HeldRepliesArriveWhenReleased) {
@@ -191,10 +191,10 @@ TEST(LookupClient, HeldRepliesArriveWhenReleased) {
   Lookup lookup(5, 100);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   while (cluster.hub.HeldCount(slow) == 0) std::this_thread::yield();
-  EXPECT_FALSE(ticket->Ready(0));
+  EXPECT_FALSE(ticket.Ready(0));
   cluster.hub.Release(slow);
-  EXPECT_TRUE(ticket->Wait(0).ok());
-  EXPECT_TRUE(ticket->Wait(1).ok());
+  EXPECT_TRUE(ticket.Wait(0).ok());
+  EXPECT_TRUE(ticket.Wait(1).ok());
   EXPECT_TRUE(lookup.Right(0) && lookup.Right(1));
 }
 
@@ -205,16 +205,16 @@ TEST(LookupClient, LateRepliesNeverTouchABufferGivenUp) {
   const std::string slow = cluster.nodes[0]->transport_address();
   Lookup abandoned(6, 100), late(7, 100);
   cluster.hub.Hold(slow);
-  { const auto ticket = *client->Submit(abandoned.Layers(), Soon()); }
+  { auto ticket = *client->Submit(abandoned.Layers(), Soon()); }
   auto ticket = *client->Submit(late.Layers(), Shortly());
-  EXPECT_EQ(ticket->Wait(0).code(), Code::kDeadlineExceeded);
-  EXPECT_EQ(ticket->Wait(1).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(ticket.Wait(0).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(ticket.Wait(1).code(), Code::kDeadlineExceeded);
   while (cluster.nodes[0]->rows_asked() < abandoned.Distinct() + late.Distinct()) {
     std::this_thread::yield();
   }
   cluster.hub.Release(slow);
   Lookup after(8, 10);
-  EXPECT_TRUE((*client->Submit(after.Layers(), Soon()))->Wait(1).ok());
+  EXPECT_TRUE((*client->Submit(after.Layers(), Soon())).Wait(1).ok());
   EXPECT_TRUE(abandoned.Untouched());
   EXPECT_TRUE(late.Untouched());
   EXPECT_TRUE(after.Right(1));
@@ -227,13 +227,13 @@ TEST(LookupClient, CorruptedRepliesAreDataLossAndNeverRows) {
   cluster.hub.CorruptNext(cluster.nodes[0]->transport_address(), 1);
   Lookup lookup(9, 100);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
-  const Status status = ticket->Wait(0);
+  const Status status = ticket.Wait(0);
   EXPECT_EQ(status.code(), Code::kDataLoss);
   EXPECT_THAT(status.message(),
               AllOf(HasSubstr("m0 ("), HasSubstr("damaged"), HasSubstr("missing")));
   Lookup next(10, 100);
   auto again = *client->Submit(next.Layers(), Soon());
-  EXPECT_TRUE(again->Wait(0).ok());
+  EXPECT_TRUE(again.Wait(0).ok());
   EXPECT_TRUE(next.Right(0));
 }
 
@@ -244,7 +244,7 @@ TEST(LookupClient, RepeatedChunksAreAnError) {
   cluster.hub.DuplicateNext(cluster.nodes[0]->transport_address(), 1);
   Lookup lookup(11, 100);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
-  const Status status = ticket->Wait(0);
+  const Status status = ticket.Wait(0);
   EXPECT_EQ(status.code(), Code::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr("twice"));
 }
@@ -259,9 +259,9 @@ TEST(LookupClient, ChunksOfAFinishedRequestAreDroppedAndCounted) {
   Lookup one(12, 1);
   one.rows[1].clear();
   one.Resize();
-  ASSERT_TRUE((*client->Submit(one.Layers(), Soon()))->Wait(0).ok());
+  ASSERT_TRUE((*client->Submit(one.Layers(), Soon())).Wait(0).ok());
   Lookup next(13, 1);
-  ASSERT_TRUE((*client->Submit(next.Layers(), Soon()))->Wait(1).ok());
+  ASSERT_TRUE((*client->Submit(next.Layers(), Soon())).Wait(1).ok());
   EXPECT_TRUE(one.Right(0) && next.Right(1));
   EXPECT_EQ(client->messages_dropped(), 1u);
 }
@@ -295,7 +295,7 @@ TEST(LookupClient, AKilledNodeFailsItsRowsAtOnceAndLaterLookupsToo) {
   Lookup lookup(14, 100);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   cluster.hub.Kill(victim);
-  const Status status = ticket->Wait(0);
+  const Status status = ticket.Wait(0);
   EXPECT_EQ(status.code(), Code::kUnavailable);
   EXPECT_THAT(status.message(), AllOf(HasSubstr(fmt::format("m1 ({}", cluster.nodes[1]->address())),
                                       HasSubstr("gone"), HasSubstr("missing")));
@@ -308,7 +308,7 @@ TEST(LookupClient, AKilledNodeFailsItsRowsAtOnceAndLaterLookupsToo) {
   other.Resize();
   auto served = client->Submit(other.Layers(), Soon());
   ASSERT_TRUE(served.ok()) << served.status().ToString();
-  EXPECT_TRUE((*served)->Wait(0).ok());
+  EXPECT_TRUE(served->Wait(0).ok());
   EXPECT_TRUE(other.Right(0));
 }
 
@@ -320,7 +320,7 @@ TEST(LookupClient, AClosedControlConnectionMeansTheNodeIsGone) {
   Lookup lookup(16, 10);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   cluster.nodes[0]->CloseControl();
-  const Status status = ticket->Wait(1);
+  const Status status = ticket.Wait(1);
   EXPECT_EQ(status.code(), Code::kUnavailable);
   EXPECT_THAT(status.message(), HasSubstr("control connection"));
 }
@@ -350,8 +350,12 @@ class HeldTransport : public net::Transport {
     handler_ = handler;
     inner_->SetHandler(handler);
   }
-  Result<net::PeerId> Connect(const std::string& address) override {
-    const Result<net::PeerId> peer = inner_->Connect(address);
+  Result<std::unique_ptr<net::DialedPeer>> Dial(const std::string& address,
+                                                Nanos timeout) const override {
+    return inner_->Dial(address, timeout);
+  }
+  Result<net::PeerId> Attach(std::unique_ptr<net::DialedPeer> dialed) override {
+    const Result<net::PeerId> peer = inner_->Attach(std::move(dialed));
     if (peer.ok()) peer_ = *peer;
     return peer;
   }
@@ -402,7 +406,7 @@ TEST(LookupClient, ARequestPostedWhileItsNodeIsLostSaysWhyItWasLost) {
   auto ticket = client->Submit(lookup.Layers(), Soon());
   held->LosePeer();
   ASSERT_TRUE(ticket.ok()) << ticket.status().ToString();
-  const Status status = (*ticket)->Wait(1);
+  const Status status = ticket->Wait(1);
   EXPECT_EQ(status.code(), Code::kUnavailable);
   EXPECT_THAT(status.message(), AllOf(HasSubstr("m0 ("), HasSubstr("the cable was cut")));
 }
@@ -414,10 +418,10 @@ TEST(LookupClient, AStoppedNodeIsNoticedAtTheDeadlineAndMayComeBack) {
   cluster.hub.Stop(cluster.nodes[0]->transport_address());
   Lookup lookup(17, 50);
   auto ticket = *client->Submit(lookup.Layers(), Shortly());
-  EXPECT_EQ(ticket->Wait(1).code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(ticket.Wait(1).code(), Code::kDeadlineExceeded);
   cluster.hub.Resume(cluster.nodes[0]->transport_address());
   Lookup next(18, 50);
-  EXPECT_TRUE((*client->Submit(next.Layers(), Soon()))->Wait(1).ok());
+  EXPECT_TRUE((*client->Submit(next.Layers(), Soon())).Wait(1).ok());
   EXPECT_TRUE(next.Right(1));
 }
 
@@ -429,7 +433,7 @@ TEST(LookupClient, TicketsOutliveTheirClient) {
   Lookup lookup(19, 50);
   auto ticket = *client->Submit(lookup.Layers(), Soon());
   client.reset();
-  EXPECT_EQ(ticket->Wait(0).code(), Code::kCancelled);
+  EXPECT_EQ(ticket.Wait(0).code(), Code::kCancelled);
 }
 
 TEST(LookupClient, OverUcxRowsAreRightToo) {
@@ -443,9 +447,9 @@ TEST(LookupClient, OverUcxRowsAreRightToo) {
   for (uint64_t step = 0; step < 20; ++step) {
     Lookup lookup(step, 1 + step * 100);
     auto ticket = *client->Submit(lookup.Layers(), Soon());
-    const Status status = ticket->Wait(0);
+    const Status status = ticket.Wait(0);
     ASSERT_TRUE(status.ok()) << status.ToString();
-    ASSERT_TRUE(ticket->Wait(1).ok());
+    ASSERT_TRUE(ticket.Wait(1).ok());
     EXPECT_TRUE(lookup.Right(0) && lookup.Right(1));
   }
 }

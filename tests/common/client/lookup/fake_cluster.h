@@ -49,6 +49,13 @@ struct FakeCluster {
     nodes.push_back(std::make_unique<FakeNode>(std::move(behaviour), std::move(transport)));
     options.memnodes.push_back(nodes.back()->address());
   }
+  // As a process that ended and was started again: the same address, a new transport.
+  void StopNode(size_t i) { nodes[i].reset(); }
+  void RestartNode(size_t i, FakeNode::Behaviour behaviour) {
+    behaviour.port = net::ParseHostPort(options.memnodes[i])->port;
+    auto transport = use_ucx ? *net::MakeUcxTransport({}) : hub.MakeTransport();
+    nodes[i] = std::make_unique<FakeNode>(std::move(behaviour), std::move(transport));
+  }
   void StartAll() {
     for (size_t i = 0; i < map.members.size(); ++i) StartNode(BehaviourOf(i));
   }

@@ -39,7 +39,7 @@ FakeNode::FakeNode(Behaviour behaviour, std::unique_ptr<net::Transport> transpor
   net::ControlServer::Callbacks callbacks;
   callbacks.on_hello = [this](const net::Hello& hello) { return OnHello(hello); };
   callbacks.on_gone = [](uint64_t) {};
-  auto control = net::ControlServer::Start("127.0.0.1", 0, std::move(callbacks));
+  auto control = net::ControlServer::Start("127.0.0.1", behaviour_.port, std::move(callbacks));
   CHECK(control.ok()) << control.status().ToString();
   control_ = std::move(*control);
   thread_ = std::thread([this] { Run(); });
@@ -84,14 +84,26 @@ Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
   welcome.address = transport_address_;
   std::vector<std::byte> bytes(layout_.row_format.row_bytes());
   for (uint32_t layer = 0; layer < layout_.layers.size(); ++layer) {
-    FillRow(layer, 17, bytes);
+    const uint64_t row = KnownRow(layer);
+    FillRow(layer, row, bytes);
     Sha256 sha;
     sha.Update(std::span<const std::byte>(bytes));
     std::string hex = ToHex(sha.Finish());
     if (behaviour_.lie_about_known_row) hex[0] = hex[0] == '0' ? '1' : '0';
-    welcome.known_answers.push_back({layer, 17, hex});
+    welcome.known_answers.push_back({layer, row, hex});
   }
   return welcome;
+}
+
+// Row 17, or the first one after it that the node owns; of a node outside the map row 17.
+uint64_t FakeNode::KnownRow(uint32_t layer_index) const {
+  const auto cut =
+      table::CutLayer(layout_.layers[layer_index].total_rows, layout_.row_format.row_bytes());
+  for (uint64_t row = 17; row < cut.total_rows; ++row) {
+    const uint32_t owner = table::OwnerOf(behaviour_.map, layer_index, cut.PartitionOf(row));
+    if (behaviour_.map.members[owner] == behaviour_.member) return row;
+  }
+  return 17;
 }
 
 void FakeNode::Run() {
@@ -166,7 +178,8 @@ void FakeNode::SendChunk(net::PeerId to, uint64_t request_id, uint32_t layer_ind
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::span<std::byte> stored = bytes.subspan(i * stored_row_bytes, stored_row_bytes);
     FillRow(layer_index, rows[i], stored.first(row_bytes));
-    if (behaviour_.wrong_bytes_in_known_row && rows[i] == 17) stored[0] ^= std::byte{1};
+    if (behaviour_.wrong_bytes_in_known_row && rows[i] == KnownRow(layer_index))
+      stored[0] ^= std::byte{1};
     table::SealRow(layer_index, rows[i], stored);
   }
   net::RowsHeader header;

@@ -29,6 +29,7 @@ class FakeNode : private net::TransportHandler {
   struct Behaviour {
     table::ClusterMap map;
     std::string member;
+    uint16_t port = 0;  // of the control connection; 0 picks one
     table::TableIdentity identity;
     uint64_t generation = 0;
     bool published = true;                       // false: refuses a hello that names no version
@@ -55,6 +56,7 @@ class FakeNode : private net::TransportHandler {
                  std::span<const std::byte> body) override;
   void OnPeerLost(net::PeerId, const Status&) override {}
   Result<net::Welcome> OnHello(const net::Hello& hello);
+  uint64_t KnownRow(uint32_t layer_index) const;
   void Run();
   void Answer(net::PeerId to, const net::LookupView& lookup);
   void SendChunk(net::PeerId to, uint64_t request_id, uint32_t layer_index, uint32_t first,

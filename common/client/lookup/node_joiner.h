@@ -1,0 +1,48 @@
+// Brings a memory node into service, the first time and again after it was lost: the data
+// connection, the paths to its rows, the proof that they are the right rows, and what each path
+// costs.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/client/lookup/client.h"
+#include "common/client/lookup/connect.h"
+#include "common/client/lookup/loop.h"
+#include "common/net/control/control.h"
+
+namespace engram::client {
+
+// Blocks; one thread at a time, not the loop's.
+class NodeJoiner {
+ public:
+  // All outlive this. `cluster`: its controls are taken out.
+  NodeJoiner(const LookupClientOptions& options, Cluster cluster, const PlanContext& context,
+             LookupLoop& loop, const Clock& clock);
+
+  // Every node, by the connections that `cluster` came with.
+  Status JoinAll();
+  // A node that was lost. On an error it stays away, and says why as its status.
+  Status Rejoin(uint32_t node);
+
+  // The rows that the nodes vouched for in JoinAll.
+  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
+
+ private:
+  Status Join(uint32_t node, std::unique_ptr<net::ControlClient> control, Nanos timeout);
+  Status Prove(uint32_t node, const NodePaths& paths, const std::vector<net::KnownAnswer>& known,
+               TimePoint deadline);
+  Status CheckKnown(uint32_t node, Path path, const std::vector<net::KnownAnswer>& known,
+                    TimePoint deadline);
+
+  const LookupClientOptions options_;
+  Cluster cluster_;
+  const PlanContext& context_;
+  LookupLoop& loop_;
+  const Clock& clock_;
+  std::vector<net::KnownAnswer> known_answers_;
+};
+
+}  // namespace engram::client
