@@ -17,7 +17,9 @@ namespace engram::client {
 LookupClient::LookupClient(std::shared_ptr<const PlanContext> context)
     : context_(std::move(context)) {}
 
-LookupClient::~LookupClient() = default;
+LookupClient::~LookupClient() {
+  if (redialer_ != nullptr) redialer_->Stop();
+}
 
 Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOptions& options,
                                                             const table::TableLayout& layout,

@@ -87,10 +87,11 @@ class LookupClient : public RowSource {
   std::vector<std::string> members_;
   std::atomic<uint64_t> rows_asked_ = 0;
   std::atomic<uint64_t> rows_distinct_ = 0;
-  // The redialer goes first: it drives the joiner, which drives the loop.
-  std::unique_ptr<LookupLoop> loop_;
-  std::unique_ptr<NodeJoiner> joiner_;
+  // The redialer drives the joiner, which drives the loop, which tells the redialer of losses: the
+  // destructor stops the redialer, then the loop goes, and the redialer last.
   std::unique_ptr<Redialer> redialer_;
+  std::unique_ptr<NodeJoiner> joiner_;
+  std::unique_ptr<LookupLoop> loop_;
 };
 
 }  // namespace engram::client

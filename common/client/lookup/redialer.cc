@@ -24,7 +24,9 @@ Redialer::Redialer(size_t nodes, std::function<Status(uint32_t node)> rejoin, co
   if (started.ok()) thread_ = *std::move(started);
 }
 
-Redialer::~Redialer() {
+Redialer::~Redialer() { Stop(); }
+
+void Redialer::Stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

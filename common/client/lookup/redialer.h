@@ -20,7 +20,9 @@ class Redialer {
  public:
   // `rejoin` runs on the redialer's thread, and blocks at most seconds; ok: the node is back.
   Redialer(size_t nodes, std::function<Status(uint32_t node)> rejoin, const Clock& clock);
-  ~Redialer();  // waits for a rejoin under way
+  ~Redialer();
+  // Waits for a rejoin under way; afterwards nothing is rejoined any more, and Lost does nothing.
+  void Stop();
   const Status& started() const { return started_; }
 
   // Any thread; never blocks. A node is told once until its rejoin has succeeded.

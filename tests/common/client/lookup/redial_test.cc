@@ -145,5 +145,17 @@ TEST_P(LookupRedial, AClientClosesWhileItsNodesAreAway) {
   client_.reset();
 }
 
+// The loop told a redialer that was gone.
+TEST_P(LookupRedial, ANodeMayBeLostWhileTheClientCloses) {
+  cluster_.StartAll();
+  for (int round = 0; round < 60; ++round) {
+    client_ = cluster_.MustConnect();
+    std::thread ends([&] { cluster_.StopNode(1); });
+    client_.reset();
+    ends.join();
+    cluster_.RestartNode(1, cluster_.BehaviourOf(1));
+  }
+}
+
 }  // namespace
 }  // namespace engram::client
