@@ -46,8 +46,7 @@ Result<std::unique_ptr<OurNode>> OurNode::Start(const Tables& tables, const Core
     argv.insert(argv.end(), {"--set", setting});
     node->settings_ += " " + setting;
   }
-  node->settings_ +=
-      " ; one data thread, metrics on; every row's check verified";
+  node->settings_ += " ; one data thread, metrics on; every row's check verified";
   node->process_ = std::make_unique<testing_support::Process>(
       "engram", PinnedCommand(cores.server, std::move(argv)), work_dir);
   const std::string ready = node->process_->WaitLine("ready", kReadyLimit);
