@@ -11,16 +11,18 @@
 #include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/env.h>
-#include <rocksdb/listener.h>
 #include <rocksdb/table.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
 #include <system_error>
 #include <thread>
 
 #include "common/base/threads.h"
+#include "common/obs/log.h"
 
 namespace engram::memnode::rocks {
 namespace {
@@ -30,18 +32,27 @@ constexpr size_t kRecordCacheBytes = 1 << 20;  // pages are not cached here
 constexpr uint64_t kWalBytesMax = 4 << 20;
 constexpr int kIndexRestartInterval = 16;
 
-class NoLog : public rocksdb::Logger {
+// What RocksDB logs goes to ours: a file of its own on a full disk would end the process, and would
+// be a trace in the folder of a store that is only read.
+class ToOurLog : public rocksdb::Logger {
  public:
+  ToOurLog() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
   using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
+  void Logv(rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level != rocksdb::InfoLogLevel::WARN_LEVEL && level != rocksdb::InfoLogLevel::ERROR_LEVEL &&
+        level != rocksdb::InfoLogLevel::FATAL_LEVEL) {
+      return;
+    }
+    Logv(format, arguments, level != rocksdb::InfoLogLevel::WARN_LEVEL);
+  }
+  void Logv(const char* format, va_list arguments) override { Logv(format, arguments, false); }
 
-// RocksDB would check a full disk every 5 s, and refuse Resume meanwhile.
-class GoOnWhenTold : public rocksdb::EventListener {
- public:
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
-                            bool* auto_recovery) override {
-    *auto_recovery = false;
+ private:
+  static void Logv(const char* format, va_list arguments, bool error) {
+    char text[512];
+    std::vsnprintf(text, sizeof(text), format, arguments);
+    const std::string line = fmt::format("RocksDB: {}", text);
+    error ? obs::LogWarn(line) : obs::LogDebug(line);
   }
 };
 
@@ -107,16 +118,16 @@ rocksdb::DBOptions StoreOptions(const std::string& path) {
   // A record that was synced and is damaged later is an error, not the end of the log; one that was
   // cut short by a crash was never promised.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  options.listeners.push_back(std::make_shared<GoOnWhenTold>());
   options.max_background_jobs = 2;
   options.max_total_wal_size = kWalBytesMax;
   // A log that is missing or cut short is an error at start, once another one follows it. Records
   // that matter are in files by then (RowStore::WriteRecords).
   options.track_and_verify_wals_in_manifest = true;
+  // Logs would be given 4.4 MB each beforehand, more than may be left on a disk that is nearly
+  // full.
+  options.allow_fallocate = false;
   options.max_manifest_file_size = 16 << 20;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
-  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  options.info_log = std::make_shared<ToOurLog>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   return options;
@@ -128,8 +139,6 @@ rocksdb::DBOptions ReadOnlyOptions(const std::string& path) {
   options.create_missing_column_families = false;
   // Its owner may remove a log between the two looks.
   options.track_and_verify_wals_in_manifest = false;
-  // RocksDB's log belongs to the process that holds the store open for writing.
-  options.info_log = std::make_shared<NoLog>();
   return options;
 }
 

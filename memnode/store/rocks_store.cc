@@ -17,12 +17,11 @@
 #include <atomic>
 #include <filesystem>
 #include <mutex>
-#include <system_error>
 
 #include "common/base/check.h"
 #include "memnode/store/disk_reserve.h"
+#include "memnode/store/rocks_database.h"
 #include "memnode/store/rocks_files.h"
-#include "memnode/store/rocks_log_check.h"
 #include "memnode/store/rocks_options.h"
 
 namespace engram::memnode {
@@ -41,7 +40,6 @@ constexpr uint64_t kRoomForRecords = 8 << 20;
 constexpr uint64_t kRoomForDropping = 4 << 20;
 constexpr char kImportFolder[] = "import";
 constexpr char kReserveFile[] = "reserve";
-constexpr char kPagesFamily[] = "pages";
 
 std::span<const std::byte> AsBytes(const rocksdb::Slice& slice) {
   return std::as_bytes(std::span(slice.data(), slice.size()));
@@ -52,16 +50,11 @@ class RocksStore : public RowStore {
   RocksStore(std::string path, bool read_only, uint64_t reserve_bytes)
       : path_(std::move(path)),
         read_only_(read_only),
-        reserve_(path_ + "/" + kReserveFile, reserve_bytes) {}
-
-  ~RocksStore() override {
-    for (rocksdb::ColumnFamilyHandle* family : families_) {
-      db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-    }
-  }
+        reserve_(path_ + "/" + kReserveFile, reserve_bytes),
+        db_(path_, read_only) {}
 
   Status Open() {
-    if (read_only_) return OpenWith(rocks::ReadOnlyOptions(path_));
+    if (read_only_) return db_.Open();
     const std::string import_path = path_ + "/" + kImportFolder;
     std::error_code error;
     fs::create_directories(import_path, error);
@@ -69,16 +62,17 @@ class RocksStore : public RowStore {
       return FailedPrecondition(
           fmt::format("store.path {} cannot be written: {}", path_, error.message()));
     }
-    Status opened = OpenWith(rocks::StoreOptions(path_));
+    Status opened = db_.Open();
     // A store that cannot be opened on a full disk could not be made smaller either.
     if (opened.code() == Code::kResourceExhausted && reserve_.Release()) {
-      opened = OpenWith(rocks::StoreOptions(path_));
+      opened = db_.Open();
     }
     RETURN_IF_ERROR(opened);
     // Only after the store's lock is ours: files an interrupted import left.
     fs::remove_all(import_path, error);
     fs::create_directories(import_path, error);
     const std::lock_guard lock(files_mutex_);
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
     Settle();
     reserve_.Take();
     return OkStatus();
@@ -86,8 +80,9 @@ class RocksStore : public RowStore {
 
   Result<std::map<std::string, std::string>> ReadRecords(std::string_view prefix) override {
     std::map<std::string, std::string> records;
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
     const std::unique_ptr<rocksdb::Iterator> it(
-        db_->NewIterator(rocksdb::ReadOptions(), families_[0]));
+        db_->NewIterator(rocksdb::ReadOptions(), db_.records()));
     const rocksdb::Slice first(prefix.data(), prefix.size());
     for (it->Seek(first); it->Valid() && it->key().starts_with(first); it->Next()) {
       records[it->key().ToString()] = it->value().ToString();
@@ -116,7 +111,8 @@ class RocksStore : public RowStore {
   Result<std::unique_ptr<PageWriter>> NewFile(TableSetId table_set) override {
     if (read_only_) return Refused();
     auto file = std::make_unique<RocksPageWriter>(
-        fmt::format("{}/{}/{:06}.sst", path_, kImportFolder, file_count_++), table_set, direct_);
+        fmt::format("{}/{}/{:06}.sst", path_, kImportFolder, file_count_++), table_set,
+        db_.direct_reads());
     RETURN_IF_ERROR(file->Open());
     return std::unique_ptr<PageWriter>(std::move(file));
   }
@@ -134,21 +130,16 @@ class RocksStore : public RowStore {
     }
     RETURN_IF_ERROR(CheckRoom(kRoomForRecords, "ingesting into"));
     const std::lock_guard lock(files_mutex_);
-    // A process killed before it could settle left files above others; where one of those is
-    // damaged since, nothing above it could be settled either.
-    if (Stacked(spans)) DeleteUnreadable(spans);
-    Status ingested = IngestFiles(paths);
-    if (!ingested.ok() && DeleteUnreadable(spans)) ingested = IngestFiles(paths);
-    RETURN_IF_ERROR(ingested);
-    Settle();
-    return OkStatus();
+    return Changed([&] { return Replace(paths, spans); });
   }
 
   Status DropPages(TableSetId table_set) override {
     if (read_only_) return Refused();
     const std::lock_guard lock(files_mutex_);
-    RETURN_IF_ERROR(DeleteFiles({PageKey(table_set, 0, 0).ToString(),
-                                 PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()}));
+    RETURN_IF_ERROR(Changed([&] {
+      return DeleteFiles({PageKey(table_set, 0, 0).ToString(),
+                          PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()});
+    }));
     reserve_.Take();
     return OkStatus();
   }
@@ -156,6 +147,7 @@ class RocksStore : public RowStore {
   // Every file is of one table set.
   Result<std::map<TableSetId, uint64_t>> AllPageBytes() override {
     std::map<TableSetId, uint64_t> bytes;
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
     for (const File& file : Files()) bytes[rocks::TableSetOf(file.span.first)] += file.bytes;
     return bytes;
   }
@@ -167,7 +159,8 @@ class RocksStore : public RowStore {
     // No further than asked: a small partition is read in one go, not with megabytes behind it.
     options.readahead_size = std::min<size_t>(kReadAheadBytes, count * rocks::kBlockBytes);
     options.fill_cache = false;
-    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[1]));
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
+    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, db_.pages()));
     it->Seek(PageKey(table_set, layer_index, first).slice());
     for (uint64_t page = first; page < first + count; ++page, it->Next()) {
       if (!it->Valid() || it->key() != PageKey(table_set, layer_index, page).slice()) {
@@ -182,8 +175,9 @@ class RocksStore : public RowStore {
                   std::string* bytes) override {
     rocksdb::ReadOptions options;
     options.fill_cache = false;
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
     const rocksdb::Status got =
-        db_->Get(options, families_[1], PageKey(table_set, layer_index, page).slice(), bytes);
+        db_->Get(options, db_.pages(), PageKey(table_set, layer_index, page).slice(), bytes);
     return got.ok() ? OkStatus() : rocks::BadPage(got, layer_index, page, path_);
   }
 
@@ -194,41 +188,6 @@ class RocksStore : public RowStore {
     Span span;
     uint64_t bytes;
   };
-
-  static std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
-    return {{rocksdb::kDefaultColumnFamilyName, rocks::RecordsOptions()},
-            {kPagesFamily, rocks::PagesOptions()}};
-  }
-
-  // A file of pages that is missing or cut short must not keep the store closed: its pages are
-  // found to be damaged when they are read, and repaired. Only then is RocksDB told to be lenient.
-  Status OpenWith(rocksdb::DBOptions options) {
-    direct_ = options.use_direct_reads;
-    RETURN_IF_ERROR(rocks::StartThreads(options).WithContext("opening the store " + path_));
-    RETURN_IF_ERROR(rocks::CheckLogs(path_));
-    rocksdb::Status opened = OpenOnce(options);
-    if (opened.IsCorruption() || opened.IsPathNotFound()) {  // what is left: a table file
-      lenient_ = true;
-      options.paranoid_checks = false;
-      opened = OpenOnce(options);
-    }
-    return opened.ok() ? OkStatus() : rocks::FromOpen(opened, path_);
-  }
-
-  rocksdb::Status OpenOnce(const rocksdb::DBOptions& options) {
-    families_.clear();
-    rocksdb::DB* db = nullptr;
-    rocksdb::Status opened;
-    try {
-      opened = read_only_
-                   ? rocksdb::DB::OpenForReadOnly(options, path_, Families(), &families_, &db)
-                   : rocksdb::DB::Open(options, path_, Families(), &families_, &db);
-    } catch (const std::system_error& error) {
-      return rocksdb::Status::Busy("cannot start a thread", error.code().message());
-    }
-    db_.reset(db);
-    return opened;
-  }
 
   Status Refused() const {
     return FailedPrecondition(fmt::format("the store {} is opened for reading only", path_));
@@ -244,24 +203,26 @@ class RocksStore : public RowStore {
   // With `keep` the records are put into a file of their own as well: the log may be lost.
   Status Write(std::span<const RecordChange> changes, bool keep) {
     if (read_only_) return Refused();
+    const std::lock_guard lock(records_mutex_);
+    RETURN_IF_ERROR(db_.EnsureWritable());
+    ASSIGN_OR_RETURN(const auto use, db_.Hold());
     rocksdb::WriteBatch batch;
     for (const RecordChange& change : changes) {
       if (change.value) {
-        batch.Put(families_[0], change.key, *change.value);
+        batch.Put(db_.records(), change.key, *change.value);
       } else {
-        batch.Delete(families_[0], change.key);
+        batch.Delete(db_.records(), change.key);
       }
     }
-    const std::lock_guard lock(records_mutex_);
-    RETURN_IF_ERROR(LeaveTornLog());
     rocksdb::WriteOptions synced;
     synced.sync = true;
     const rocksdb::Status written = db_->Write(synced, &batch);
-    torn_ = !written.ok();
-    RETURN_IF_ERROR(FromRocks(written, "writing records to", path_));
-    // The records are written; if this fails, the next write leaves the log.
-    if (keep) torn_ = !db_->Flush(rocksdb::FlushOptions(), families_[0]).ok();
-    return OkStatus();
+    // Records behind a torn one would be lost at the next start: the log must be left first. So it
+    // is after a flush that failed, though these records are written.
+    if (!written.ok() || (keep && !db_->Flush(rocksdb::FlushOptions(), db_.records()).ok())) {
+      db_.Stop();
+    }
+    return FromRocks(written, "writing records to", path_);
   }
 
   Status CheckRoom(uint64_t bytes, std::string_view what) const {
@@ -272,37 +233,23 @@ class RocksStore : public RowStore {
     return FromRocks(rocksdb::Status::NoSpace(), what, path_);
   }
 
-  // After an error of the disk RocksDB takes no changes until Resume.
-  template <typename Operation>
-  rocksdb::Status Retried(Operation operation) {
-    rocksdb::Status done = operation();
-    if (!done.ok() && db_->Resume().ok()) done = operation();
-    return done;
-  }
-
-  // Records behind a torn one would be lost at the next start, so that RocksDB must begin a new log
-  // after a failed write. Deleting an absent record makes it do so.
-  Status LeaveTornLog() {
-    if (!torn_) return OkStatus();
-    if (lenient_) {
-      return FailedPrecondition(fmt::format(
-          "writing records to {}: a write failed while files of rows are damaged; start "
-          "again when there is room",
-          path_));
+  // Calls `change`, a change of the set of files: once more where an error of the disk, of an
+  // earlier change or of this one, has stopped the database.
+  template <typename Change>
+  Status Changed(Change change) {
+    Status changed;
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      RETURN_IF_ERROR(db_.EnsureWritable());
+      ASSIGN_OR_RETURN(const auto use, db_.Hold());
+      changed = change();
+      if (changed.ok() || !db_.stopped()) break;
     }
-    rocksdb::WriteOptions unlogged;
-    unlogged.disableWAL = true;
-    rocksdb::Status left = db_->Resume();
-    if (left.ok()) left = db_->Delete(unlogged, families_[0], rocksdb::Slice("\0", 1));
-    if (left.ok()) left = db_->Flush(rocksdb::FlushOptions(), families_[0]);
-    RETURN_IF_ERROR(FromRocks(left, "writing records to", path_));
-    torn_ = false;
-    return OkStatus();
+    return changed;
   }
 
   std::vector<File> Files() const {
     rocksdb::ColumnFamilyMetaData meta;
-    db_->GetColumnFamilyMetaData(families_[1], &meta);
+    db_->GetColumnFamilyMetaData(db_.pages(), &meta);
     std::vector<File> files;
     for (const rocksdb::LevelMetaData& level : meta.levels) {
       for (const rocksdb::SstFileMetaData& file : level.files) {
@@ -316,7 +263,7 @@ class RocksStore : public RowStore {
     rocksdb::ReadOptions options;
     options.readahead_size = kReadAheadBytes;
     options.fill_cache = false;
-    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[1]));
+    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, db_.pages()));
     for (it->Seek(span.first); it->Valid() && it->key().compare(span.last) <= 0; it->Next()) {
     }
     return it->status().ok();
@@ -325,9 +272,8 @@ class RocksStore : public RowStore {
   // Whole files only, without reading them.
   Status DeleteFiles(const Span& span) {
     const rocksdb::Slice begin(span.first), end(span.last);
-    return FromRocks(
-        Retried([&] { return rocksdb::DeleteFilesInRange(db_.get(), families_[1], &begin, &end); }),
-        "deleting pages of", path_);
+    return FromRocks(rocksdb::DeleteFilesInRange(db_.get(), db_.pages(), &begin, &end),
+                     "deleting pages of", path_);
   }
 
   // RocksDB reads the first page that a new file hides. Where that one is damaged, or the whole
@@ -342,7 +288,7 @@ class RocksStore : public RowStore {
 
   // Whether any of these lies in a file that has others below it.
   bool Stacked(const std::vector<Span>& spans) const {
-    const int last = db_->NumberLevels(families_[1]) - 1;
+    const int last = db_->NumberLevels(db_.pages()) - 1;
     const std::vector<File> files = Files();
     return std::any_of(files.begin(), files.end(), [&](const File& file) {
       return file.level != last && std::any_of(spans.begin(), spans.end(), [&](const Span& span) {
@@ -351,19 +297,29 @@ class RocksStore : public RowStore {
     });
   }
 
+  // Puts finished files in the place of what there is, and settles them.
+  Status Replace(const std::vector<std::string>& paths, const std::vector<Span>& spans) {
+    // A process killed before it could settle left files above others; where one of those is
+    // damaged since, nothing above it could be settled either.
+    if (Stacked(spans)) DeleteUnreadable(spans);
+    Status ingested = IngestFiles(paths);
+    if (!ingested.ok() && !db_.stopped() && DeleteUnreadable(spans)) ingested = IngestFiles(paths);
+    if (ingested.ok()) Settle();
+    return ingested;
+  }
+
   // All or none.
   Status IngestFiles(const std::vector<std::string>& paths) {
     rocksdb::IngestExternalFileOptions options;
     options.move_files = true;
     options.write_global_seqno = false;  // kept in the manifest: a finished file stays as it is
-    return FromRocks(Retried([&] { return db_->IngestExternalFile(families_[1], paths, options); }),
-                     "ingesting into", path_);
+    return FromRocks(db_->IngestExternalFile(db_.pages(), paths, options), "ingesting into", path_);
   }
 
   // Drops the files that a newer one above them covers, and moves that one down. Pages are right
   // before, between and after; what fails here is made up for at the next ingestion or start.
   void Settle() {
-    const int last = db_->NumberLevels(families_[1]) - 1;
+    const int last = db_->NumberLevels(db_.pages()) - 1;
     const std::vector<File> files = Files();
     for (const File& upper : files) {
       if (upper.level == last) continue;
@@ -377,21 +333,17 @@ class RocksStore : public RowStore {
       if (!Readable(all)) continue;
       rocksdb::CompactionOptions options;
       options.compression = rocksdb::kNoCompression;
-      db_->CompactFiles(options, families_[1], {upper.name}, last).PermitUncheckedError();
+      db_->CompactFiles(options, db_.pages(), {upper.name}, last).PermitUncheckedError();
     }
   }
 
   const std::string path_;
-  bool direct_ = false;
   const bool read_only_;
-  bool lenient_ = false;  // opened in spite of a damaged file
   DiskReserve reserve_;
   std::atomic<uint64_t> file_count_ = 0;
   std::mutex files_mutex_;    // one change of the set of files at a time
   std::mutex records_mutex_;  // one write of records at a time
-  bool torn_ = false;         // the log ends in a failed write; guarded by records_mutex_
-  std::unique_ptr<rocksdb::DB> db_;
-  std::vector<rocksdb::ColumnFamilyHandle*> families_;  // records, pages
+  rocks::RocksDatabase db_;   // public functions Hold() it
 };
 
 }  // namespace

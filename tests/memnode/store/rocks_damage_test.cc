@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "memnode/store/import_progress.h"
 #include "tests/memnode/store/rocks_fixture.h"
@@ -279,6 +281,43 @@ TEST_F(RocksStoreTest, AFullDiskLosesNothingAndIsUsedAgainWhenThereIsRoom) {
     EXPECT_TRUE(Compare(*store_, kOtherSet, 0, kPages).ok());
     const Status opened = Open();
     ASSERT_TRUE(opened.ok()) << opened.message();
+  }
+}
+
+// RocksDB remembers that the disk refused a write, and would end the process at the next ingestion.
+TEST_F(RocksStoreTest, FilesAreIngestedAfterAWriteThatAFullDiskRefused) {
+  if (!Mount("24m")) GTEST_SKIP() << "this user may not mount a tmpfs";
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(Import(*store_, kSet, 0, kPages).ok());
+  std::atomic<bool> done = false;
+  std::thread reader([&] {
+    while (!done) EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
+  });
+  Rng rng(3);
+  std::string large(12 << 20, '\0');
+  for (char& byte : large) byte = static_cast<char>(rng.NextU64());
+  const std::string filler = folder_ + "/filler";
+  for (int round = 0; round < 3; ++round) {
+    std::ofstream(filler) << std::string(fs::space(folder_).available - (6 << 20), 'x');
+    EXPECT_EQ(PutRecord(*store_, "large", large).code(), Code::kResourceExhausted);
+    fs::remove(filler);
+    if (round == 1) {
+      const Status put = PutRecord(*store_, "between", "1");
+      EXPECT_TRUE(put.ok()) << put.message();
+    }
+    const Status ingested = Import(*store_, kOtherSet, 0, kPages, static_cast<uint64_t>(round));
+    EXPECT_TRUE(ingested.ok()) << ingested.message();
+    EXPECT_TRUE(Compare(*store_, kOtherSet, 0, kPages, static_cast<uint64_t>(round)).ok());
+    const Status put = PutRecord(*store_, fmt::format("after/{}", round), "1");
+    EXPECT_TRUE(put.ok()) << put.message();
+  }
+  done = true;
+  reader.join();
+  for (int opened = 0; opened < 2; ++opened) {
+    EXPECT_EQ(store_->ReadRecords("after/")->size(), 3u);
+    EXPECT_EQ(store_->ReadRecords("between")->size(), 1u);
+    EXPECT_TRUE(store_->ReadRecords("large")->empty());
+    ASSERT_TRUE(Open().ok());
   }
 }
 
