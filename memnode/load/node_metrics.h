@@ -6,15 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "common/base/clock.h"
 #include "common/base/status.h"
 
 namespace engram::memnode::load {
-
-inline constexpr size_t kPageBytesMax = size_t{16} << 20;
-
-// Body of a GET; blocks at most about `timeout`. UNAVAILABLE names the address and what failed.
-Result<std::string> HttpGet(const std::string& host_port, const std::string& path, Nanos timeout);
 
 // The first sample of `name` in a page of Prometheus' text format.
 std::optional<double> FindSample(std::string_view page, std::string_view name);

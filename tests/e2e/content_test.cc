@@ -8,6 +8,7 @@
 
 #include "common/checkpoint/safetensors.h"
 #include "tests/support/cluster.h"
+#include "tests/support/http_get.h"
 
 namespace engram {
 namespace {
@@ -135,10 +136,7 @@ TEST_F(Content, TheServerTellsWhichTablesItRunsOn) {
   EXPECT_EQ(testing_support::ValueOf(ready, "tables_version"), "1");
   EXPECT_EQ(testing_support::ValueOf(ready, "compared"), "rows");
   const auto get = [&](const std::string& path) {
-    return RunToEnd({"/usr/bin/curl", "-s", "-m", "5",
-                     "http://" + testing_support::ValueOf(ready, "http") + path},
-                    work_dir_)
-        .out;
+    return testing_support::HttpGet(testing_support::ValueOf(ready, "http"), path);
   };
   EXPECT_THAT(get("/version"), AllOf(HasSubstr(digest), HasSubstr("\"compared\":\"rows\"")));
   EXPECT_THAT(get("/metrics"), AllOf(HasSubstr("engram_compute_tables_info{"), HasSubstr(digest)));

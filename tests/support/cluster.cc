@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include "common/net/http/client.h"
 
 namespace engram::testing_support {
 
@@ -65,16 +65,9 @@ std::string Cluster::memnodes() const {
 }
 
 std::string Cluster::Get(size_t i, const std::string& path, int* code) const {
-  const Finished got = RunToEnd(
-      {"/usr/bin/curl", "-s", "-m", "5", "-w", "\n%{http_code}", "http://" + http_[i] + path},
-      work_dir_);
-  const size_t newline = got.out.rfind('\n');
-  if (newline == std::string::npos) {
-    *code = 0;
-    return "";
-  }
-  *code = std::atoi(got.out.c_str() + newline + 1);
-  return got.out.substr(0, newline);
+  const auto got = net::HttpGet(http_[i], path, std::chrono::seconds(5));
+  *code = got.ok() ? got->status : 0;
+  return got.ok() ? got->body : "";
 }
 
 }  // namespace engram::testing_support

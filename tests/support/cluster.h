@@ -31,7 +31,7 @@ class Cluster {
   std::string memnodes() const;
   const std::string& control(size_t i) const { return control_[i]; }
   const std::string& http(size_t i) const { return http_[i]; }
-  // GET by curl; the body, or "" with the status code in `code`.
+  // The body, and its status in `code`: "" and 0 without an answer within 5 s.
   std::string Get(size_t i, const std::string& path, int* code) const;
 
  private:

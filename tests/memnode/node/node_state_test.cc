@@ -16,7 +16,7 @@
 #include "memnode/store/rocks_store.h"
 #include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
-#include "tests/support/process.h"
+#include "tests/support/http_get.h"
 
 namespace engram::memnode {
 namespace {
@@ -95,10 +95,7 @@ class NodeStateTest : public testing::Test {
     }
   }
   std::string Get(const std::string& path) const {
-    return testing_support::RunToEnd({"/usr/bin/curl", "-s", "-m", "10", "-w", " %{http_code}",
-                                      "http://" + node_->http_address() + path},
-                                     folder_)
-        .out;
+    return testing_support::HttpGet(node_->http_address(), path);
   }
   std::vector<std::string> PageFiles() const {
     std::vector<std::string> files;

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/http_get.h"
 #include "tests/support/process.h"
 
 namespace engram::memnode {
@@ -18,6 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 using testing::HasSubstr;
 using testing_support::Finished;
+using testing_support::HttpGet;
 using testing_support::Process;
 using testing_support::RunToEnd;
 using testing_support::ValueOf;
@@ -52,13 +54,6 @@ class Program : public testing::Test {
     EXPECT_EQ(run.out, "");
   }
 
-  std::string Get(const std::string& address, const std::string& path) const {
-    return RunToEnd({"/usr/bin/curl", "-s", "-m", "5", "-w", " %{http_code}",
-                     "http://" + address + path},
-                    folder_)
-        .out;
-  }
-
   std::string folder_;
 };
 
@@ -69,9 +64,9 @@ TEST_F(Program, SaysWhenItIsReadyAnswersAndEndsOnSigterm) {
   EXPECT_EQ(ValueOf(ready, "member"), "m0");
   EXPECT_THAT(ValueOf(ready, "control"), testing::StartsWith("127.0.0.1:"));
   const std::string http = ValueOf(ready, "http");
-  EXPECT_EQ(Get(http, "/health"), "alive\n 200");
-  EXPECT_EQ(Get(http, "/ready"), "ready\n 200");
-  EXPECT_THAT(Get(http, "/metrics"), HasSubstr("engram_memnode_arena_bytes"));
+  EXPECT_EQ(HttpGet(http, "/health"), "alive\n 200");
+  EXPECT_EQ(HttpGet(http, "/ready"), "ready\n 200");
+  EXPECT_THAT(HttpGet(http, "/metrics"), HasSubstr("engram_memnode_arena_bytes"));
   node.Signal(SIGTERM);
   EXPECT_EQ(node.WaitExit(10s), 0) << node.Stderr();
 }

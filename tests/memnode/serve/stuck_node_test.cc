@@ -13,6 +13,7 @@
 #include "common/net/tcp/transport.h"
 #include "memnode/node/node.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/http_get.h"
 #include "tests/support/process.h"
 #include "tests/support/sockets.h"
 
@@ -21,21 +22,14 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::HasSubstr;
+using testing_support::HttpGet;
 using testing_support::Process;
-using testing_support::RunToEnd;
 using testing_support::ValueOf;
 
 class StuckNode : public testing::Test {
  protected:
   void SetUp() override { folder_ = FreshFolder("stuck_node"); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  std::string Get(const std::string& address, const std::string& path) const {
-    return RunToEnd({"/usr/bin/curl", "-s", "-m", "5", "-w", " %{http_code}",
-                     "http://" + address + path},
-                    folder_)
-        .out;
-  }
 
   std::string folder_;
 };
@@ -65,8 +59,8 @@ TEST_F(StuckNode, ServesAndEndsWhileItsLogIsNotRead) {
   }
   EXPECT_EQ(sockets, 3u);
   const std::string http = ValueOf(ready, "http");
-  EXPECT_EQ(Get(http, "/health"), "alive\n 200");
-  EXPECT_EQ(Get(http, "/ready"), "ready\n 200");
+  EXPECT_EQ(HttpGet(http, "/health"), "alive\n 200");
+  EXPECT_EQ(HttpGet(http, "/ready"), "ready\n 200");
   node.Signal(SIGTERM);
   EXPECT_EQ(node.WaitExit(20s), 0);
   ::close(reader);
@@ -124,8 +118,9 @@ TEST_F(StuckNode, HealthTellsOfADataThreadThatStandsStillAndOfItsReturn) {
   ASSERT_TRUE(node.ok()) << node.status().message();
   const auto until = [&](const std::string& expected) {
     std::string last;
-    for (int i = 0; i < 200 && last.find(expected) == std::string::npos; ++i) {
-      last = Get((*node)->http_address(), "/health");
+    const TimePoint end = Clock::Real().Now() + 20s;
+    while (last.find(expected) == std::string::npos && Clock::Real().Now() < end) {
+      last = HttpGet((*node)->http_address(), "/health");
     }
     return last;
   };
