@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "common/base/owned_fd.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/checkpoint/table_parts.h"
 #include "common/table/row_codec.h"
@@ -26,25 +27,24 @@ constexpr uint64_t kInterleaveRows = 2048;
 class Shard {
  public:
   static Result<std::unique_ptr<Shard>> Open(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
+    OwnedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd.get() < 0) {
       return NotFound(fmt::format("cannot open shard {}: {}", path, std::strerror(errno)));
     }
-    std::unique_ptr<Shard> shard(new Shard(path, fd));
-    if (::fstat(fd, &shard->found_) != 0) {
+    std::unique_ptr<Shard> shard(new Shard(path, std::move(fd)));
+    if (::fstat(shard->fd_.get(), &shard->found_) != 0) {
       return Unavailable(fmt::format("cannot look at shard {}: {}", path, std::strerror(errno)));
     }
     // Several threads read large pieces far apart: read-ahead by one position would only guess.
-    ::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    ::posix_fadvise(shard->fd_.get(), 0, 0, POSIX_FADV_RANDOM);
     return shard;
   }
-  ~Shard() { ::close(fd_); }
 
   Status Read(uint64_t offset, std::span<std::byte> out) const {
     size_t done = 0;
     while (done < out.size()) {
-      const ssize_t got =
-          ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t got = ::pread(fd_.get(), out.data() + done, out.size() - done,
+                                  static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) {
         return Unavailable(fmt::format("cannot read {} bytes at {} of shard {}: {}", out.size(),
@@ -59,7 +59,7 @@ class Shard {
   // Begins to read into the page cache, so that Read finds what it asks for: two workers on two
   // cores import 0.91 GB/s instead of 0.74.
   void Expect(uint64_t offset, uint64_t bytes) const {
-    ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes),
+    ::posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
                     POSIX_FADV_WILLNEED);
   }
 
@@ -83,7 +83,7 @@ class Shard {
   }
 
  private:
-  Shard(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  Shard(std::string path, OwnedFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
   Status Changed(std::string_view how) const {
     return FailedPrecondition(fmt::format(
         "shard {} changed while it was read: {}; import again when the folder is complete", path_,
@@ -91,7 +91,7 @@ class Shard {
   }
 
   const std::string path_;
-  const int fd_;
+  const OwnedFd fd_;
   struct stat found_ = {};
 };
 

@@ -96,17 +96,17 @@ Result<MmapFile> MmapFile::Open(const std::string& path) {
   MmapFile file;
   file.path_ = path;
   // A pipe would let open() wait for one that writes to it.
-  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file.fd_ < 0) return OpenError(path, errno);
+  file.fd_ = OwnedFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file.fd_.get() < 0) return OpenError(path, errno);
   struct stat info {};
-  if (::fstat(file.fd_, &info) != 0) return OpenError(path, errno);
+  if (::fstat(file.fd_.get(), &info) != 0) return OpenError(path, errno);
   if (!S_ISREG(info.st_mode)) {
     return InvalidArgument(fmt::format("cannot map {}: it is not a regular file", path));
   }
   file.modified_ns_ = ModifiedNs(info);
   if (info.st_size == 0) return file;
   const auto size_bytes = static_cast<size_t>(info.st_size);
-  void* const mapped = ::mmap(nullptr, size_bytes, PROT_READ, MAP_SHARED, file.fd_, 0);
+  void* const mapped = ::mmap(nullptr, size_bytes, PROT_READ, MAP_SHARED, file.fd_.get(), 0);
   if (mapped == MAP_FAILED) {
     return ResourceExhausted(
         fmt::format("cannot map {} ({} bytes): {}", path, size_bytes, std::strerror(errno)));
@@ -122,7 +122,6 @@ Result<MmapFile> MmapFile::Open(const std::string& path) {
 void MmapFile::Close() {
   if (guard_ != nullptr) GiveBack(guard_);
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_bytes_);
-  if (fd_ >= 0) ::close(fd_);
 }
 
 MmapFile::~MmapFile() { Close(); }
@@ -135,7 +134,7 @@ MmapFile& MmapFile::operator=(MmapFile&& other) noexcept {
   path_ = std::move(other.path_);
   data_ = std::exchange(other.data_, nullptr);
   size_bytes_ = std::exchange(other.size_bytes_, 0);
-  fd_ = std::exchange(other.fd_, -1);
+  fd_ = std::move(other.fd_);
   modified_ns_ = other.modified_ns_;
   guard_ = std::exchange(other.guard_, nullptr);
   return *this;
@@ -150,13 +149,13 @@ Result<std::span<const std::byte>> MmapFile::Slice(size_t offset, size_t size_by
 }
 
 Status MmapFile::CheckUnchanged() const {
-  if (fd_ < 0) return OkStatus();
+  if (fd_.get() < 0) return OkStatus();
   const auto changed = [&](const std::string& how) {
     return DataLoss(fmt::format("{} changed while it was in use: {}; put the file back and restart",
                                 path_, how));
   };
   struct stat now {};
-  if (::fstat(fd_, &now) != 0) return changed(std::strerror(errno));
+  if (::fstat(fd_.get(), &now) != 0) return changed(std::strerror(errno));
   if (static_cast<size_t>(now.st_size) != size_bytes_) {
     return changed(fmt::format("it has {} bytes instead of {}", now.st_size, size_bytes_));
   }

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "common/base/owned_fd.h"
 #include "common/base/status.h"
 
 namespace engram::io {
@@ -44,7 +45,7 @@ class MmapFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
-  int fd_ = -1;
+  OwnedFd fd_;
   int64_t modified_ns_ = 0;  // when the file was last written to, at Open
   Guard* guard_ = nullptr;   // null: nothing is mapped
 };

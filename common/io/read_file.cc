@@ -10,24 +10,12 @@
 #include <cstring>
 #include <filesystem>
 
+#include "common/base/owned_fd.h"
+
 namespace engram::io {
 namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 18;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 Status CannotRead(const std::string& path, int error) {
   return InvalidArgument(fmt::format("cannot read {}: {}", path, std::strerror(error)));
@@ -36,7 +24,7 @@ Status CannotRead(const std::string& path, int error) {
 }  // namespace
 
 Result<std::string> ReadFile(const std::string& path, uint64_t bytes_max, int silence_max_ms) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) {
     const Code code =
         errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kInvalidArgument;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/base/shutdown.h"
+#include "common/io/host_port.h"
 #include "common/net/control/control.h"
 #include "common/obs/log.h"
 #include "compute/api/api_server.h"
@@ -36,7 +37,7 @@ Result<std::string> ReadKey(const std::string& path) {
 
 Result<ApiOptions> OptionsOf(const ApiConfig& config) {
   ApiOptions options;
-  ASSIGN_OR_RETURN(const net::HostPort address, net::ParseHostPort(config.listen));
+  ASSIGN_OR_RETURN(const io::HostPort address, io::ParseHostPort(config.listen));
   options.host = address.host;
   options.port = address.port;
   ASSIGN_OR_RETURN(options.key, ReadKey(config.key_file));
@@ -76,7 +77,7 @@ bool AwaitIdle(ApiServer& server, const CompletionEngine& engine, Nanos limit) {
 std::string ReadyLine(const ApiOptions& options, const ApiServer& server, const ApiModel& model) {
   const TablesInfo& tables = model.tables;
   std::string line = fmt::format("ready http={} model={}",
-                                 net::FormatHostPort(options.host, server.port()), model.name);
+                                 io::FormatHostPort(options.host, server.port()), model.name);
   if (tables.remote) {
     line += fmt::format(" tables_version={} content_digest={} compared={}", tables.version,
                         tables.content_digest, tables.compared);

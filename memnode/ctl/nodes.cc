@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/base/clock.h"
+#include "common/io/host_port.h"
 #include "common/net/control/admin.h"
 #include "memnode/ctl/progress_line.h"
 
@@ -76,7 +77,7 @@ Result<Nodes> Nodes::Open(const NodeFlags& flags) {
   Nodes nodes;
   nodes.addresses_ = flags.addresses;
   for (const std::string& address : flags.addresses) {
-    ASSIGN_OR_RETURN(net::HostPort place, net::ParseHostPort(address));
+    ASSIGN_OR_RETURN(io::HostPort place, io::ParseHostPort(address));
     nodes.places_.push_back(std::move(place));
   }
   ASSIGN_OR_RETURN(nodes.security_, net::LoadSecurity(flags.security));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/io/host_port.h"
 #include "common/io/json.h"
 #include "common/net/control/control.h"
 #include "common/net/tcp/security.h"
@@ -63,7 +64,7 @@ class Nodes {
               const KeepAlive& keep_alive) const;
 
   std::vector<std::string> addresses_;
-  std::vector<net::HostPort> places_;
+  std::vector<io::HostPort> places_;
   std::shared_ptr<const net::Security> security_;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "common/io/host_port.h"
 #include "common/net/wire_config.h"
 #include "common/obs/log.h"
 #include "common/obs/log_samples.h"
@@ -56,8 +57,8 @@ Node::~Node() {
 
 Status Node::OpenSockets() {
   ASSIGN_OR_RETURN(security_, net::LoadSecurity(config_.wire.security));
-  ASSIGN_OR_RETURN(const net::HostPort control, net::ParseHostPort(config_.control_listen));
-  ASSIGN_OR_RETURN(const net::HostPort http, net::ParseHostPort(config_.http_listen));
+  ASSIGN_OR_RETURN(const io::HostPort control, io::ParseHostPort(config_.control_listen));
+  ASSIGN_OR_RETURN(const io::HostPort http, io::ParseHostPort(config_.http_listen));
   control_host_ = control.host;
   http_host_ = http.host;
   ASSIGN_OR_RETURN(http_, net::HttpServer::Start(
@@ -114,9 +115,9 @@ Status Node::OpenServices(const TransportFactory& make_transport, const TablesPt
 
 // Workers listen on the port asked for and the ones after it.
 Result<std::unique_ptr<net::Transport>> Node::MakeTransport(int64_t worker) const {
-  net::HostPort listen = {control_host_, 0};
+  io::HostPort listen = {control_host_, 0};
   if (!config_.transport_listen.empty()) {
-    ASSIGN_OR_RETURN(listen, net::ParseHostPort(config_.transport_listen));
+    ASSIGN_OR_RETURN(listen, io::ParseHostPort(config_.transport_listen));
     if (listen.port != 0) listen.port = static_cast<uint16_t>(listen.port + worker);
   }
   return net::MakeTransport(config_.wire, security_, listen.host, listen.port);
@@ -233,9 +234,9 @@ void Node::Drain() {
 }
 
 std::string Node::control_address() const {
-  return net::FormatHostPort(control_host_, control_->port());
+  return io::FormatHostPort(control_host_, control_->port());
 }
 
-std::string Node::http_address() const { return net::FormatHostPort(http_host_, http_->port()); }
+std::string Node::http_address() const { return io::FormatHostPort(http_host_, http_->port()); }
 
 }  // namespace engram::memnode

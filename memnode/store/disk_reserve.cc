@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "common/base/owned_fd.h"
 #include "common/obs/log.h"
 
 namespace engram::memnode {
@@ -29,11 +30,9 @@ int Allocate(const std::string& path, uint64_t bytes) {
   if (::statvfs(folder.c_str(), &room) == 0 && room.f_bavail * room.f_frsize < 2 * bytes) {
     return ENOSPC;
   }
-  const int fd = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0) return errno;
-  const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
-  ::close(fd);
-  return error;
+  const OwnedFd file(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  if (file.get() < 0) return errno;
+  return ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes));
 }
 
 bool Remove(const std::string& path) {

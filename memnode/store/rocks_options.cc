@@ -21,6 +21,7 @@
 #include <system_error>
 #include <thread>
 
+#include "common/base/owned_fd.h"
 #include "common/base/threads.h"
 #include "common/obs/log.h"
 
@@ -58,14 +59,13 @@ class ToOurLog : public rocksdb::Logger {
 
 // Whether files below `path` can be read past the page cache; tmpfs has none to pass.
 bool HasDirectReads(const std::string& path) {
-  int fd = ::open((path + "/CURRENT").c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) {
+  OwnedFd fd(::open((path + "/CURRENT").c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
+  if (fd.get() < 0 && errno == ENOENT) {
     const std::string probe = path + "/probe";
-    fd = ::open(probe.c_str(), O_CREAT | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+    fd = OwnedFd(::open(probe.c_str(), O_CREAT | O_RDWR | O_DIRECT | O_CLOEXEC, 0600));
     ::unlink(probe.c_str());
   }
-  if (fd >= 0) ::close(fd);
-  return fd >= 0;
+  return fd.get() >= 0;
 }
 
 // How many files RocksDB may keep open: half of what the process may, which is raised first.

@@ -5,6 +5,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/crc32c.h"
+#include "common/io/host_port.h"
 #include "common/net/tcp/transport.h"
 #include "common/net/wire_encode.h"
 
@@ -37,7 +38,7 @@ Status HostileClient::Connect() {
   hello.transport = transport_->name();
   hello.settings = transport_->settings();
   hello.address = transport_->address();
-  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(control_address_));
+  ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(control_address_));
   ASSIGN_OR_RETURN(control_, net::ControlClient::Connect(where.host, where.port, hello, kTimeout));
   ASSIGN_OR_RETURN(peer_,
                    transport_->Connect(net::WithHost(control_->welcome().address, where.host)));

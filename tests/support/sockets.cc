@@ -127,38 +127,35 @@ RawConnection::RawConnection(const Listener& to) {
   const int type = to.kind == Listener::Kind::kUdp ? SOCK_DGRAM : SOCK_STREAM;
   const int families[] = {SOCK_STREAM, SOCK_SEQPACKET};
   for (const int stream_type : families) {  // a unix socket may keep message bounds
-    fd_ = socket(to.address.ss_family, (type == SOCK_DGRAM ? type : stream_type) | SOCK_CLOEXEC, 0);
-    if (fd_ < 0) return;
+    const int kind = (type == SOCK_DGRAM ? type : stream_type) | SOCK_CLOEXEC;
+    fd_ = OwnedFd(socket(to.address.ss_family, kind, 0));
+    if (!connected()) return;
     const timeval limit = {0, kSendWaitMs * 1000};
-    setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));  // bounds connect as well
+    setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit,
+               sizeof(limit));  // bounds connect as well
     const auto* address = reinterpret_cast<const sockaddr*>(&to.address);
-    if (connect(fd_, address, to.address_bytes) == 0) return;
+    if (connect(fd_.get(), address, to.address_bytes) == 0) return;
     const bool other_type = errno == EPROTOTYPE;
-    close(fd_);
-    fd_ = -1;
+    fd_ = OwnedFd();
     if (!other_type) return;
   }
 }
 
-RawConnection::~RawConnection() {
-  if (fd_ >= 0) close(fd_);
-}
-
 bool RawConnection::Send(std::string_view bytes) {
-  while (fd_ >= 0 && !bytes.empty()) {
-    const ssize_t sent = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  while (connected() && !bytes.empty()) {
+    const ssize_t sent = send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent <= 0) return false;
     bytes.remove_prefix(static_cast<size_t>(sent));
   }
-  return fd_ >= 0;
+  return connected();
 }
 
 std::string RawConnection::Receive(int quiet_ms) {
   std::string text;
   char buffer[4096];
-  pollfd poll_fd = {fd_, POLLIN, 0};
-  while (fd_ >= 0 && text.size() < kReceiveBytesMax && poll(&poll_fd, 1, quiet_ms) > 0) {
-    const ssize_t received = recv(fd_, buffer, sizeof(buffer), 0);
+  pollfd poll_fd = {fd_.get(), POLLIN, 0};
+  while (connected() && text.size() < kReceiveBytesMax && poll(&poll_fd, 1, quiet_ms) > 0) {
+    const ssize_t received = recv(fd_.get(), buffer, sizeof(buffer), 0);
     if (received <= 0) break;
     text.append(buffer, static_cast<size_t>(received));
   }
@@ -168,9 +165,9 @@ std::string RawConnection::Receive(int quiet_ms) {
 std::string RawConnection::ReceiveExactly(size_t count, int quiet_ms) {
   std::string text(count, '\0');
   size_t size = 0;
-  pollfd poll_fd = {fd_, POLLIN, 0};
-  while (fd_ >= 0 && size < count && poll(&poll_fd, 1, quiet_ms) > 0) {
-    const ssize_t received = recv(fd_, text.data() + size, count - size, 0);
+  pollfd poll_fd = {fd_.get(), POLLIN, 0};
+  while (connected() && size < count && poll(&poll_fd, 1, quiet_ms) > 0) {
+    const ssize_t received = recv(fd_.get(), text.data() + size, count - size, 0);
     if (received <= 0) break;
     size += static_cast<size_t>(received);
   }
@@ -179,15 +176,14 @@ std::string RawConnection::ReceiveExactly(size_t count, int quiet_ms) {
 }
 
 void RawConnection::EndSending() {
-  if (fd_ >= 0) shutdown(fd_, SHUT_WR);
+  if (connected()) shutdown(fd_.get(), SHUT_WR);
 }
 
 void RawConnection::Reset() {
-  if (fd_ < 0) return;
+  if (!connected()) return;
   const linger now = {1, 0};
-  setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  close(fd_);
-  fd_ = -1;
+  setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  fd_ = OwnedFd();
 }
 
 }  // namespace engram::testing_support

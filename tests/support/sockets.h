@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/owned_fd.h"
+
 namespace engram::testing_support {
 
 struct Listener {
@@ -27,12 +29,8 @@ std::vector<Listener> ListenersOf(pid_t pid);
 class RawConnection {
  public:
   explicit RawConnection(const Listener& to);
-  ~RawConnection();
-  RawConnection(RawConnection&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-  RawConnection(const RawConnection&) = delete;
-  RawConnection& operator=(const RawConnection&) = delete;
 
-  bool connected() const { return fd_ >= 0; }
+  bool connected() const { return fd_.get() >= 0; }
   // False when the peer takes no more (within 200 ms) or has closed.
   bool Send(std::string_view bytes);
   // What has arrived until nothing comes for `quiet_ms`, at most 64 KiB.
@@ -44,7 +42,7 @@ class RawConnection {
   void Reset();
 
  private:
-  int fd_ = -1;
+  OwnedFd fd_;
 };
 
 }  // namespace engram::testing_support

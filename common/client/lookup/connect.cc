@@ -7,6 +7,8 @@
 #include <thread>
 #include <tuple>
 
+#include "common/io/host_port.h"
+
 namespace engram::client {
 namespace {
 
@@ -36,7 +38,7 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
   std::vector<Reached> reached;
   std::vector<std::string> failures;
   for (const std::string& address : options.memnodes) {
-    ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(address));
+    ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(address));
     auto control = net::ControlClient::Connect(
         where.host, where.port, hello, std::chrono::milliseconds(options.connect_timeout_ms),
         options.security.get());
@@ -63,7 +65,7 @@ Result<std::unique_ptr<net::ControlClient>> ReachAgain(const LookupClientOptions
                                                        const net::Hello& hello, Reached& node) {
   constexpr auto kWait = std::chrono::milliseconds(10);
   node.control.reset();
-  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(node.address));
+  ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(node.address));
   const Nanos timeout = std::chrono::milliseconds(options.connect_timeout_ms);
   const TimePoint deadline = Clock::Real().Now() + timeout;
   while (true) {
@@ -204,7 +206,7 @@ Result<std::unique_ptr<net::ControlClient>> ReachMember(const LookupClientOption
                                                         const net::Transport& transport,
                                                         Nanos timeout) {
   const std::string& address = cluster.addresses[node];
-  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(address));
+  ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(address));
   ASSIGN_OR_RETURN(auto control, net::ControlClient::Connect(where.host, where.port,
                                                              HelloOf(transport, cluster.identity),
                                                              timeout, options.security.get()));

@@ -7,6 +7,7 @@
 
 #include "common/base/sha256.h"
 #include "common/client/lookup/path_calibration.h"
+#include "common/io/host_port.h"
 #include "common/net/tcp/transport.h"
 
 namespace engram::client {
@@ -48,7 +49,7 @@ Status NodeJoiner::Rejoin(uint32_t node) {
 Status NodeJoiner::Join(uint32_t node, std::unique_ptr<net::ControlClient> control, Nanos timeout) {
   const net::Welcome welcome = control->welcome();
   const std::string& label = cluster_.labels[node];
-  ASSIGN_OR_RETURN(const net::HostPort where, net::ParseHostPort(cluster_.addresses[node]));
+  ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(cluster_.addresses[node]));
   NodeConnection connection;
   connection.control = std::move(control);
   auto data = loop_.transport().Dial(net::WithHost(welcome.address, where.host), timeout);

@@ -33,7 +33,7 @@ Status OpenLocal(const net::Welcome& welcome, Nanos timeout, NodePaths& paths) {
   if (welcome.local_socket.empty()) {
     return Unavailable("the node does not share its memory (arena.share)");
   }
-  ASSIGN_OR_RETURN(const net::OwnedFd fd,
+  ASSIGN_OR_RETURN(const OwnedFd fd,
                    net::ReceiveFd(welcome.local_socket, welcome.local_token, timeout));
   ASSIGN_OR_RETURN(AlignedBuffer mapped,
                    AlignedBuffer::MapShared(fd.get(), paths.arena.size_bytes()));

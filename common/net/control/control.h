@@ -121,13 +121,4 @@ class ControlClient {
   virtual int fd() const = 0;
 };
 
-// "host:port" or "[v6]:port". INVALID_ARGUMENT quotes the text.
-struct HostPort {
-  std::string host;
-  uint16_t port = 0;
-};
-Result<HostPort> ParseHostPort(const std::string& text);
-// As ParseHostPort takes it: a v6 address in brackets.
-std::string FormatHostPort(const std::string& host, uint16_t port);
-
 }  // namespace engram::net

@@ -180,15 +180,6 @@ class UnixFdServer : public FdServer {
 
 }  // namespace
 
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
 Result<std::unique_ptr<FdServer>> FdServer::Start(int fd) {
   auto server = std::make_unique<UnixFdServer>(fd);
   RETURN_IF_ERROR(server->Open());

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/owned_fd.h"
 #include "common/base/status.h"
 
 namespace engram::net {
@@ -22,19 +23,6 @@ class FdServer {
   virtual const std::string& socket_name() const = 0;
   // A token good for one ReceiveFd within 10 s; any thread. The oldest is forgotten beyond 256.
   virtual Result<std::string> NewToken() = 0;
-};
-
-// Owns a file descriptor.
-class OwnedFd {
- public:
-  explicit OwnedFd(int fd = -1) : fd_(fd) {}
-  ~OwnedFd();
-  OwnedFd(OwnedFd&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-  OwnedFd& operator=(OwnedFd&& other) noexcept;
-  int get() const { return fd_; }
-
- private:
-  int fd_ = -1;
 };
 
 // UNAVAILABLE: no such socket here (another host), or it gave nothing within `timeout`.

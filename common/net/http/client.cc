@@ -8,7 +8,7 @@
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 
-#include "common/net/control/control.h"
+#include "common/io/host_port.h"
 
 namespace engram::net {
 
@@ -19,7 +19,7 @@ using boost::system::error_code;
 
 Result<HttpResponse> HttpGet(const std::string& address, const std::string& path, Nanos timeout,
                              uint64_t body_bytes_max) try {
-  ASSIGN_OR_RETURN(const HostPort to, ParseHostPort(address));
+  ASSIGN_OR_RETURN(const io::HostPort to, io::ParseHostPort(address));
   http::request<http::empty_body> request(http::verb::get, path, 11);
   request.set(http::field::host, address);
   request.set(http::field::connection, "close");

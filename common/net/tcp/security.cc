@@ -10,22 +10,22 @@
 #include <cerrno>
 #include <cstring>
 
+#include "common/base/owned_fd.h"
+
 namespace engram::net {
 namespace {
 
 Result<std::string> ReadSecret(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) {
+  const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file.get() < 0) {
     return NotFound(fmt::format("cluster secret file {}: {}", path, std::strerror(errno)));
   }
   struct stat about = {};
   std::string text(kSecretBytesMax + 2, '\0');
-  const bool known = ::fstat(fd, &about) == 0;
-  const ssize_t bytes = ::read(fd, text.data(), text.size());
-  const int error = errno;
-  ::close(fd);
-  if (!known || bytes < 0) {
-    return Unavailable(fmt::format("cluster secret file {}: {}", path, std::strerror(error)));
+  ssize_t bytes = ::fstat(file.get(), &about);
+  if (bytes == 0) bytes = ::read(file.get(), text.data(), text.size());
+  if (bytes < 0) {
+    return Unavailable(fmt::format("cluster secret file {}: {}", path, std::strerror(errno)));
   }
   if ((about.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     return FailedPrecondition(

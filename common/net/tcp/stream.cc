@@ -4,12 +4,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 namespace engram::net {
 namespace {
@@ -20,40 +18,29 @@ void SetInt(int fd, int level, int name, int value) {
 
 }  // namespace
 
-TcpStream& TcpStream::operator=(TcpStream&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(tls_, other.tls_);
-  std::swap(why_, other.why_);
-  return *this;
-}
-
-TcpStream::~TcpStream() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void TcpStream::SetNoDelay() { SetInt(fd_, IPPROTO_TCP, TCP_NODELAY, 1); }
+void TcpStream::SetNoDelay() { SetInt(fd(), IPPROTO_TCP, TCP_NODELAY, 1); }
 
 void TcpStream::SetOptions(Nanos peer_timeout) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(peer_timeout).count();
   SetNoDelay();
-  SetInt(fd_, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(ms));
-  SetInt(fd_, SOL_SOCKET, SO_KEEPALIVE, 1);
+  SetInt(fd(), IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(ms));
+  SetInt(fd(), SOL_SOCKET, SO_KEEPALIVE, 1);
   const int quarter = std::max(1, static_cast<int>(ms / 4000));  // s
-  SetInt(fd_, IPPROTO_TCP, TCP_KEEPIDLE, quarter);
-  SetInt(fd_, IPPROTO_TCP, TCP_KEEPINTVL, quarter);
-  SetInt(fd_, IPPROTO_TCP, TCP_KEEPCNT, 3);
+  SetInt(fd(), IPPROTO_TCP, TCP_KEEPIDLE, quarter);
+  SetInt(fd(), IPPROTO_TCP, TCP_KEEPINTVL, quarter);
+  SetInt(fd(), IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
 Status TcpStream::StartTls(const Security& security, bool dials) {
   if (!security.tls()) return OkStatus();
-  ASSIGN_OR_RETURN(tls_, TlsSession::Make(security, fd_, dials));
+  ASSIGN_OR_RETURN(tls_, TlsSession::Make(security, fd(), dials));
   return OkStatus();
 }
 
 bool TcpStream::peer_has_closed() const {
   tcp_info info = {};
   socklen_t bytes = sizeof(info);
-  return ::getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 &&
+  return ::getsockopt(fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 &&
          info.tcpi_state != TCP_ESTABLISHED;
 }
 
@@ -74,7 +61,7 @@ ssize_t TcpStream::Receive(std::span<std::byte> into) {
     const ssize_t bytes = tls_->Receive(into);
     return bytes < 0 ? Ended(tls_->why()) : bytes;
   }
-  const ssize_t bytes = ::recv(fd_, into.data(), into.size(), MSG_DONTWAIT);
+  const ssize_t bytes = ::recv(fd(), into.data(), into.size(), MSG_DONTWAIT);
   if (bytes > 0) return bytes;
   if (bytes == 0) return Ended(Unavailable("the peer closed the connection"));
   if (errno == EAGAIN || errno == EINTR) return 0;
@@ -89,7 +76,7 @@ ssize_t TcpStream::Send(std::span<const iovec> pieces) {
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(pieces.data());
   message.msg_iovlen = pieces.size();
-  const ssize_t bytes = ::sendmsg(fd_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  const ssize_t bytes = ::sendmsg(fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (bytes >= 0) return bytes;
   if (errno == EAGAIN || errno == EINTR) return 0;
   return Ended(Unavailable(fmt::format("sending: {}", std::strerror(errno))));

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/owned_fd.h"
 #include "common/base/status.h"
 #include "common/net/tcp/security.h"
 #include "common/net/tcp/tls.h"
@@ -21,11 +22,8 @@ class TcpStream {
  public:
   TcpStream() = default;                   // none
   explicit TcpStream(int fd) : fd_(fd) {}  // takes the descriptor
-  TcpStream(TcpStream&& other) noexcept { *this = std::move(other); }
-  TcpStream& operator=(TcpStream&& other) noexcept;
-  ~TcpStream();
 
-  int fd() const { return fd_; }
+  int fd() const { return fd_.get(); }
   // Small messages leave at once; SetOptions includes it.
   void SetNoDelay();
   // No delay; a peer whose host vanished, or that takes no bytes, is given up after about
@@ -50,7 +48,7 @@ class TcpStream {
  private:
   ssize_t Ended(Status why);
 
-  int fd_ = -1;
+  OwnedFd fd_;
   std::unique_ptr<TlsSession> tls_;
   Status why_;
 };

@@ -24,7 +24,6 @@ Result<std::unique_ptr<UcxWorker>> UcxWorker::Create(ucp_context_h context, size
 
 UcxWorker::~UcxWorker() {
   if (handle_ != nullptr) ucp_worker_destroy(handle_);
-  if (wake_fd_ >= 0) ::close(wake_fd_);
 }
 
 Status UcxWorker::Open(ucp_context_h context) {
@@ -35,8 +34,8 @@ Status UcxWorker::Open(ucp_context_h context) {
   if (status != UCS_OK) return UcxError("creating a worker", status);
   status = ucp_worker_get_efd(handle_, &arrived_fd_);
   if (status != UCS_OK) return UcxError("asking for an event descriptor", status);
-  wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (wake_fd_ < 0) return Unavailable(fmt::format("eventfd: {}", std::strerror(errno)));
+  wake_fd_ = OwnedFd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (wake_fd_.get() < 0) return Unavailable(fmt::format("eventfd: {}", std::strerror(errno)));
   return OkStatus();
 }
 
@@ -68,19 +67,19 @@ Status UcxWorker::AskAddress(size_t header_bytes) {
 void UcxWorker::Sleep(Nanos timeout) {
   // BUSY, or anything but OK: something arrived since the last Progress.
   if (ucp_worker_arm(handle_) != UCS_OK) return;
-  pollfd entries[2] = {{arrived_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+  pollfd entries[2] = {{arrived_fd_, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(timeout);
   const timespec limit = {seconds.count(), (timeout - seconds).count()};
   ::ppoll(entries, 2, &limit, nullptr);
   if ((entries[1].revents & POLLIN) != 0) {
     uint64_t count = 0;
-    (void)!::read(wake_fd_, &count, sizeof(count));
+    (void)!::read(wake_fd_.get(), &count, sizeof(count));
   }
 }
 
 void UcxWorker::WakeUp() {
   const uint64_t one = 1;
-  (void)!::write(wake_fd_, &one, sizeof(one));
+  (void)!::write(wake_fd_.get(), &one, sizeof(one));
 }
 
 }  // namespace engram::net

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/owned_fd.h"
 #include "common/base/status.h"
 
 namespace engram::net {
@@ -37,7 +38,7 @@ class UcxWorker {
 
   ucp_worker_h handle_ = nullptr;
   int arrived_fd_ = -1;  // UCX's
-  int wake_fd_ = -1;
+  OwnedFd wake_fd_;
   std::string address_;
 };
 

@@ -15,6 +15,8 @@
 #include <memory>
 #include <thread>
 
+#include "common/base/owned_fd.h"
+
 namespace engram::bench {
 namespace {
 
@@ -35,17 +37,14 @@ class File {
   // Without direct I/O where the file system has none, as in memory.
   File(const std::string& path, int flags)
       : fd_(::open(path.c_str(), flags | O_DIRECT | O_CLOEXEC, 0600)) {
-    if (fd_ < 0 && errno == EINVAL) fd_ = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
+    if (fd_.get() < 0 && errno == EINVAL) {
+      fd_ = OwnedFd(::open(path.c_str(), flags | O_CLOEXEC, 0600));
+    }
   }
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int fd() const { return fd_; }
+  int fd() const { return fd_.get(); }
 
  private:
-  int fd_;
+  OwnedFd fd_;
 };
 
 Status Failed(std::string_view what, const std::string& path) {
@@ -120,10 +119,8 @@ void DropCaches(const std::vector<std::string>& files) {
   std::ofstream all("/proc/sys/vm/drop_caches");
   if (all << "3" << std::flush) return;
   for (const std::string& path : files) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) continue;
-    ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    ::close(fd);
+    const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() >= 0) ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
   }
 }
 

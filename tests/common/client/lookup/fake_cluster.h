@@ -14,6 +14,7 @@
 #include "common/base/check.h"
 #include "common/base/rng.h"
 #include "common/client/lookup/client.h"
+#include "common/io/host_port.h"
 #include "common/net/loopback_transport.h"
 #include "common/net/ucx/transport.h"
 #include "tests/common/client/lookup/fake_node.h"
@@ -52,7 +53,7 @@ struct FakeCluster {
   // As a process that ended and was started again: the same address, a new transport.
   void StopNode(size_t i) { nodes[i].reset(); }
   void RestartNode(size_t i, FakeNode::Behaviour behaviour) {
-    behaviour.port = net::ParseHostPort(options.memnodes[i])->port;
+    behaviour.port = io::ParseHostPort(options.memnodes[i])->port;
     auto transport = use_ucx ? *net::MakeUcxTransport({}) : hub.MakeTransport();
     nodes[i] = std::make_unique<FakeNode>(std::move(behaviour), std::move(transport));
   }
