@@ -16,6 +16,7 @@ packages=(
   libopenmpi-dev openmpi-bin                # ranks of one engine
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
+  gnuplot-nox                               # --plot of engram-load and engramctl hotset, and its tests
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests
   chromium                                  # the engine's page (tests/web)
 )

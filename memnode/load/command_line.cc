@@ -123,7 +123,8 @@ void AddResults(CLI::App& app, LoadOptions& options) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
   app.add_option("--plot", options.plot_file,
-                 "SVG of the knee's probes or the sweep; without either: of a sweep to saturation");
+                 "SVG of the knee's probes or the sweep; without either: of a sweep to saturation "
+                 "(drawn by gnuplot)");
   app.add_option("--json", options.json_file, "write the figures here");
   app.add_flag("--progress", options.progress, "live line also where stderr is no terminal");
 }

@@ -1,4 +1,5 @@
-// Line charts as SVG, side by side: plain shapes and text, readable on light and dark pages.
+// Line charts as SVG, side by side, drawn by gnuplot (Debian's package gnuplot-nox): for --plot
+// alone, so that the programs run without it.
 #pragma once
 
 #include <string>
@@ -20,17 +21,14 @@ struct PlotPanel {
   std::string y_label;
   bool log_x = false;  // values must be > 0; others are left out
   bool log_y = false;
-  std::vector<PlotSeries> series;  // at most kPlotSeriesMax
+  std::vector<PlotSeries> series;
 };
-inline constexpr size_t kPlotSeriesMax = 4;
 
-// `caption` goes below the panels.
-std::string RenderSvg(const std::vector<PlotPanel>& panels, const std::string& caption);
+// FAILED_PRECONDITION names the package when gnuplot is missing. For the start of a program: what
+// it measures for hours is to be drawn at its end.
+Status CheckGnuplot();
+// `caption` goes below the panels. CheckGnuplot's errors; INTERNAL quotes gnuplot's complaint.
+Result<std::string> RenderSvg(const std::vector<PlotPanel>& panels, const std::string& caption);
 Status WritePlot(const std::string& svg, const std::string& path);
-
-// Round tick values within [low, high]: 1, 2 or 5 times a power of ten.
-std::vector<double> Ticks(double low, double high, bool logarithmic);
-// 1500 -> "1.5k", 2e6 -> "2M".
-std::string ShortNumber(double value);
 
 }  // namespace engram::memnode::load

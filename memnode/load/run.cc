@@ -43,6 +43,7 @@ class Program {
       : options_(options), environment_(ReadEnvironment(options.command_line)) {}
 
   Result<int> Run() {
+    if (!options_.plot_file.empty()) RETURN_IF_ERROR(CheckGnuplot());
     ASSIGN_OR_RETURN(session_, Session::Open(options_, &interrupted));
     Say(EnvironmentText(environment_));
     for (const std::string& line : session_->paths()) Say("node              " + line + "\n");
@@ -187,9 +188,10 @@ class Program {
     }
     std::vector<const RunFigures*> batches;
     for (const RunFigures& figures : by_batch_) batches.push_back(&figures);
-    return WritePlot(RenderSvg(LoadPanels(std::move(rates), std::move(batches)),
-                               PlotCaption(all_.front(), environment_)),
-                     options_.plot_file);
+    ASSIGN_OR_RETURN(const std::string svg,
+                     RenderSvg(LoadPanels(std::move(rates), std::move(batches)),
+                               PlotCaption(all_.front(), environment_)));
+    return WritePlot(svg, options_.plot_file);
   }
 
   Status WriteReport() const {

@@ -31,10 +31,12 @@ Status Run(Flags flags) {
   options.memory_bytes = flags.memory_mib * kMib;
   ProgressLine line("counting");
   options.on_progress = [&](uint64_t done, uint64_t total) { line.Draw(done, total, done); };
+  if (!flags.plot.empty()) RETURN_IF_ERROR(memnode::load::CheckGnuplot());
   ASSIGN_OR_RETURN(const Hotset made, MakeHotset(options));
   if (!flags.out.empty()) RETURN_IF_ERROR(table::WriteHotSet(flags.out, made.hot_set));
   if (!flags.plot.empty()) {
-    RETURN_IF_ERROR(memnode::load::WritePlot(HotsetSvg(made), flags.plot));
+    ASSIGN_OR_RETURN(const std::string svg, HotsetSvg(made));
+    RETURN_IF_ERROR(memnode::load::WritePlot(svg, flags.plot));
   }
   if (flags.json) {
     fmt::print("{}\n", json::serialize(HotsetJson(made)));
@@ -75,7 +77,7 @@ Subcommand AddHotsetCommand(CLI::App& parent) {
                   "for counting; beyond it the rarest n-grams are dropped")
       ->check(CLI::Range(16, 1 << 20))
       ->capture_default_str();
-  app->add_option("--plot", flags->plot, "SVG to draw the curve in");
+  app->add_option("--plot", flags->plot, "SVG to draw the curve in (by gnuplot)");
   app->add_flag("--json", flags->json, "one JSON object");
   return {app, [flags] { return Run(*flags); }};
 }

@@ -60,7 +60,6 @@ load::PlotPanel Panel(const Hotset& made, bool held_out) {
   panel.y_label = "share of positions [%]";
   panel.log_x = true;
   for (const HitRateCurve& curve : made.curves) {
-    if (curve.order != 0 && panel.series.size() + 1 >= load::kPlotSeriesMax) continue;
     load::PlotSeries series{NameOf(curve), {}};
     for (const CurvePoint& point : curve.points) {
       series.points.emplace_back(static_cast<double>(point.top),
@@ -131,7 +130,7 @@ json::object HotsetJson(const Hotset& made) {
           {"curves", std::move(curves)}};
 }
 
-std::string HotsetSvg(const Hotset& made) {
+Result<std::string> HotsetSvg(const Hotset& made) {
   std::vector<load::PlotPanel> panels = {Panel(made, false)};
   if (made.corpus.tokens_held_out > 0) panels.push_back(Panel(made, true));
   return load::RenderSvg(

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "common/base/status.h"
 #include "common/io/json.h"
 #include "memnode/ctl/hotset/hotset_maker.h"
 
@@ -10,7 +11,7 @@ namespace engram::ctl {
 
 std::string HotsetText(const Hotset& made);
 json::object HotsetJson(const Hotset& made);
-// At most the first three orders, and all of them together: what a plot can hold.
-std::string HotsetSvg(const Hotset& made);
+// Drawn by gnuplot, with its errors.
+Result<std::string> HotsetSvg(const Hotset& made);
 
 }  // namespace engram::ctl

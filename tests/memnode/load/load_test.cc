@@ -348,11 +348,30 @@ TEST(Plot, IsOneSvgWithItsSeries) {
   panel.title = "latency & rate";
   panel.series.push_back({"p99 < bound", {{1, 2}, {10, 30}}});
   panel.series.push_back({"p50", {{1, 1}, {10, 3}}});
-  const std::string svg = RenderSvg({panel}, "caption");
-  EXPECT_THAT(svg, testing::StartsWith("<svg"));
-  EXPECT_THAT(svg, HasSubstr("latency &amp; rate"));
-  EXPECT_THAT(svg, HasSubstr("p99 &lt; bound"));
-  EXPECT_THAT(svg, HasSubstr("</svg>"));
+  PlotPanel empty;
+  empty.title = "nothing that can be drawn";
+  empty.log_x = true;
+  empty.series.push_back({"none", {{0, 1}}});
+  const std::string trap = testing::TempDir() + "run_by_a_caption";
+  const auto svg = RenderSvg({panel, empty}, "it's\nof `touch " + trap + "`");
+  ASSERT_TRUE(svg.ok()) << svg.status().ToString();
+  EXPECT_THAT(*svg, HasSubstr("<svg"));
+  EXPECT_THAT(*svg, HasSubstr("latency &amp; rate"));
+  EXPECT_THAT(*svg, HasSubstr("p99 &lt; bound"));
+  EXPECT_THAT(*svg, HasSubstr("nothing that can be drawn"));
+  EXPECT_THAT(*svg, HasSubstr("it's of `touch "));
+  EXPECT_THAT(*svg, HasSubstr("</svg>"));
+  EXPECT_FALSE(std::filesystem::exists(trap));
+}
+
+TEST(Plot, SaysWhichPackageIsMissing) {
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", "/nonexistent", 1);
+  const Status missing = CheckGnuplot();
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_EQ(missing.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(missing.message(), HasSubstr("gnuplot-nox"));
+  EXPECT_TRUE(CheckGnuplot().ok());
 }
 
 }  // namespace
