@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "common/io/object_reader.h"
 
 namespace engram::table {
 namespace {
@@ -57,63 +58,15 @@ json::object LayerToJson(const TableIdentity::Layer& layer) {
           {"primes", Strings(layer.primes)}};
 }
 
-template <typename T>
-Status ParseDecimal(std::string_view text, std::string_view key, T& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error == std::errc() && end == text.data() + text.size()) return OkStatus();
-  return InvalidArgument(
-      fmt::format("{}: \"{}\" is \"{}\", not a 64-bit decimal", kWhat, key, text.substr(0, 40)));
-}
-
-template <typename T>
-Status ReadDecimal(const json::object& object, std::string_view key, T& out) {
-  ASSIGN_OR_RETURN(const std::string text, io::GetString(object, key, kWhat));
-  return ParseDecimal(text, key, out);
-}
-
-template <typename T>
-Status ReadSmall(const json::object& object, std::string_view key, int64_t max, T& out) {
-  ASSIGN_OR_RETURN(const int64_t value, io::GetInt(object, key, kWhat));
-  if (value < 0 || value > max) {
-    return InvalidArgument(
-        fmt::format("{}: \"{}\" is {}, expected 0 to {}", kWhat, key, value, max));
-  }
-  out = static_cast<T>(value);
-  return OkStatus();
-}
-
-Result<const json::array*> GetArray(const json::object& object, std::string_view key, size_t max) {
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr || !value->is_array() || value->get_array().size() > max) {
-    return InvalidArgument(
-        fmt::format("{}: \"{}\" is not a list of at most {} items", kWhat, key, max));
-  }
-  return &value->get_array();
-}
-
-template <typename T>
-Status ReadDecimals(const json::object& object, std::string_view key, size_t max,
-                    std::vector<T>& out) {
-  ASSIGN_OR_RETURN(const json::array* array, GetArray(object, key, max));
-  for (const json::value& item : *array) {
-    if (!item.is_string()) {
-      return InvalidArgument(
-          fmt::format("{}: \"{}\" holds something other than decimal strings", kWhat, key));
-    }
-    RETURN_IF_ERROR(ParseDecimal(std::string_view(item.get_string()), key, out.emplace_back()));
-  }
-  return OkStatus();
-}
-
-Status ReadLayer(const json::value& value, TableIdentity::Layer& layer) {
-  if (!value.is_object()) {
-    return InvalidArgument(fmt::format("{}: \"layers\" holds something other than objects", kWhat));
-  }
-  const json::object& object = value.get_object();
-  RETURN_IF_ERROR(ReadSmall(object, "layer_id", kLayerIdMax, layer.layer_id));
-  RETURN_IF_ERROR(ReadDecimal(object, "total_rows", layer.total_rows));
-  RETURN_IF_ERROR(ReadDecimals(object, "multipliers", kMaxNgramSizeMax, layer.multipliers));
-  return ReadDecimals(object, "primes", kPrimesMax, layer.primes);
+TableIdentity::Layer ReadLayer(const json::value& value, io::ObjectReader& whole) {
+  TableIdentity::Layer layer;
+  io::ObjectReader read(value, fmt::format("{}: an item of \"layers\"", kWhat));
+  read.Int("layer_id", 0, kLayerIdMax, layer.layer_id);
+  read.Number("total_rows", layer.total_rows);
+  read.Numbers("multipliers", kMaxNgramSizeMax, layer.multipliers);
+  read.Numbers("primes", kPrimesMax, layer.primes);
+  whole.Fail(read.status());
+  return layer;
 }
 
 }  // namespace
@@ -178,19 +131,20 @@ json::object ToJson(const TableIdentity& identity) {
 
 Result<TableIdentity> IdentityFromJson(const json::object& object) {
   TableIdentity identity;
-  ASSIGN_OR_RETURN(identity.model, io::GetString(object, "model", kWhat));
-  ASSIGN_OR_RETURN(identity.version, io::GetString(object, "version", kWhat));
-  RETURN_IF_ERROR(ReadSmall(object, "max_ngram_size", kMaxNgramSizeMax, identity.max_ngram_size));
-  RETURN_IF_ERROR(ReadSmall(object, "heads_per_order", kHeadsMax, identity.heads_per_order));
-  RETURN_IF_ERROR(ReadSmall(object, "head_dim", kHeadDimMax, identity.head_dim));
-  ASSIGN_OR_RETURN(identity.row_encoding, io::GetString(object, "row_encoding", kWhat));
-  RETURN_IF_ERROR(ReadDecimal(object, "compressed_vocab_size", identity.compressed_vocab_size));
-  RETURN_IF_ERROR(ReadDecimal(object, "pad_compressed", identity.pad_compressed));
-  ASSIGN_OR_RETURN(const json::array* layers, GetArray(object, "layers", kEngramLayersMax));
-  for (const json::value& layer : *layers) {
-    RETURN_IF_ERROR(ReadLayer(layer, identity.layers.emplace_back()));
+  io::ObjectReader read(object, kWhat);
+  read.String("model", identity.model);
+  read.String("version", identity.version);
+  read.Int("max_ngram_size", 0, kMaxNgramSizeMax, identity.max_ngram_size);
+  read.Int("heads_per_order", 0, kHeadsMax, identity.heads_per_order);
+  read.Int("head_dim", 0, kHeadDimMax, identity.head_dim);
+  read.String("row_encoding", identity.row_encoding);
+  read.Number("compressed_vocab_size", identity.compressed_vocab_size);
+  read.Number("pad_compressed", identity.pad_compressed);
+  for (const json::value& layer : read.Array("layers", kEngramLayersMax)) {
+    identity.layers.push_back(ReadLayer(layer, read));
   }
-  ASSIGN_OR_RETURN(identity.content_digest, io::GetString(object, "content_digest", kWhat));
+  read.String("content_digest", identity.content_digest);
+  RETURN_IF_ERROR(read.status());
   return identity;
 }
 

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <set>
 #include <utility>
 
+#include "common/io/object_reader.h"
 #include "memnode/ctl/reservation.h"
 
 namespace engram::ctl {
@@ -17,42 +17,39 @@ namespace {
 
 constexpr std::string_view kWhat = "versions of a memory node";
 
-Result<uint64_t> Number(const json::object& object, std::string_view key) {
-  ASSIGN_OR_RETURN(const std::string text, io::GetString(object, key, kWhat));
-  uint64_t value = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return value;
-  return InvalidArgument(fmt::format("{}: {} is \"{}\"", kWhat, key, text));
-}
-
-Result<NodeVersion> ParseVersion(const json::object& object) {
+Result<NodeVersion> ParseVersion(const json::value& value) {
   NodeVersion v;
-  ASSIGN_OR_RETURN(v.model, io::GetString(object, "model", kWhat));
-  ASSIGN_OR_RETURN(v.version, io::GetString(object, "version", kWhat));
-  ASSIGN_OR_RETURN(v.base, io::GetString(object, "base", kWhat));
-  ASSIGN_OR_RETURN(v.digest, io::GetString(object, "digest", kWhat));
-  ASSIGN_OR_RETURN(v.problem, io::GetString(object, "problem", kWhat));
-  ASSIGN_OR_RETURN(v.rows_held, Number(object, "rows_held"));
-  ASSIGN_OR_RETURN(v.stored_bytes, Number(object, "stored_bytes"));
-  ASSIGN_OR_RETURN(v.generation, Number(object, "generation"));
-  ASSIGN_OR_RETURN(v.prepared_generation, Number(object, "prepared_generation"));
-  for (const auto& [key, value] : {std::pair{"promised_generation", &v.promised_generation},
+  io::ObjectReader read(value, kWhat);
+  for (const auto& [key, place] : {std::pair{"model", &v.model},
+                                   {"version", &v.version},
+                                   {"base", &v.base},
+                                   {"digest", &v.digest},
+                                   {"problem", &v.problem}}) {
+    read.String(key, *place);
+  }
+  for (const auto& [key, place] : {std::pair{"rows_held", &v.rows_held},
+                                   {"stored_bytes", &v.stored_bytes},
+                                   {"generation", &v.generation},
+                                   {"prepared_generation", &v.prepared_generation},
+                                   {"readers", &v.readers}}) {
+    read.Number(key, *place);
+  }
+  for (const auto& [key, place] : {std::pair{"promised_generation", &v.promised_generation},
                                    {"partitions_in_memory", &v.partitions_in_memory},
                                    {"partitions_owned", &v.partitions_owned},
                                    {"bytes_in_memory", &v.bytes_in_memory},
                                    {"bytes_owned", &v.bytes_owned}}) {
-    if (!object.contains(key)) continue;  // an older node
-    ASSIGN_OR_RETURN(*value, Number(object, key));
+    if (read.Has(key)) read.Number(key, *place);  // not of an older node
   }
-  ASSIGN_OR_RETURN(v.readers, Number(object, "readers"));
-  ASSIGN_OR_RETURN(v.published, io::GetBool(object, "published", kWhat));
-  ASSIGN_OR_RETURN(v.prepared, io::GetBool(object, "prepared", kWhat));
-  ASSIGN_OR_RETURN(v.pinned, io::GetBool(object, "pinned", kWhat));
-  ASSIGN_OR_RETURN(v.rolled_back, io::GetBool(object, "rolled_back", kWhat));
-  ASSIGN_OR_RETURN(v.loaded, io::GetBool(object, "loaded", kWhat));
-  if (object.contains("incomplete")) {  // older nodes do not send it
-    ASSIGN_OR_RETURN(v.incomplete, io::GetBool(object, "incomplete", kWhat));
+  for (const auto& [key, place] : {std::pair{"published", &v.published},
+                                   {"prepared", &v.prepared},
+                                   {"pinned", &v.pinned},
+                                   {"rolled_back", &v.rolled_back},
+                                   {"loaded", &v.loaded}}) {
+    read.Bool(key, *place);
   }
+  if (read.Has("incomplete")) read.Bool("incomplete", v.incomplete);  // not of an older node
+  RETURN_IF_ERROR(read.status());
   return v;
 }
 
@@ -226,8 +223,7 @@ Result<std::vector<NodeVersion>> VersionsOf(const json::object& reply) {
   }
   std::vector<NodeVersion> versions;
   for (const json::value& value : list->get_array()) {
-    if (!value.is_object()) return InvalidArgument(fmt::format("{}: no object", kWhat));
-    ASSIGN_OR_RETURN(NodeVersion v, ParseVersion(value.get_object()));
+    ASSIGN_OR_RETURN(NodeVersion v, ParseVersion(value));
     versions.push_back(std::move(v));
   }
   return versions;

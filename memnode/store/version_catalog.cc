@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <map>
 #include <utility>
 
 #include "common/io/json.h"
+#include "common/io/object_reader.h"
 #include "memnode/store/import_progress.h"
 
 namespace engram::memnode {
@@ -19,31 +19,20 @@ std::string KeyOf(std::string_view kind, const std::string& model, const std::st
   return fmt::format("{}{:016x}", kind, TableSetIdOf(model, version));
 }
 
-Result<uint64_t> ReadNumber(const json::object& object, std::string_view key) {
-  ASSIGN_OR_RETURN(const std::string text, io::GetString(object, key, "catalog"));
-  uint64_t value = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return value;
-  return DataLoss(fmt::format("the catalog of versions is damaged: {} is \"{}\"", key, text));
-}
-
 Result<VersionInfo> ParseCatalogRecord(const std::string& text) {
   ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "catalog"));
-  if (!value.is_object()) return DataLoss("the catalog of versions is damaged: no object");
-  const json::object& object = value.get_object();
   VersionInfo info;
-  ASSIGN_OR_RETURN(info.model, io::GetString(object, "model", "catalog"));
-  ASSIGN_OR_RETURN(info.version, io::GetString(object, "version", "catalog"));
-  ASSIGN_OR_RETURN(info.generation, ReadNumber(object, "generation"));
-  ASSIGN_OR_RETURN(info.published, io::GetBool(object, "published", "catalog"));
-  ASSIGN_OR_RETURN(const bool promised, io::GetBool(object, "prepared", "catalog"));
-  if (promised) {
-    ASSIGN_OR_RETURN(info.promised_generation, ReadNumber(object, "prepared_generation"));
-  }
-  ASSIGN_OR_RETURN(info.pinned, io::GetBool(object, "pinned", "catalog"));
-  if (object.contains("rolled_back")) {  // not in records of older nodes
-    ASSIGN_OR_RETURN(info.rolled_back, io::GetBool(object, "rolled_back", "catalog"));
-  }
+  bool promised = false;
+  io::ObjectReader read(value, "the catalog of versions is damaged");
+  read.String("model", info.model);
+  read.String("version", info.version);
+  read.Number("generation", info.generation);
+  read.Bool("published", info.published);
+  read.Bool("prepared", promised);
+  if (promised) read.Number("prepared_generation", info.promised_generation);
+  read.Bool("pinned", info.pinned);
+  if (read.Has("rolled_back")) read.Bool("rolled_back", info.rolled_back);  // not of older nodes
+  if (!read.status().ok()) return DataLoss(read.status().message());
   return info;
 }
 

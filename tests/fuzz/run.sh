@@ -12,7 +12,7 @@ clang=${FUZZ_CLANGXX:-clang++-14}
 flags=(-std=c++20 -g -O1 -I. -march=x86-64-v3 -fno-omit-frame-pointer -fno-sanitize-recover=all
   -fsanitize=fuzzer-no-link,address,undefined -DFMT_HEADER_ONLY)
 common=(common/base/check.cc common/base/clock.cc common/base/crc32c.cc common/base/status.cc common/io/read_file.cc)
-json=(common/io/json.cc common/net/control/messages.cc common/table/identity.cc
+json=(common/io/json.cc common/io/object_reader.cc common/net/control/messages.cc common/table/identity.cc
   common/table/layout.cc common/table/numpy_rng.cc common/table/placement.cc common/table/prime.cc)
 declare -A sources=(
   [wire]="common/net/wire.cc"

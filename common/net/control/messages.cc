@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstring>
+
+#include "common/io/object_reader.h"
 
 namespace engram::net {
 namespace {
@@ -45,42 +46,19 @@ Result<std::string> RawOf(std::string_view hex, std::string_view what,
   return raw;
 }
 
-Result<uint64_t> NumberOf(std::string_view text, int base, std::string_view what) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return InvalidArgument(fmt::format("{}: \"{}\" is not a number of base {}", what, text, base));
-  }
-  return value;
+void ReadRaw(io::ObjectReader& read, std::string_view key, std::string_view what, size_t bytes_max,
+             std::string& raw) {
+  std::string hex;
+  read.String(key, hex);
+  auto parsed = RawOf(hex, fmt::format("{}: {}", what, key), bytes_max);
+  parsed.ok() ? void(raw = *std::move(parsed)) : read.Fail(parsed.status());
 }
 
-// A non-negative JSON number that fits 32 bits.
-Result<uint32_t> GetU32(const json::object& object, std::string_view key, std::string_view what) {
-  ASSIGN_OR_RETURN(const int64_t value, io::GetInt(object, key, what));
-  if (value < 0 || value > UINT32_MAX) {
-    return InvalidArgument(
-        fmt::format("{}: {} is {}, must be 0..{}", what, key, value, UINT32_MAX));
-  }
-  return static_cast<uint32_t>(value);
-}
-
-Result<const json::object*> GetObject(const json::object& object, std::string_view key,
-                                      std::string_view what) {
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr || !value->is_object()) {
-    return InvalidArgument(fmt::format("{}: no object \"{}\"", what, key));
-  }
-  return &value->get_object();
-}
-
-Result<const json::array*> GetArray(const json::object& object, std::string_view key,
-                                    size_t count_max, std::string_view what) {
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr || !value->is_array() || value->get_array().size() > count_max) {
-    return InvalidArgument(
-        fmt::format("{}: no array \"{}\" of at most {} entries", what, key, count_max));
-  }
-  return &value->get_array();
+table::TableIdentity ReadIdentity(io::ObjectReader& read) {
+  auto identity = table::IdentityFromJson(read.Object("identity"));
+  if (identity.ok()) return *std::move(identity);
+  read.Fail(identity.status());
+  return {};
 }
 
 std::string Frame(std::string_view key, json::object content) {
@@ -101,92 +79,77 @@ json::object ToJson(const table::ClusterMap& map) {
 
 Result<table::ClusterMap> MapFromJson(const json::object& object) {
   table::ClusterMap map;
-  ASSIGN_OR_RETURN(map.epoch, GetU32(object, "epoch", "map"));
-  ASSIGN_OR_RETURN(const json::array* members,
-                   GetArray(object, "members", table::kMembersMax, "map"));
-  for (const json::value& member : *members) {
+  io::ObjectReader read(object, "map");
+  read.Int("epoch", 0, UINT32_MAX, map.epoch);
+  for (const json::value& member : read.Array("members", table::kMembersMax)) {
     if (!member.is_string()) return InvalidArgument("map: a member that is not a string");
     map.members.emplace_back(member.get_string());
   }
+  RETURN_IF_ERROR(read.status());
   RETURN_IF_ERROR(table::Validate(map));
   return map;
 }
 
 Result<KnownAnswer> AnswerFromJson(const json::value& value) {
-  if (!value.is_object()) return InvalidArgument("known_answers: an entry that is not an object");
   KnownAnswer answer;
-  ASSIGN_OR_RETURN(answer.layer_index, GetU32(value.get_object(), "layer", "known answer"));
-  ASSIGN_OR_RETURN(const std::string row, io::GetString(value.get_object(), "row", "known answer"));
-  ASSIGN_OR_RETURN(answer.row, NumberOf(row, 10, "known answer: row"));
-  ASSIGN_OR_RETURN(answer.sha256_hex, io::GetString(value.get_object(), "sha256", "known answer"));
+  io::ObjectReader read(value, "known answer");
+  read.Int("layer", 0, UINT32_MAX, answer.layer_index);
+  read.Number("row", answer.row);
+  read.String("sha256", answer.sha256_hex);
+  RETURN_IF_ERROR(read.status());
   return answer;
 }
 
-// "" when the key is absent.
-Result<std::string> GetOptionalString(const json::object& object, std::string_view key,
-                                      size_t bytes_max) {
-  if (!object.contains(key)) return std::string();
-  ASSIGN_OR_RETURN(std::string text, io::GetString(object, key, "welcome"));
-  if (text.size() <= bytes_max) return text;
-  return InvalidArgument(
-      fmt::format("welcome: {} of {} bytes, at most {}", key, text.size(), bytes_max));
+// Left alone when the key is absent.
+void ReadOptional(io::ObjectReader& read, std::string_view key, size_t bytes_max,
+                  std::string& out) {
+  if (read.Has(key)) read.String(key, out);
+  if (out.size() <= bytes_max) return;
+  read.Fail(InvalidArgument(
+      fmt::format("welcome: {} of {} bytes, at most {}", key, out.size(), bytes_max)));
 }
 
-Result<std::string> GetOptionalRaw(const json::object& object, std::string_view key,
-                                   size_t bytes_max) {
-  ASSIGN_OR_RETURN(const std::string hex, GetOptionalString(object, key, 2 * bytes_max));
-  return RawOf(hex, fmt::format("welcome: {}", key), bytes_max);
-}
-
-Status AddOptional(const json::object& object, Welcome* welcome) {
-  if (object.contains("window")) {
-    ASSIGN_OR_RETURN(welcome->window, GetU32(object, "window", "welcome"));
+void ReadOptionals(io::ObjectReader& read, Welcome& welcome) {
+  if (read.Has("window")) read.Int("window", 0, UINT32_MAX, welcome.window);
+  ReadOptional(read, "transport", kNameBytesMax, welcome.transport);
+  ReadOptional(read, "local_socket", kLocalSocketBytesMax, welcome.local_socket);
+  if (read.Has("local_token")) {
+    ReadRaw(read, "local_token", "welcome", kLocalTokenBytesMax, welcome.local_token);
   }
-  ASSIGN_OR_RETURN(welcome->transport, GetOptionalString(object, "transport", kNameBytesMax));
-  ASSIGN_OR_RETURN(welcome->local_socket,
-                   GetOptionalString(object, "local_socket", kLocalSocketBytesMax));
-  ASSIGN_OR_RETURN(welcome->local_token,
-                   GetOptionalRaw(object, "local_token", kLocalTokenBytesMax));
-  ASSIGN_OR_RETURN(welcome->one_sided_key,
-                   GetOptionalRaw(object, "one_sided_key", kOneSidedKeyBytesMax));
-  if (object.contains("takes_damage")) {
-    ASSIGN_OR_RETURN(welcome->takes_damage, io::GetBool(object, "takes_damage", "welcome"));
+  if (read.Has("one_sided_key")) {
+    ReadRaw(read, "one_sided_key", "welcome", kOneSidedKeyBytesMax, welcome.one_sided_key);
   }
-  if (!object.contains("generation")) return OkStatus();
-  ASSIGN_OR_RETURN(const std::string generation, io::GetString(object, "generation", "welcome"));
-  ASSIGN_OR_RETURN(welcome->generation, NumberOf(generation, 10, "welcome: generation"));
-  return OkStatus();
+  if (read.Has("takes_damage")) read.Bool("takes_damage", welcome.takes_damage);
+  if (read.Has("generation")) read.Number("generation", welcome.generation);
 }
 
 Result<Welcome> WelcomeFromJson(const json::object& object) {
   Welcome welcome;
-  ASSIGN_OR_RETURN(welcome.member, io::GetString(object, "member", "welcome"));
-  ASSIGN_OR_RETURN(const json::object* map, GetObject(object, "map", "welcome"));
-  ASSIGN_OR_RETURN(welcome.map, MapFromJson(*map));
-  ASSIGN_OR_RETURN(const json::object* identity, GetObject(object, "identity", "welcome"));
-  ASSIGN_OR_RETURN(welcome.identity, table::IdentityFromJson(*identity));
-  ASSIGN_OR_RETURN(const std::string session, io::GetString(object, "session", "welcome"));
-  ASSIGN_OR_RETURN(welcome.session, NumberOf(session, 16, "welcome: session"));
-  ASSIGN_OR_RETURN(welcome.settings, io::GetString(object, "settings", "welcome"));
-  ASSIGN_OR_RETURN(const std::string address, io::GetString(object, "address", "welcome"));
-  ASSIGN_OR_RETURN(welcome.address, RawOf(address, "welcome: address"));
-  ASSIGN_OR_RETURN(const json::array* answers,
-                   GetArray(object, "known_answers", kKnownAnswersMax, "welcome"));
-  for (const json::value& value : *answers) {
-    ASSIGN_OR_RETURN(KnownAnswer answer, AnswerFromJson(value));
-    welcome.known_answers.push_back(std::move(answer));
+  io::ObjectReader read(object, "welcome");
+  read.String("member", welcome.member);
+  const json::object& map = read.Object("map");
+  RETURN_IF_ERROR(read.status());
+  ASSIGN_OR_RETURN(welcome.map, MapFromJson(map));
+  welcome.identity = ReadIdentity(read);
+  read.Number("session", welcome.session, 16);
+  read.String("settings", welcome.settings);
+  ReadRaw(read, "address", "welcome", kAddressBytesMax, welcome.address);
+  for (const json::value& value : read.Array("known_answers", kKnownAnswersMax)) {
+    ASSIGN_OR_RETURN(welcome.known_answers.emplace_back(), AnswerFromJson(value));
   }
-  RETURN_IF_ERROR(AddOptional(object, &welcome));
+  ReadOptionals(read, welcome);
+  RETURN_IF_ERROR(read.status());
   return welcome;
 }
 
 Status StatusFromJson(const json::object& object) {
-  const Result<uint32_t> code = GetU32(object, "code", "refused");
-  const Result<std::string> message = io::GetString(object, "message", "refused");
-  if (!code.ok() || !message.ok() || *code == 0 || *code > static_cast<uint32_t>(Code::kInternal)) {
-    return InternalError("refused, without a readable reason");
-  }
-  return {static_cast<Code>(*code), *message};
+  int code = 0;
+  std::string message;
+  io::ObjectReader read(object, "refused");
+  read.Int("code", 1, static_cast<int64_t>(Code::kInternal), code);
+  read.String("message", message);
+  if (!read.status().ok()) return InternalError("refused, without a readable reason");
+  return {static_cast<Code>(code), message};
 }
 
 }  // namespace
@@ -236,13 +199,13 @@ std::string DamagedFrame(const DamagedRow& row) {
 
 Result<DamagedRow> ParseDamaged(std::string_view text) {
   ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "damaged row"));
-  if (!value.is_object()) return InvalidArgument("damaged row: not an object");
-  ASSIGN_OR_RETURN(const json::object* object,
-                   GetObject(value.get_object(), "damaged", "damaged row"));
+  io::ObjectReader message(value, "damaged row");
+  io::ObjectReader read(message.Object("damaged"), "damaged row");
+  RETURN_IF_ERROR(message.status());
   DamagedRow damaged;
-  ASSIGN_OR_RETURN(damaged.layer_index, GetU32(*object, "layer", "damaged row"));
-  ASSIGN_OR_RETURN(const std::string row, io::GetString(*object, "row", "damaged row"));
-  ASSIGN_OR_RETURN(damaged.row, NumberOf(row, 10, "damaged row: row"));
+  read.Int("layer", 0, UINT32_MAX, damaged.layer_index);
+  read.Number("row", damaged.row);
+  RETURN_IF_ERROR(read.status());
   return damaged;
 }
 
@@ -260,11 +223,11 @@ std::optional<json::object> ParseAdmin(std::string_view text) {
 
 Result<json::object> ParseReply(std::string_view text) {
   ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "reply"));
-  if (!value.is_object()) return InvalidArgument("reply: not an object");
-  const Result<const json::object*> refused = GetObject(value.get_object(), "refused", "reply");
-  if (refused.ok()) return StatusFromJson(**refused);
-  ASSIGN_OR_RETURN(const json::object* reply, GetObject(value.get_object(), "reply", "reply"));
-  return *reply;
+  io::ObjectReader message(value, "reply");
+  if (message.Has("refused")) return StatusFromJson(message.Object("refused"));
+  const json::object& reply = message.Object("reply");
+  RETURN_IF_ERROR(message.status());
+  return reply;
 }
 
 Result<uint32_t> FrameLength(std::string_view prefix) {
@@ -278,30 +241,30 @@ Result<uint32_t> FrameLength(std::string_view prefix) {
 
 Result<Hello> ParseHello(std::string_view text) {
   ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "hello"));
-  if (!value.is_object()) return InvalidArgument("hello: not an object");
-  ASSIGN_OR_RETURN(const json::object* object, GetObject(value.get_object(), "hello", "message"));
+  io::ObjectReader message(value, "message");
+  io::ObjectReader read(message.Object("hello"), "hello");
+  RETURN_IF_ERROR(message.status());
   Hello hello;
-  ASSIGN_OR_RETURN(hello.protocol, GetU32(*object, "protocol", "hello"));
-  if (hello.protocol != kControlProtocol) {
+  read.Int("protocol", 0, UINT32_MAX, hello.protocol);
+  if (read.status().ok() && hello.protocol != kControlProtocol) {
     return FailedPrecondition(fmt::format("the client speaks control protocol {}, this node {}",
                                           hello.protocol, kControlProtocol));
   }
-  ASSIGN_OR_RETURN(const json::object* identity, GetObject(*object, "identity", "hello"));
-  ASSIGN_OR_RETURN(hello.identity, table::IdentityFromJson(*identity));
-  ASSIGN_OR_RETURN(hello.transport, io::GetString(*object, "transport", "hello"));
-  ASSIGN_OR_RETURN(hello.settings, io::GetString(*object, "settings", "hello"));
-  ASSIGN_OR_RETURN(const std::string address, io::GetString(*object, "address", "hello"));
-  ASSIGN_OR_RETURN(hello.address, RawOf(address, "hello: address"));
+  hello.identity = ReadIdentity(read);
+  read.String("transport", hello.transport);
+  read.String("settings", hello.settings);
+  ReadRaw(read, "address", "hello", kAddressBytesMax, hello.address);
+  RETURN_IF_ERROR(read.status());
   return hello;
 }
 
 Result<Welcome> ParseAnswer(std::string_view text) {
   ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "answer to hello"));
-  if (!value.is_object()) return InvalidArgument("answer to hello: not an object");
-  const Result<const json::object*> refused = GetObject(value.get_object(), "refused", "answer");
-  if (refused.ok()) return StatusFromJson(**refused);
-  ASSIGN_OR_RETURN(const json::object* object, GetObject(value.get_object(), "welcome", "answer"));
-  return WelcomeFromJson(*object);
+  io::ObjectReader message(value, "answer to hello");
+  if (message.Has("refused")) return StatusFromJson(message.Object("refused"));
+  const json::object& welcome = message.Object("welcome");
+  RETURN_IF_ERROR(message.status());
+  return WelcomeFromJson(welcome);
 }
 
 }  // namespace engram::net
