@@ -11,10 +11,12 @@
 namespace engram::compute {
 
 struct ApiError {
-  int status = 400;
+  int status = 200;  // of HTTP; 200: no error
   std::string message;
   std::string param;  // the field at fault; empty: null
   std::string code;   // empty: null
+
+  bool ok() const { return status == 200; }
 };
 
 // 400 for a field of a request.

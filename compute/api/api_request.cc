@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
+#include <optional>
 #include <random>
 
 #include "compute/api/field_reader.h"
@@ -22,8 +24,10 @@ using UnknownNames = std::vector<std::string>*;
 // Of the request itself where `param` is empty.
 void CheckNames(FieldReader& fields, const json::object& object, ObjectKind kind,
                 std::string_view param, UnknownNames unknown) {
-  if (fields.error()) return;
-  if (auto error = CheckFields(object, kind, param, unknown)) fields.Fail(*std::move(error));
+  if (!fields.ok()) return;
+  if (ApiError error = CheckFields(object, kind, param, unknown); !error.ok()) {
+    fields.Fail(std::move(error));
+  }
 }
 
 void ReadPenaltiesAndCuts(FieldReader& fields, const ApiModel& model, SamplingOptions& sampling) {
@@ -122,7 +126,7 @@ void ReadStream(FieldReader& fields, ApiRequest& request, UnknownNames unknown) 
   CheckNames(fields, options->get_object(), kStreamOptions, "stream_options", unknown);
   FieldReader inner(options->get_object());
   request.include_usage = inner.Bool("include_usage", false);
-  if (inner.error()) fields.Fail("stream_options", inner.error()->message);
+  if (!inner.ok()) fields.Fail("stream_options", inner.error().message);
   if (request.include_usage && !request.stream) {
     fields.Fail("stream_options", "stream_options.include_usage is for \"stream\": true only");
   }
@@ -140,12 +144,12 @@ void ReadCommon(FieldReader& fields, const ApiModel& model, ApiRequest& request,
   request.completion.ignore_eos = fields.Bool("ignore_eos", false);
 }
 
-std::optional<ApiError> CheckModel(FieldReader& fields, const ApiModel& model) {
+void CheckModel(FieldReader& fields, const ApiModel& model) {
   const std::string name = fields.String("model", model.name);
-  if (fields.error() || name == model.name) return std::nullopt;
-  return ApiError{
-      404, fmt::format("the model \"{}\" does not exist here; it is \"{}\"", name, model.name),
-      "model", "model_not_found"};
+  if (!fields.ok() || name == model.name) return;
+  fields.Fail({404,
+               fmt::format("the model \"{}\" does not exist here; it is \"{}\"", name, model.name),
+               "model", "model_not_found"});
 }
 
 // Tokens: one more is asked for at least.
@@ -155,7 +159,7 @@ int64_t LongestPrompt(const ApiModel& model) { return model.positions_max - 1; }
 // before time is spent on encoding it.
 bool MayFit(FieldReader& fields, std::string_view field, const text::Tokenizer& tokenizer,
             size_t bytes, int64_t tokens_max) {
-  if (fields.error()) return false;
+  if (!fields.ok()) return false;
   const size_t longest = tokenizer.token_bytes_max();
   const auto least = static_cast<int64_t>((bytes + longest - 1) / longest);
   if (least <= tokens_max) return true;
@@ -265,7 +269,7 @@ void EncodeChat(FieldReader& fields, const ApiModel& model, UnknownNames unknown
                 int64_t tokens_max, std::vector<std::vector<int32_t>>& prompts) {
   const std::vector<ChatMessage> messages = ReadMessages(fields, unknown);
   const bool turn_begins = fields.Bool("add_generation_prompt", true);
-  if (fields.error()) return;
+  if (!fields.ok()) return;
   const std::vector<text::TextPart> parts = RenderChat(model.chat_template, messages, turn_begins);
   size_t bytes = 0;
   for (const text::TextPart& part : parts) bytes += part.text.size();
@@ -276,32 +280,42 @@ void EncodeChat(FieldReader& fields, const ApiModel& model, UnknownNames unknown
 }
 
 // Sets what may still be generated; nothing is generated past the model's last position.
-std::optional<ApiError> CheckLengths(const ApiModel& model, int64_t tokens_max,
-                                     ApiRequest& request) {
+void SetLength(FieldReader& fields, const ApiModel& model, int64_t tokens_max,
+               ApiRequest& request) {
+  if (!fields.ok()) return;
   int64_t longest = 0;
   for (const auto& prompt : request.prompts) {
-    if (prompt.empty())
-      return FieldError("prompt", "the prompt has no tokens; at least one is needed");
+    if (prompt.empty()) {
+      return fields.Fail("prompt", "the prompt has no tokens; at least one is needed");
+    }
     longest = std::max(longest, static_cast<int64_t>(prompt.size()));
   }
   const int64_t room = model.positions_max - longest;
   const bool fits = tokens_max < 0 ? room >= 1 : room >= tokens_max;
   if (!fits) {
-    return ApiError{413,
-                    fmt::format("the prompt has {} tokens and {} more are asked for; together they "
-                                "may be {}",
-                                longest, tokens_max < 0 ? 1 : tokens_max, model.positions_max),
-                    request.chat ? "messages" : "prompt", kTooLong};
+    fields.Fail({413,
+                 fmt::format("the prompt has {} tokens and {} more are asked for; together they "
+                             "may be {}",
+                             longest, tokens_max < 0 ? 1 : tokens_max, model.positions_max),
+                 request.chat ? "messages" : "prompt", kTooLong});
   }
   request.completion.tokens_max = tokens_max < 0 ? room : tokens_max;
-  return std::nullopt;
 }
 
-std::variant<ApiRequest, ApiError> Finished(FieldReader& fields, const ApiModel& model,
-                                            int64_t tokens_max, ApiRequest request) {
-  if (fields.error()) return *fields.error();
-  if (auto error = CheckLengths(model, tokens_max, request)) return *error;
-  return request;
+// Reads a body of `kind` by `read`, unless something is wrong with it before. `ignored` gets the
+// names that the model allows to be unknown.
+ApiError ReadBody(std::string_view body, const ApiModel& model, ObjectKind kind,
+                  std::vector<std::string>& ignored,
+                  const std::function<void(FieldReader&, UnknownNames)>& read) {
+  const Result<json::value> value = io::ParseJson(body, "the body");
+  if (!value.ok()) return {400, value.status().message(), "", "invalid_json"};
+  if (!value->is_object()) return {400, "the body must be a JSON object", "", "invalid_json"};
+  FieldReader fields(value->get_object());
+  const UnknownNames unknown = model.allow_unknown_fields ? &ignored : nullptr;
+  CheckModel(fields, model);
+  CheckNames(fields, value->get_object(), kind, "", unknown);
+  if (fields.ok()) read(fields, unknown);
+  return fields.error();
 }
 
 }  // namespace
@@ -313,96 +327,64 @@ bool ApiRequest::HidesLast(FinishReason reason, std::span<const SampledToken> to
   return !(asked && show_stop);
 }
 
-std::variant<json::object, ApiError> ParseBody(std::string_view body) {
-  Result<json::value> value = io::ParseJson(body, "the body");
-  if (!value.ok()) return ApiError{400, value.status().message(), "", "invalid_json"};
-  if (!value->is_object())
-    return ApiError{400, "the body must be a JSON object", "", "invalid_json"};
-  return std::move(value->get_object());
+ApiError ParseCompletion(std::string_view body, const ApiModel& model, ApiRequest& request) {
+  const auto read = [&](FieldReader& fields, UnknownNames unknown) {
+    ReadCommon(fields, model, request, unknown);
+    request.logprobs = fields.Has("logprobs");
+    request.completion.sampling.top_logprobs =
+        static_cast<int>(fields.Int("logprobs", 0, SamplingOptions::kTopMax, 0));
+    const int64_t tokens_max = fields.Int("max_tokens", 1, INT32_MAX, 16);
+    ReadPrompts(fields, model, request);
+    SetLength(fields, model, tokens_max, request);
+  };
+  return ReadBody(body, model, kCompletion, request.unknown_fields, read);
 }
 
-std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model) {
-  auto parsed = ParseBody(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  const json::object& object = std::get<json::object>(parsed);
-  FieldReader fields(object);
-  if (auto error = CheckModel(fields, model)) return *error;
-  ApiRequest request;
-  const UnknownNames unknown = model.allow_unknown_fields ? &request.unknown_fields : nullptr;
-  CheckNames(fields, object, kCompletion, "", unknown);
-  ReadCommon(fields, model, request, unknown);
-  request.logprobs = fields.Has("logprobs");
-  request.completion.sampling.top_logprobs =
-      static_cast<int>(fields.Int("logprobs", 0, SamplingOptions::kTopMax, 0));
-  const int64_t tokens_max = fields.Int("max_tokens", 1, INT32_MAX, 16);
-  ReadPrompts(fields, model, request);
-  return Finished(fields, model, tokens_max, std::move(request));
-}
-
-std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model) {
-  auto parsed = ParseBody(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  const json::object& object = std::get<json::object>(parsed);
-  FieldReader fields(object);
-  if (auto error = CheckModel(fields, model)) return *error;
-  ApiRequest request;
+ApiError ParseChat(std::string_view body, const ApiModel& model, ApiRequest& request) {
   request.chat = true;
-  const UnknownNames unknown = model.allow_unknown_fields ? &request.unknown_fields : nullptr;
-  CheckNames(fields, object, kChat, "", unknown);
-  ReadCommon(fields, model, request, unknown);
-  request.logprobs = fields.Bool("logprobs", false);
-  request.completion.sampling.top_logprobs =
-      static_cast<int>(fields.Int("top_logprobs", 0, SamplingOptions::kTopMax, 0));
-  if (request.completion.sampling.top_logprobs > 0 && !request.logprobs) {
-    fields.Fail("top_logprobs", "top_logprobs needs \"logprobs\": true");
-  }
-  // The older name counts only when the newer is absent.
-  const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
-  const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
-  EncodeChat(fields, model, unknown, LongestPrompt(model), request.prompts);
-  return Finished(fields, model, tokens_max, std::move(request));
+  const auto read = [&](FieldReader& fields, UnknownNames unknown) {
+    ReadCommon(fields, model, request, unknown);
+    request.logprobs = fields.Bool("logprobs", false);
+    request.completion.sampling.top_logprobs =
+        static_cast<int>(fields.Int("top_logprobs", 0, SamplingOptions::kTopMax, 0));
+    if (request.completion.sampling.top_logprobs > 0 && !request.logprobs) {
+      fields.Fail("top_logprobs", "top_logprobs needs \"logprobs\": true");
+    }
+    // The older name counts only when the newer is absent.
+    const int64_t old_max = fields.Int("max_tokens", 1, INT32_MAX, -1);
+    const int64_t tokens_max = fields.Int("max_completion_tokens", 1, INT32_MAX, old_max);
+    EncodeChat(fields, model, unknown, LongestPrompt(model), request.prompts);
+    SetLength(fields, model, tokens_max, request);
+  };
+  return ReadBody(body, model, kChat, request.unknown_fields, read);
 }
 
-std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body,
-                                                           const ApiModel& model) {
-  auto parsed = ParseBody(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  const json::object& object = std::get<json::object>(parsed);
-  FieldReader fields(object);
-  if (auto error = CheckModel(fields, model)) return *error;
+ApiError ParseTokenize(std::string_view body, const ApiModel& model, std::vector<int32_t>& ids) {
   std::vector<std::string> ignored;
-  const UnknownNames unknown = model.allow_unknown_fields ? &ignored : nullptr;
-  CheckNames(fields, object, kTokenize, "", unknown);
-  std::vector<std::vector<int32_t>> ids;
-  if (fields.Has("messages")) {
-    EncodeChat(fields, model, unknown, kAnyLength, ids);
-  } else if (!fields.Has("prompt")) {
-    fields.Fail("prompt", "prompt (text) or messages is missing");
-  } else {
-    Encode(fields, *model.tokenizer, fields.String("prompt", ""), kAnyLength, ids);
-  }
-  if (fields.error()) return *fields.error();
-  return ids.at(0);
+  std::vector<std::vector<int32_t>> prompts;
+  const auto read = [&](FieldReader& fields, UnknownNames unknown) {
+    if (fields.Has("messages")) {
+      EncodeChat(fields, model, unknown, kAnyLength, prompts);
+    } else if (!fields.Has("prompt")) {
+      fields.Fail("prompt", "prompt (text) or messages is missing");
+    } else {
+      Encode(fields, *model.tokenizer, fields.String("prompt", ""), kAnyLength, prompts);
+    }
+    if (fields.ok()) ids = std::move(prompts.at(0));
+  };
+  return ReadBody(body, model, kTokenize, ignored, read);
 }
 
-std::variant<std::vector<int32_t>, ApiError> ParseDetokenize(std::string_view body,
-                                                             const ApiModel& model) {
-  auto parsed = ParseBody(body);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
-  const json::object& object = std::get<json::object>(parsed);
-  FieldReader fields(object);
-  if (auto error = CheckModel(fields, model)) return *error;
+ApiError ParseDetokenize(std::string_view body, const ApiModel& model, std::vector<int32_t>& ids) {
   std::vector<std::string> ignored;
-  CheckNames(fields, object, kDetokenize, "", model.allow_unknown_fields ? &ignored : nullptr);
-  const json::value* const tokens = fields.Find("tokens");
-  std::vector<std::vector<int32_t>> ids;
-  if (tokens == nullptr || !tokens->is_array()) {
-    fields.Fail("tokens", "tokens must be a list of token ids");
-  } else {
-    TakeIds(fields, "tokens", model, tokens->get_array(), ids);
-  }
-  if (fields.error()) return *fields.error();
-  return ids.at(0);
+  const auto read = [&](FieldReader& fields, UnknownNames) {
+    const json::value* const tokens = fields.Find("tokens");
+    if (tokens == nullptr || !tokens->is_array()) {
+      return fields.Fail("tokens", "tokens must be a list of token ids");
+    }
+    ids = IdsOf(fields, "tokens", model, tokens->get_array());
+  };
+  return ReadBody(body, model, kDetokenize, ignored, read);
 }
 
 }  // namespace engram::compute

@@ -1,11 +1,9 @@
 // The bodies of /v1/completions and /v1/chat/completions as what the engine is asked.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "common/text/tokenizer.h"
@@ -48,19 +46,16 @@ inline constexpr size_t kStopStringsMax = 4;
 inline constexpr size_t kStopBytesMax = 1024;
 inline constexpr size_t kStopIdsMax = 64;
 
+// The four fill in what they are given last, which is new; of no use after an error.
+//
 // A prompt's text is rendered by the client: added tokens that it spells become their ids. What
 // messages say is only text (RenderChat).
-std::variant<ApiRequest, ApiError> ParseCompletion(std::string_view body, const ApiModel& model);
-std::variant<ApiRequest, ApiError> ParseChat(std::string_view body, const ApiModel& model);
-
-// The body as an object, or 400.
-std::variant<json::object, ApiError> ParseBody(std::string_view body);
+ApiError ParseCompletion(std::string_view body, const ApiModel& model, ApiRequest& request);
+ApiError ParseChat(std::string_view body, const ApiModel& model, ApiRequest& request);
 // {"prompt": text} or {"messages": [...]} for /tokenize: the tokens that /v1/completions or
 // /v1/chat/completions would give the engine.
-std::variant<std::vector<int32_t>, ApiError> ParseTokenize(std::string_view body,
-                                                           const ApiModel& model);
+ApiError ParseTokenize(std::string_view body, const ApiModel& model, std::vector<int32_t>& ids);
 // {"tokens": [...]} for /detokenize.
-std::variant<std::vector<int32_t>, ApiError> ParseDetokenize(std::string_view body,
-                                                             const ApiModel& model);
+ApiError ParseDetokenize(std::string_view body, const ApiModel& model, std::vector<int32_t>& ids);
 
 }  // namespace engram::compute

@@ -49,18 +49,21 @@ net::HttpResponse JsonResponse(const json::object& object, int status = 200) {
 }
 
 net::HttpResponse TokenizeResponse(const std::string& body, const ApiModel& model) {
-  const auto parsed = ParseTokenize(body, model);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) return ErrorResponse(*error);
-  const auto& ids = std::get<std::vector<int32_t>>(parsed);
+  std::vector<int32_t> ids;
+  if (const ApiError error = ParseTokenize(body, model, ids); !error.ok()) {
+    return ErrorResponse(error);
+  }
   return JsonResponse({{"count", ids.size()},
                        {"max_model_len", model.positions_max},
                        {"tokens", json::array(ids.begin(), ids.end())}});
 }
 
 net::HttpResponse DetokenizeResponse(const std::string& body, const ApiModel& model) {
-  const auto parsed = ParseDetokenize(body, model);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) return ErrorResponse(*error);
-  const Result<std::string> bytes = model.tokenizer->Decode(std::get<std::vector<int32_t>>(parsed));
+  std::vector<int32_t> ids;
+  if (const ApiError error = ParseDetokenize(body, model, ids); !error.ok()) {
+    return ErrorResponse(error);
+  }
+  const Result<std::string> bytes = model.tokenizer->Decode(ids);
   if (!bytes.ok()) return ErrorResponse(FieldError("tokens", bytes.status().message()));
   return JsonResponse({{"prompt", text::ReplaceInvalidUtf8(*bytes)}});
 }
@@ -344,18 +347,16 @@ void ApiServer::ChatCompletions(net::HttpRequest& request, const Reply& reply) {
 void ApiServer::Generate(net::HttpRequest& request, const Reply& reply, Parse parse) {
   const TimePoint arrived = context_.clock->Now();
   ReadBody(request, reply, [this, parse, arrived](const std::string& body) -> BodyReader::Rest {
-    return [this, arrived, parsed = parse(body, model_)](const Reply& to) mutable {
+    ApiRequest parsed;
+    const ApiError error = parse(body, model_, parsed);
+    if (!error.ok()) return AnswerLater(ErrorResponse(error));
+    return [this, arrived, parsed = std::move(parsed)](const Reply& to) mutable {
       Run(std::move(parsed), arrived, to);
     };
   });
 }
 
-void ApiServer::Run(std::variant<ApiRequest, ApiError> parsed, TimePoint arrived,
-                    const Reply& reply) {
-  if (const auto* error = std::get_if<ApiError>(&parsed)) {
-    return Answer(reply, ErrorResponse(*error));
-  }
-  ApiRequest request = std::move(std::get<ApiRequest>(parsed));
+void ApiServer::Run(ApiRequest request, TimePoint arrived, const Reply& reply) {
   for (const std::string& field : request.unknown_fields) {
     if (fields_logged_.size() < kFieldsLoggedMax && fields_logged_.insert(field).second) {
       obs::LogWarn(fmt::format("request field ignored field={}",

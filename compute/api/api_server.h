@@ -41,7 +41,7 @@ class ApiServer {
  private:
   using Reply = std::shared_ptr<net::HttpReply>;
   using Handler = void (ApiServer::*)(net::HttpRequest&, const Reply&);  // may take the body
-  using Parse = std::variant<ApiRequest, ApiError> (*)(std::string_view, const ApiModel&);
+  using Parse = ApiError (*)(std::string_view, const ApiModel&, ApiRequest&);
   struct Route {
     std::string method;
     bool open = false;  // without a key
@@ -75,7 +75,7 @@ class ApiServer {
 
   void ReadBody(net::HttpRequest& request, const Reply& reply, BodyReader::Read read);
   void Generate(net::HttpRequest& request, const Reply& reply, Parse parse);
-  void Run(std::variant<ApiRequest, ApiError> parsed, TimePoint arrived, const Reply& reply);
+  void Run(ApiRequest request, TimePoint arrived, const Reply& reply);
   void Answer(const Reply& reply, net::HttpResponse response);
   BodyReader::Rest AnswerLater(net::HttpResponse response);
   void AnswerJsonObject(const Reply& reply, const json::object& object, int status = 200);

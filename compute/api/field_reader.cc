@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 
 #include "common/text/utf8.h"
 
@@ -41,7 +42,7 @@ const json::value* FieldReader::Find(std::string_view field) const {
 }
 
 void FieldReader::Fail(ApiError error) {
-  if (!error_) error_ = std::move(error);
+  if (ok()) error_ = std::move(error);
 }
 
 void FieldReader::Fail(std::string_view field, std::string message) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,11 +30,12 @@ class FieldReader {
   void Fail(ApiError error);
   void Fail(std::string_view field, std::string message);
   void FailType(std::string_view field, std::string_view expected, const json::value& found);
-  const std::optional<ApiError>& error() const { return error_; }
+  bool ok() const { return error_.ok(); }
+  const ApiError& error() const { return error_; }
 
  private:
   const json::object& object_;
-  std::optional<ApiError> error_;
+  ApiError error_;
 };
 
 }  // namespace engram::compute

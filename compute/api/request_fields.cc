@@ -317,9 +317,9 @@ ApiError Unknown(std::string_view name, ObjectKind kind) {
 
 std::span<const RequestField> RequestFields() { return kFields; }
 
-std::optional<ApiError> CheckFields(const json::object& object, ObjectKind kind,
-                                    std::string_view param, std::vector<std::string>* unknown) {
-  std::optional<ApiError> error;
+ApiError CheckFields(const json::object& object, ObjectKind kind, std::string_view param,
+                     std::vector<std::string>* unknown) {
+  ApiError error;
   for (const auto& [name, value] : object) {
     if (value.is_null()) continue;  // as if it were not there
     const Known* const known = Find(name, kind);
@@ -334,9 +334,9 @@ std::optional<ApiError> CheckFields(const json::object& object, ObjectKind kind,
       break;
     }
   }
-  if (error && !param.empty()) {
-    error->message = fmt::format("{}: {}", param, error->message);
-    error->param = param;
+  if (!error.ok() && !param.empty()) {
+    error.message = fmt::format("{}: {}", param, error.message);
+    error.param = param;
   }
   return error;
 }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,7 +44,7 @@ std::span<const RequestField> RequestFields();
 // What is wrong with the names of `object`'s fields, or with the values of neutral ones; `param`
 // is the field of the request that holds the object, empty for the request itself. With `unknown`
 // fields that are not known are not refused but added to it.
-std::optional<ApiError> CheckFields(const json::object& object, ObjectKind kind,
-                                    std::string_view param, std::vector<std::string>* unknown);
+ApiError CheckFields(const json::object& object, ObjectKind kind, std::string_view param,
+                     std::vector<std::string>* unknown);
 
 }  // namespace engram::compute

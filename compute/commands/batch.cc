@@ -25,11 +25,10 @@ Result<std::vector<ApiRequest>> ParseLines(const std::string& content, const std
   std::istringstream lines(content);
   for (std::string line; std::getline(lines, line);) {
     const std::string where = fmt::format("{} line {}", input, requests.size() + 1);
-    auto parsed = ParseCompletion(line, model);
-    if (const auto* error = std::get_if<ApiError>(&parsed)) {
-      return InvalidArgument(fmt::format("{}: {}", where, error->message));
+    ApiRequest request;
+    if (const ApiError error = ParseCompletion(line, model, request); !error.ok()) {
+      return InvalidArgument(fmt::format("{}: {}", where, error.message));
     }
-    auto& request = std::get<ApiRequest>(parsed);
     if (request.prompts.size() != 1 || request.stream) {
       return InvalidArgument(where + ": one prompt a line, and no stream");
     }

@@ -34,9 +34,8 @@ void CheckError(const ApiError& error) {
   CHECK(!ErrorResponse(error).body.empty());
 }
 
-void CheckRequest(const std::variant<ApiRequest, ApiError>& parsed) {
-  if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error);
-  const auto& request = std::get<ApiRequest>(parsed);
+void CheckRequest(const ApiError& error, const ApiRequest& request) {
+  if (!error.ok()) return CheckError(error);
   CHECK(!request.prompts.empty() && request.prompts.size() <= 4);
   CHECK(request.completion.sampling.Check(Model().vocab_size).ok());
   CHECK_GE(request.completion.tokens_max, 1);
@@ -50,15 +49,14 @@ void CheckRequest(const std::variant<ApiRequest, ApiError>& parsed) {
 
 // The template's markers are no tokens of this tokenizer, so that its one special token could only
 // come from a message.
-void CheckChat(const std::variant<ApiRequest, ApiError>& parsed) {
-  CheckRequest(parsed);
-  const auto* const request = std::get_if<ApiRequest>(&parsed);
-  if (request == nullptr) return;
-  for (const int32_t id : request->prompts[0]) CHECK_NE(id, 0) << "a message became <eos>";
+void CheckChat(const ApiError& error, const ApiRequest& request) {
+  CheckRequest(error, request);
+  if (!error.ok()) return;
+  for (const int32_t id : request.prompts[0]) CHECK_NE(id, 0) << "a message became <eos>";
 }
 
-void CheckIds(const std::variant<std::vector<int32_t>, ApiError>& parsed) {
-  if (const auto* error = std::get_if<ApiError>(&parsed)) CheckError(*error);
+void CheckIds(const ApiError& error) {
+  if (!error.ok()) CheckError(error);
 }
 
 void CheckStream(std::string_view ids) {
@@ -75,18 +73,20 @@ void CheckStream(std::string_view ids) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
+  ApiRequest request;
+  std::vector<int32_t> ids;
   switch (data[0]) {
     case 'c':
-      CheckRequest(ParseCompletion(rest, Model()));
+      CheckRequest(ParseCompletion(rest, Model(), request), request);
       break;
     case 'm':
-      CheckChat(ParseChat(rest, Model()));
+      CheckChat(ParseChat(rest, Model(), request), request);
       break;
     case 't':
-      CheckIds(ParseTokenize(rest, Model()));
+      CheckIds(ParseTokenize(rest, Model(), ids));
       break;
     case 'd':
-      CheckIds(ParseDetokenize(rest, Model()));
+      CheckIds(ParseDetokenize(rest, Model(), ids));
       break;
     case 's':
       CheckStream(rest);

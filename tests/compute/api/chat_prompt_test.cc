@@ -36,17 +36,24 @@ class ChatPrompt : public testing::Test {
     }
     return {{"messages", std::move(list)}};
   }
+  // The request's tokens, which /tokenize has as well.
+  std::vector<int32_t> SameTokens(const std::string& body, const ApiRequest& request) const {
+    std::vector<int32_t> ids;
+    EXPECT_EQ(ParseTokenize(body, model_, ids).message, "");
+    EXPECT_EQ(ids, request.prompts.at(0));
+    return ids;
+  }
   std::vector<int32_t> Chat(const std::vector<ChatMessage>& messages) const {
     const std::string body = json::serialize(Body(messages));
-    const auto ids = std::get<ApiRequest>(ParseChat(body, model_)).prompts.at(0);
-    EXPECT_EQ(std::get<std::vector<int32_t>>(ParseTokenize(body, model_)), ids);
-    return ids;
+    ApiRequest request;
+    EXPECT_EQ(ParseChat(body, model_, request).message, "");
+    return SameTokens(body, request);
   }
   std::vector<int32_t> Prompt(const std::string& text) const {
     const std::string body = json::serialize(json::object{{"prompt", text}});
-    const auto ids = std::get<ApiRequest>(ParseCompletion(body, model_)).prompts.at(0);
-    EXPECT_EQ(std::get<std::vector<int32_t>>(ParseTokenize(body, model_)), ids);
-    return ids;
+    ApiRequest request;
+    EXPECT_EQ(ParseCompletion(body, model_, request).message, "");
+    return SameTokens(body, request);
   }
   static auto Count(const std::vector<int32_t>& ids, int32_t id) {
     return std::count(ids.begin(), ids.end(), id);

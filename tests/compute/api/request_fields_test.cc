@@ -36,30 +36,31 @@ class RequestFieldsTest : public testing::Test {
                    bool allow_unknown = false) const {
     const ApiModel model = Model(allow_unknown);
     const std::string field = json::serialize(json::string(name)) + ":" + std::string(value);
-    const auto of = [](const auto& parsed) {
-      const auto* error = std::get_if<ApiError>(&parsed);
-      return error == nullptr ? std::string() : json::serialize(ErrorJson(*error));
+    const auto of = [](const ApiError& error) {
+      return error.ok() ? std::string() : json::serialize(ErrorJson(error));
     };
+    ApiRequest request;
+    std::vector<int32_t> ids;
     switch (kind) {
       case kCompletion:
-        return of(ParseCompletion(R"({"prompt":"x",)" + field + "}", model));
+        return of(ParseCompletion(R"({"prompt":"x",)" + field + "}", model, request));
       case kChat:
-        return of(
-            ParseChat(R"({"messages":[{"role":"user","content":"x"}],)" + field + "}", model));
+        return of(ParseChat(R"({"messages":[{"role":"user","content":"x"}],)" + field + "}", model,
+                            request));
       case kTokenize:
-        return of(ParseTokenize(R"({"prompt":"x",)" + field + "}", model));
+        return of(ParseTokenize(R"({"prompt":"x",)" + field + "}", model, ids));
       case kDetokenize:
-        return of(ParseDetokenize(R"({"tokens":[1],)" + field + "}", model));
+        return of(ParseDetokenize(R"({"tokens":[1],)" + field + "}", model, ids));
       case kMessage:
-        return of(
-            ParseChat(R"({"messages":[{"role":"user","content":"x",)" + field + "}]}", model));
+        return of(ParseChat(R"({"messages":[{"role":"user","content":"x",)" + field + "}]}", model,
+                            request));
       case kContentPart:
         return of(ParseChat(R"({"messages":[{"role":"user","content":[{"type":"text","text":"x",)" +
                                 field + "}]}]}",
-                            model));
+                            model, request));
       case kStreamOptions:
         return of(ParseCompletion(
-            R"({"prompt":"x","stream":true,"stream_options":{)" + field + "}}", model));
+            R"({"prompt":"x","stream":true,"stream_options":{)" + field + "}}", model, request));
     }
     return "no such kind";
   }
@@ -76,12 +77,10 @@ class RequestFieldsTest : public testing::Test {
     }
   }
   ApiRequest Completion(const std::string& fields) const {
-    auto parsed = ParseCompletion(R"({"prompt":"the cat",)" + fields + "}", Model());
-    if (const auto* error = std::get_if<ApiError>(&parsed)) {
-      ADD_FAILURE() << error->message;
-      return {};
-    }
-    return std::get<ApiRequest>(std::move(parsed));
+    ApiRequest request;
+    const std::string body = R"({"prompt":"the cat",)" + fields + "}";
+    EXPECT_EQ(ParseCompletion(body, Model(), request).message, "");
+    return request;
   }
 
   const text::Tokenizer tokenizer_ = TinyTokenizer();
@@ -223,9 +222,11 @@ TEST_F(RequestFieldsTest, ALongOrOddNameIsCutInTheMessage) {
 }
 
 TEST_F(RequestFieldsTest, AllowedUnknownFieldsAreRememberedToBeLogged) {
-  const auto parsed = ParseChat(
-      R"({"a":1,"messages":[{"role":"user","content":"x","b":2}],"c":null})", Model(true));
-  EXPECT_THAT(std::get<ApiRequest>(parsed).unknown_fields, testing::ElementsAre("a", "b"));
+  ApiRequest request;
+  const ApiError error = ParseChat(
+      R"({"a":1,"messages":[{"role":"user","content":"x","b":2}],"c":null})", Model(true), request);
+  EXPECT_EQ(error.message, "");
+  EXPECT_THAT(request.unknown_fields, testing::ElementsAre("a", "b"));
   EXPECT_NE(Said(kChat, "tools", "[1]", true), "") << "what is known is not ignored";
 }
 
@@ -257,9 +258,10 @@ TEST_F(RequestFieldsTest, StopIdsAndShownStopsReachTheRequest) {
 
 TEST_F(RequestFieldsTest, WithoutAGenerationPromptTheAssistantsTurnDoesNotBegin) {
   const auto prompt = [&](const std::string& fields) {
-    const auto parsed =
-        ParseChat(R"({"messages":[{"role":"user","content":"the cat"}])" + fields + "}", Model());
-    return *tokenizer_.Decode(std::get<ApiRequest>(parsed).prompts.at(0));
+    ApiRequest request;
+    const std::string body = R"({"messages":[{"role":"user","content":"the cat"}])" + fields + "}";
+    EXPECT_EQ(ParseChat(body, Model(), request).message, "");
+    return *tokenizer_.Decode(request.prompts.at(0));
   };
   const std::string without = prompt(R"(,"add_generation_prompt":false)");
   EXPECT_THAT(without, testing::EndsWith("the cat"));
