@@ -99,16 +99,6 @@ json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer
 constexpr std::array<const char*, 4> kLists = {"tokens", "token_logprobs", "top_logprobs",
                                                "text_offset"};
 
-// `object` with one member more, whose value is JSON already.
-std::string WithMember(const json::object& object, std::string_view name, std::string_view value) {
-  std::string text = json::serialize(object);
-  text.pop_back();
-  text += fmt::format("{}\"{}\":", object.empty() ? "" : ",", name);
-  text += value;
-  text += '}';
-  return text;
-}
-
 }  // namespace
 
 void LogprobsText::Add(const text::Tokenizer& tokenizer, std::span<const SampledToken> tokens) {
@@ -138,21 +128,17 @@ std::string LogprobsText::Finish() {
   return text + "}";
 }
 
-std::string AnswerText(json::object answer, std::span<const std::string> logprobs) {
-  const json::array choices = std::move(answer.at("choices").as_array());
-  answer.erase("choices");
-  std::string list = "[";
-  for (size_t i = 0; i < choices.size(); ++i) {
-    json::object choice = choices[i].as_object();
-    const std::string reason = json::serialize(choice.at("finish_reason"));
-    choice.erase("finish_reason");  // in this order the members that stay keep theirs
-    choice.erase("logprobs");
-    if (i > 0) list += ',';
-    list += WithMember(choice, "logprobs", logprobs[i]);
-    list.pop_back();
-    list += ",\"finish_reason\":" + reason + "}";
+std::string AnswerText(const json::object& answer, std::span<const std::string> logprobs) {
+  // No string of the answer holds it: a quote within a string follows a backslash.
+  constexpr std::string_view kNone = "\"logprobs\":null";
+  std::string text = json::serialize(answer);
+  size_t at = 0;
+  for (const std::string& one : logprobs) {
+    at = text.find(kNone, at) + kNone.size();
+    if (!one.empty()) text.replace(at - 4, 4, one);
+    at += one.size();
   }
-  return WithMember(answer, "choices", list + "]");
+  return text;
 }
 
 std::string TokenBytes(const text::Tokenizer& tokenizer, int32_t token) {

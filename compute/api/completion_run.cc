@@ -99,8 +99,7 @@ void CompletionRun::Take(size_t index, Update update, TimePoint at) {
   if (request_.stream) {
     StreamPart(index, std::move(text), update.tokens);
   } else {
-    choice.text += text;
-    if (request_.logprobs) choice.logprobs.Add(*context_.tokenizer, update.tokens);
+    choice.Gather(text, update.tokens);
   }
   if (!over_ && unfinished_ == 0) Complete();
 }
@@ -182,17 +181,13 @@ void CompletionRun::Complete() {
     std::vector<ChoicePart> parts;
     std::vector<std::string> logprobs;
     for (Part& choice : choices_) {
-      parts.push_back(
-          {static_cast<int64_t>(parts.size()), choice.text, nullptr, choice.finish_reason});
-      if (request_.logprobs) logprobs.push_back(choice.logprobs.Finish());
+      parts.push_back(choice.Whole(static_cast<int64_t>(parts.size())));
+      logprobs.push_back(choice.TakeLogprobs());
     }
     json::object answer = AnswerJson(head_, *context_.tokenizer, parts, true);
     answer["usage"] = UsageJson(usage_);
     SayDegraded(answer);
-    net::HttpResponse response{200, "application/json", ""};
-    response.body =
-        request_.logprobs ? AnswerText(std::move(answer), logprobs) : json::serialize(answer);
-    response.body += '\n';
+    net::HttpResponse response{200, "application/json", AnswerText(answer, logprobs) + "\n"};
     SayDegraded(response);
     context_.metrics->Answered(200);
     reply_->Send(std::move(response));

@@ -50,12 +50,8 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
 
  private:
   struct Part : Choice {
-    Part(const text::Tokenizer& tokenizer, const ApiRequest& of)
-        : Choice(tokenizer, of), logprobs(of.chat) {}
-    uint64_t engine_id = 0;
-    std::string text;       // all of it, when not streamed
-    LogprobsText logprobs;  // the same, when asked for
-    TextOffsets offsets;    // of what was streamed
+    using Choice::Choice;
+    TextOffsets offsets;  // of what was streamed
     TimePoint last_token;
     bool started = false;  // streamed anything yet
   };

@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <condition_variable>
 #include <deque>
-#include <iterator>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -60,27 +60,19 @@ class UpdateQueue {
   std::deque<std::pair<size_t, Update>> updates_;
 };
 
-struct Answer : Choice {
-  using Choice::Choice;
-  uint64_t engine_id = 0;
-  std::string text;
-  std::vector<SampledToken> tokens;
-  Status status;
-};
-
-// Runs the requests together and returns their answers in order, each with the error it met.
-std::vector<Answer> RunTogether(CompletionEngine& engine, std::span<const ApiRequest> requests,
-                                const text::Tokenizer& tokenizer) {
-  std::vector<Answer> answers;
+// Runs the requests together; answers and the errors that they met are in order.
+std::vector<Choice> RunTogether(CompletionEngine& engine, std::span<const ApiRequest> requests,
+                                const text::Tokenizer& tokenizer, std::vector<Status>& errors) {
+  std::vector<Choice> answers;
   answers.reserve(requests.size());
   const auto updates = std::make_shared<UpdateQueue>();
   size_t running = 0;
   for (const ApiRequest& request : requests) {
-    Answer& answer = answers.emplace_back(tokenizer, request);
+    Choice& answer = answers.emplace_back(tokenizer, request);
     const Result<uint64_t> id = engine.Submit(
         request.completion,
         [updates, i = answers.size() - 1](Update update) { updates->Put(i, std::move(update)); });
-    answer.status = id.status();
+    errors.push_back(id.status());
     if (!id.ok()) continue;
     answer.engine_id = *id;
     ++running;
@@ -89,29 +81,25 @@ std::vector<Answer> RunTogether(CompletionEngine& engine, std::span<const ApiReq
     auto [i, update] = updates->Take();
     const bool last = update.finish.has_value();
     if (last) --running;
-    Answer& answer = answers[i];
+    Choice& answer = answers[i];
     if (answer.ended()) continue;
     if (last && update.finish->reason == FinishReason::kError) {
-      answer.status = update.finish->status;
+      errors[i] = update.finish->status;
     } else if (last && update.finish->reason == FinishReason::kAbort) {
-      answer.status = Cancelled("the request was aborted");
+      errors[i] = Cancelled("the request was aborted");
     } else {
-      answer.text += answer.Take(update);
-      std::move(update.tokens.begin(), update.tokens.end(), std::back_inserter(answer.tokens));
+      const std::string text = answer.Take(update);
+      answer.Gather(text, update.tokens);
       if (answer.ended() && !last) engine.Cancel(answer.engine_id);
     }
   }
   return answers;
 }
 
-std::string AnswerLine(const Answer& answer, const text::Tokenizer& tokenizer,
-                       const std::string& model) {
+std::string AnswerLine(Choice& answer, const std::string& model) {
   const ApiRequest& request = answer.request;
-  ChoicePart part;
-  part.text = answer.text;
-  part.logprobs = request.logprobs ? &answer.tokens : nullptr;
-  part.finish_reason = answer.finish_reason;
-  json::object line = AnswerJson({"", model, 0, false, request.seed}, tokenizer, {part}, true);
+  json::object line =
+      AnswerJson({"", model, 0, false, request.seed}, answer.tokenizer, {answer.Whole(0)}, true);
   line.erase("id");
   line.erase("created");  // the same input gives the same file
   if (request.completion.sampling.temperature == 0) line.erase("seed");  // nothing was drawn
@@ -121,7 +109,7 @@ std::string AnswerLine(const Answer& answer, const text::Tokenizer& tokenizer,
   if (answer.degraded_positions > 0) {
     line["engram"] = {{"degraded_positions", answer.degraded_positions}};
   }
-  return json::serialize(line) + "\n";
+  return AnswerText(line, std::array{answer.TakeLogprobs()}) + "\n";
 }
 
 }  // namespace
@@ -149,12 +137,12 @@ Status RunBatch(const ComputeConfig& config, const std::string& input, const std
   const auto together = static_cast<size_t>(config.queue_max);
   for (size_t first = 0; first < requests.size(); first += together) {
     const size_t count = std::min(together, requests.size() - first);
-    const std::vector<Answer> answers =
-        RunTogether(engine, std::span(requests).subspan(first, count), tokenizer);
+    std::vector<Status> errors;
+    std::vector<Choice> answers =
+        RunTogether(engine, std::span(requests).subspan(first, count), tokenizer, errors);
     for (size_t i = 0; i < count; ++i) {
-      RETURN_IF_ERROR(
-          answers[i].status.WithContext(fmt::format("{} line {}", input, first + i + 1)));
-      RETURN_IF_ERROR(out.Write(AnswerLine(answers[i], tokenizer, name)));
+      RETURN_IF_ERROR(errors[i].WithContext(fmt::format("{} line {}", input, first + i + 1)));
+      RETURN_IF_ERROR(out.Write(AnswerLine(answers[i], name)));
     }
   }
   return out.Commit();

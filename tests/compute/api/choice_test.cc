@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/compute/api/tiny_tokenizer.h"
 
 namespace engram::compute {
@@ -54,6 +56,28 @@ TEST_F(ChoiceTest, TheEndSaysWhyAndGivesWhatWasHeldBack) {
   EXPECT_EQ(choice.finish_reason, "length");
   EXPECT_EQ(choice.completion_tokens, 2);
   EXPECT_EQ(choice.degraded_positions, 7);
+}
+
+TEST_F(ChoiceTest, WholeAnswersHaveTheirLogprobsInPlace) {
+  request_.logprobs = true;
+  Choice with(tokenizer_, request_);
+  Update update = UpdateOf('a', 0);
+  update.finish = Finish();
+  update.finish->reason = FinishReason::kLength;
+  with.Gather(with.Take(update), update.tokens);
+  const ApiRequest plain;
+  Choice without(tokenizer_, plain);
+  without.Gather(R"("logprobs":null)", {});
+  const json::object answer = AnswerJson({"id", R"("logprobs":null)", 0, false, 7}, tokenizer_,
+                                         {without.Whole(0), with.Whole(1)}, true);
+  const std::string text =
+      AnswerText(answer, std::array{without.TakeLogprobs(), with.TakeLogprobs()});
+  auto parsed = io::ParseJson(text, "answer");
+  ASSERT_TRUE(parsed.ok()) << text;
+  json::value& logprobs = parsed->at("choices").at(1).at("logprobs");
+  EXPECT_EQ(logprobs.at("tokens"), json::array{"a"});
+  logprobs = nullptr;
+  EXPECT_EQ(*parsed, answer) << "all else is as it was";
 }
 
 }  // namespace
