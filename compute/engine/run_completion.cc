@@ -1,6 +1,5 @@
 #include "compute/engine/run_completion.h"
 
-#include <future>
 #include <iterator>
 #include <memory>
 
@@ -26,15 +25,6 @@ struct Collector {
   }
 };
 
-std::future<Result<Completion>> Start(CompletionEngine& engine, CompletionRequest request) {
-  auto collector = std::make_shared<Collector>();
-  auto future = collector->done.get_future();
-  const Result<uint64_t> id = engine.Submit(
-      std::move(request), [collector](Update update) { collector->Take(std::move(update)); });
-  if (!id.ok()) collector->done.set_value(id.status());
-  return future;
-}
-
 }  // namespace
 
 std::vector<int32_t> Completion::ids() const {
@@ -49,17 +39,18 @@ std::vector<float> Completion::logprobs() const {
   return values;
 }
 
-Result<Completion> RunCompletion(CompletionEngine& engine, CompletionRequest request) {
-  return Start(engine, std::move(request)).get();
+std::future<Result<Completion>> StartCompletion(CompletionEngine& engine,
+                                                CompletionRequest request) {
+  auto collector = std::make_shared<Collector>();
+  auto future = collector->done.get_future();
+  const Result<uint64_t> id = engine.Submit(
+      std::move(request), [collector](Update update) { collector->Take(std::move(update)); });
+  if (!id.ok()) collector->done.set_value(id.status());
+  return future;
 }
 
-std::vector<Result<Completion>> RunCompletions(CompletionEngine& engine,
-                                               std::vector<CompletionRequest> requests) {
-  std::vector<std::future<Result<Completion>>> futures;
-  for (CompletionRequest& request : requests) futures.push_back(Start(engine, std::move(request)));
-  std::vector<Result<Completion>> results;
-  for (auto& future : futures) results.push_back(future.get());
-  return results;
+Result<Completion> RunCompletion(CompletionEngine& engine, CompletionRequest request) {
+  return StartCompletion(engine, std::move(request)).get();
 }
 
 }  // namespace engram::compute

@@ -1,6 +1,7 @@
 // A request run to its end by a thread that waits for it: for commands and tests.
 #pragma once
 
+#include <future>
 #include <vector>
 
 #include "compute/engine/completion.h"
@@ -15,11 +16,10 @@ struct Completion {
   std::vector<float> logprobs() const;
 };
 
-// Submits and waits. The error is that of Submit or of the finish; CANCELLED when it was aborted.
+// Submits. The error is that of Submit or of the finish; CANCELLED when it was aborted.
+std::future<Result<Completion>> StartCompletion(CompletionEngine& engine,
+                                                CompletionRequest request);
+// Submits and waits.
 Result<Completion> RunCompletion(CompletionEngine& engine, CompletionRequest request);
-
-// Submits all and waits for all, in order; they run together as far as the engine lets them.
-std::vector<Result<Completion>> RunCompletions(CompletionEngine& engine,
-                                               std::vector<CompletionRequest> requests);
 
 }  // namespace engram::compute

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/compute/run_completions.h"
+
 namespace engram::compute {
 
 TinyOptions OptionsOf(const std::string& name) {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/base/rng.h"
+#include "tests/compute/run_completions.h"
 #include "tests/compute/tiny_model.h"
 
 namespace engram::compute {
