@@ -256,7 +256,7 @@ void ApiServer::HealthGenerate(net::HttpRequest&, const Reply& reply) {
   probe.prompt = {0};
   probe.tokens_max = 1;
   probe.sampling.temperature = 0;
-  probe.deadline = Clock::Real().Now() + std::chrono::milliseconds(options_.probe_timeout_ms);
+  probe.deadline = context_.clock->Now() + std::chrono::milliseconds(options_.probe_timeout_ms);
   const uint64_t number = next_id_++;
   const Result<uint64_t> id = engine_.Submit(
       std::move(probe), [this, number, mailbox = context_.mailbox](const Update& update) {

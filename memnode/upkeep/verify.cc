@@ -26,7 +26,7 @@ struct Place {
 class Verification {
  public:
   Verification(const TableReader& reader, const VerifyOptions& options)
-      : reader_(reader), options_(options), rate_(options.mib_per_s, Clock::Real()) {
+      : reader_(reader), options_(options), rate_(options.mib_per_s, *options.clock) {
     const Manifest& manifest = reader.manifest();
     report_.holds_all = true;
     for (uint32_t i = 0; i < manifest.layers.size(); ++i) {
@@ -41,7 +41,7 @@ class Verification {
   }
 
   Result<VerifyReport> Run() {
-    const TimePoint begin = Clock::Real().Now();
+    const TimePoint begin = options_.clock->Now();
     const size_t count =
         options_.threads > 0 ? static_cast<size_t>(options_.threads) : ThreadsPerCpu(1);
     // Fewer threads take longer, no more.
@@ -49,7 +49,7 @@ class Verification {
     if (Stopped()) return Cancelled("verification was cancelled");
     for (auto& [place, damage] : damage_) report_.damage.push_back(std::move(damage));
     report_.bytes = progress_.bytes_done;
-    report_.seconds = std::chrono::duration<double>(Clock::Real().Now() - begin).count();
+    report_.seconds = std::chrono::duration<double>(options_.clock->Now() - begin).count();
     if (options_.on_progress) options_.on_progress(progress_);
     return std::move(report_);
   }
@@ -70,7 +70,7 @@ class Verification {
   }
 
   void Read(uint64_t bytes) {
-    for (TimePoint go = rate_.Take(bytes), now; !Stopped() && (now = Clock::Real().Now()) < go;) {
+    for (TimePoint go = rate_.Take(bytes), now; !Stopped() && (now = options_.clock->Now()) < go;) {
       std::this_thread::sleep_for(std::min<Nanos>(go - now, kWaitStep));
     }
     const std::lock_guard lock(mutex_);
@@ -79,7 +79,7 @@ class Verification {
   }
 
   void Tell() {
-    const TimePoint now = Clock::Real().Now();
+    const TimePoint now = options_.clock->Now();
     if (!options_.on_progress || now - told_ < kProgressPeriod) return;
     told_ = now;
     options_.on_progress(progress_);

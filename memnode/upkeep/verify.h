@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/status.h"
 #include "memnode/store/row_store.h"
 #include "memnode/store/table_reader.h"
@@ -44,6 +45,7 @@ struct VerifyOptions {
   // On a worker, for each damage as it is found: a page of it.
   std::function<void(TableSetId table_set, uint32_t layer_index, uint64_t page)> on_damage = {};
   const std::atomic<bool>* cancel = nullptr;  // CANCELLED soon after it is set
+  const Clock* clock = &Clock::Real();
 };
 
 struct VerifyReport {

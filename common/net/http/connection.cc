@@ -91,7 +91,7 @@ HttpConnection::HttpConnection(tcp::socket socket, HttpShared* shared, PeerAddre
       shared_(shared),
       address_(address),
       reserved_(reserved),
-      arrived_at_(Clock::Real().Now()),
+      arrived_at_(shared->clock.Now()),
       moved_at_(arrived_at_) {}
 
 Occupant HttpConnection::occupant(TimePoint now) const {
@@ -126,7 +126,7 @@ void HttpConnection::ReadMore() {
                             self->buffer_.resize(before + bytes);
                             if (self->closed_) return;
                             if (error) return self->Close();  // closed, or idle for too long
-                            self->moved_at_ = Clock::Real().Now();
+                            self->moved_at_ = self->shared_->clock.Now();
                             self->Advance();
                           });
 }
@@ -354,12 +354,12 @@ void HttpConnection::WriteMore() {
   }
   writing_ = true;
   sending_ = std::exchange(unsent_, {});
-  moved_at_ = Clock::Real().Now();
+  moved_at_ = shared_->clock.Now();
   stream_.expires_after(std::chrono::seconds(shared_->limits.idle_seconds));
   asio::async_write(stream_, asio::buffer(sending_),
                     [self = shared_from_this()](const Error& error, size_t) {
                       self->writing_ = false;
-                      self->moved_at_ = Clock::Real().Now();
+                      self->moved_at_ = self->shared_->clock.Now();
                       if (self->closed_) return;
                       if (error) return self->Gone();
                       self->stream_.expires_never();

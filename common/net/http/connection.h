@@ -31,6 +31,7 @@ struct HttpShared {
   std::deque<std::shared_ptr<HttpConnection>> turns = {};  // requests to be handed out
   uint64_t bodies_bytes = 0;                               // kept of bodies that are being read
   std::function<void(uint64_t bytes)> released = nullptr;  // of bodies and answers
+  const Clock& clock = Clock::Real();
 };
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {

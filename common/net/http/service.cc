@@ -99,7 +99,7 @@ class BeastHttpService : public HttpService {
   }
 
   std::vector<Occupant> Occupants(bool reserved) const {
-    const TimePoint now = Clock::Real().Now();
+    const TimePoint now = shared_.clock.Now();
     std::vector<Occupant> occupants;
     for (const auto& one : shared_.connections) {
       if (one->reserved() == reserved) occupants.push_back(one->occupant(now));
