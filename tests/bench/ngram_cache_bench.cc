@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/base/rng.h"
+#include "common/base/spread.h"
 #include "common/client/cached_source.h"
 #include "common/client/lookup/client.h"
 #include "common/client/lookup/config.h"
@@ -175,12 +176,6 @@ double StepNs(RowSource& source, std::span<const LayerLookup> layers) {
   return NsSince(begin);
 }
 
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
-}
-
 void Measure(const char* name, std::unique_ptr<RowSource> inner, const table::TableLayout& layout,
              const Flags& flags, bool marked) {
   auto made = client::CachedSource::Make(std::move(inner), layout, {flags.cache_mib << 20});
@@ -221,9 +216,10 @@ void Measure(const char* name, std::unique_ptr<RowSource> inner, const table::Ta
     const client::CacheCounts after = cached.cache_stats().Total();
     const auto hits = static_cast<double>(after.hits - before.hits);
     const double rate = hits / (hits + static_cast<double>(after.misses - before.misses));
-    const double gain = Median(without) - Median(with);
-    fmt::print("  {:>7.1f}%  {:>8.2f} {:>8.2f}   {:+.0f} %\n", rate * 100, Median(without),
-               Median(with), (Median(with) / Median(without) - 1) * 100);
+    const double alone = SpreadOf(without).median, cache = SpreadOf(with).median;
+    const double gain = alone - cache;
+    fmt::print("  {:>7.1f}%  {:>8.2f} {:>8.2f}   {:+.0f} %\n", rate * 100, alone, cache,
+               (cache / alone - 1) * 100);
     if (break_even < 0 && gain >= 0) {
       break_even =
           last_gain < 0 ? last_rate - last_gain * (rate - last_rate) / (gain - last_gain) : rate;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "common/base/spread.h"
 #include "common/checkpoint/table_source.h"
 #include "memnode/ctl/make_model/layout_maker.h"
 #include "memnode/store/rocks_store.h"
@@ -88,9 +89,7 @@ Result<Figures> Measure(const std::string& folder, const std::string& model_dir,
 double Median(const std::vector<Figures>& rounds, double Figures::*member) {
   std::vector<double> values;
   for (const Figures& round : rounds) values.push_back(round.*member);
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
+  return SpreadOf(std::move(values)).median;
 }
 
 void Print(const std::vector<Figures>& rounds) {
