@@ -146,7 +146,7 @@ bool TcpAcceptor::Await(Guest& guest, uint32_t events) {
 // A socket that cannot be accepted would keep epoll awake.
 void TcpAcceptor::Pause() {
   paused_ = true;
-  paused_until_ = Clock::Real().Now() + kAcceptRetry;
+  paused_until_ = options_.clock->Now() + kAcceptRetry;
   epoll_event none = {};
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), &none);
 }
@@ -191,7 +191,7 @@ bool TcpAcceptor::FreeDescriptor() {
 
 void TcpAcceptor::Accept() {
   if (paused_) {
-    if (Clock::Real().Now() < paused_until_) return;
+    if (options_.clock->Now() < paused_until_) return;
     epoll_event event = {};
     event.events = EPOLLIN;
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event) != 0) return;
@@ -209,7 +209,7 @@ void TcpAcceptor::Accept() {
     if (!MakeRoom(false, PeerAddressOf(fd))) continue;  // closes it
     stream.SetNoDelay();
     if (!stream.StartTls(*options_.security, false).ok()) continue;
-    const TimePoint now = Clock::Real().Now();
+    const TimePoint now = options_.clock->Now();
     guests_.emplace_back(
         std::move(stream),
         Challenge::Accept(options_.purpose, "", "", options_.own_id, callbacks_.expects), now,
@@ -224,7 +224,7 @@ void TcpAcceptor::Settle(Guest& guest) {
   const bool was_open = guest.opened;
   const Outcome outcome = Move(guest);
   if (guest.opened != was_open) {
-    guest.waits_since = Clock::Real().Now();
+    guest.waits_since = options_.clock->Now();
     guest.opened = was_open;  // it is not yet one of those that it needs room among
     const bool room = outcome != Outcome::kWaits || MakeRoom(true, guest.address);
     guest.opened = true;
@@ -260,7 +260,7 @@ int TcpAcceptor::Progress() {
     }
   }
   if (accepts) Accept();
-  if (const TimePoint now = Clock::Real().Now(); now >= sweep_at_) Sweep(now);
+  if (const TimePoint now = options_.clock->Now(); now >= sweep_at_) Sweep(now);
   std::erase_if(guests_, [this](const Guest& guest) {
     if (guest.gives_way && guest.opened) --opened_count_;
     return guest.gives_way;

@@ -42,6 +42,7 @@ class TcpAcceptor {
     std::shared_ptr<const Security> security;
     EndpointId own_id{};
     Nanos timeout = std::chrono::seconds(5);  // from a socket's arrival to its last proof
+    const Clock* clock = &Clock::Real();
   };
   // ALREADY_EXISTS when the port is taken; UNAVAILABLE for a host that is not one of ours.
   static Result<std::unique_ptr<TcpAcceptor>> Open(Options options, Callbacks callbacks);
