@@ -88,7 +88,7 @@ Status Node::OpenSockets() {
 }
 
 Status Node::OpenServices(const TransportFactory& make_transport, const TablesPtr& main) {
-  const Arena* arena = main == nullptr ? nullptr : main->arena();
+  const auto memory = main == nullptr ? std::span<const std::byte>() : main->memory();
   RowServiceOptions options;
   options.epoch = static_cast<uint32_t>(config_.cluster_epoch);
   options.sessions_max = static_cast<size_t>(config_.limits_sessions_max);
@@ -99,8 +99,8 @@ Status Node::OpenServices(const TransportFactory& make_transport, const TablesPt
     ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                      make_transport ? make_transport() : MakeTransport(worker));
     std::string key;
-    if (transport->one_sided() && arena != nullptr) {
-      ASSIGN_OR_RETURN(key, transport->ShareMemory(arena->bytes()));
+    if (transport->one_sided() && !memory.empty()) {
+      ASSIGN_OR_RETURN(key, transport->ShareMemory(memory));
       one_sided_tables_ = main;
     }
     if (config_.transport_cpu >= 0) {

@@ -12,7 +12,7 @@
 #include "memnode/node/loader.h"
 #include "memnode/store/import_progress.h"
 #include "memnode/store/rocks_store.h"
-#include "memnode/tables/procedural_loader.h"
+#include "memnode/tables/procedural_tables.h"
 
 namespace engram::memnode {
 namespace {
@@ -48,22 +48,23 @@ void AddServed(const ServedTables& tables, std::vector<obs::Sample>& samples) {
   add(Kind::kGauge, "engram_memnode_arena_bytes", "Memory of the rows", tables.memory_bytes());
   add(Kind::kGauge, "engram_memnode_owned_rows", "Rows of this node's share",
       tables.plan().OwnedRows());
-  if (tables.tier() == nullptr) return;
-  const Tier::Figures figures = tables.tier()->figures();
+  const std::optional<ServedTables::ColdFigures> cold = tables.cold_figures();
+  if (!cold) return;
+  const ServedTables::Resident resident = tables.resident();
   add(Kind::kGauge, "engram_memnode_resident_partitions", "Partitions in memory",
-      figures.resident_partitions);
+      resident.partitions);
   add(Kind::kGauge, "engram_memnode_owned_partitions", "Partitions of this node's share",
-      figures.owned_partitions);
+      resident.partitions_owned);
   add(Kind::kGauge, "engram_memnode_pinned_rows", "Rows kept in memory by the hot set",
-      figures.pinned_rows);
+      cold->pinned_rows);
   add(Kind::kCounter, "engram_memnode_row_cache_hits_total", "Rows found in the cache",
-      figures.cache_hits);
+      cold->cache_hits);
   add(Kind::kCounter, "engram_memnode_row_cache_misses_total", "Rows not found in the cache",
-      figures.cache_misses);
+      cold->cache_misses);
   add(Kind::kCounter, "engram_memnode_pages_read_total", "Pages read from the store for lookups",
-      figures.pages_read);
+      cold->pages_read);
   add(Kind::kCounter, "engram_memnode_partitions_moved_total",
-      "Partitions that came into memory in place of others", figures.partitions_moved);
+      "Partitions that came into memory in place of others", cold->partitions_moved);
 }
 
 }  // namespace
@@ -111,21 +112,8 @@ ArenaOptions NodeTables::Memory() const {
 
 Status NodeTables::OpenProcedural() {
   const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
-  ASSIGN_OR_RETURN(ProceduralTables made, LoadProcedural(config_.Procedural(), config_.Map(),
-                                                         config_.node_name, Memory(), budget));
-  if (made.arena) {
-    const auto arena = std::make_shared<Arena>(std::move(*made.arena));
-    ASSIGN_OR_RETURN(
-        const auto tables,
-        ServedTables::InMemory(std::move(made.identity), std::move(made.plan), arena, metrics_));
-    tables->SetRule(made.format, config_.Procedural().seed);
-    main_ = tables;
-  } else {
-    ASSIGN_OR_RETURN(
-        main_, ServedTables::Computed(std::move(made.identity), std::move(made.plan), made.format,
-                                      config_.Procedural().seed, metrics_));
-    obs::LogInfo("procedural rows do not fit into memory: each is computed when it is asked for");
-  }
+  ASSIGN_OR_RETURN(main_, OpenProceduralTables(config_.Procedural(), config_.Map(),
+                                               config_.node_name, Memory(), budget, metrics_));
   TellOpen(*main_, 0);
   return OkStatus();
 }
@@ -221,25 +209,17 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.memory = memory_;
   options.send_buffer_bytes = config_.SendBufferBytes();
   const table::TableIdentity& identity = manifest.identity;
-  const TableSetId id = TableSetIdOf(identity.model, identity.version);
-  options.on_damage = [this, id](uint32_t layer_index, uint64_t page, const Status& why) {
-    obs::LogError(why.message());
-    scrubber_->ReportDamage(id, layer_index, page);
-  };
-  options.repair = [this, model = identity.model, version = identity.version](uint32_t layer_index,
-                                                                              uint32_t partition) {
-    return repairer_->Repair(model, version, layer_index, partition).status();
-  };
+  options.keeper = this;
   options.serve_while_loading = config_.store_serve_while_loading;
   options.load_threads = static_cast<int>(config_.store_load_threads);
-  options.balance_period = std::chrono::seconds(config_.tiers_balance_s);
-  options.tier.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
-  options.tier.cold.threads = static_cast<int>(config_.tiers_readers);
+  options.cold.balance_period = std::chrono::seconds(config_.tiers_balance_s);
+  options.cold.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
+  options.cold.reader.threads = static_cast<int>(config_.tiers_readers);
   if (config_.tiers_hot_set.empty() || memory_ == nullptr) return options;
   Result<std::vector<RowId>> rows =
       RowsToPin(config_.tiers_hot_set, identity, options.map, options.member, memory_->left());
   if (rows.ok()) {
-    options.tier.pinned = *std::move(rows);
+    options.cold.pinned = *std::move(rows);
   } else if (identity.model == config_.ModelName() ||
              rows.status().code() != Code::kFailedPrecondition) {
     return rows.status();
@@ -250,12 +230,22 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   return options;
 }
 
+void NodeTables::ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
+                              const Status& why) {
+  obs::LogError(why.message());
+  scrubber_->ReportDamage(table_set, layer_index, page);
+}
+
+Status NodeTables::RepairPartition(const std::string& model, const std::string& version,
+                                   uint32_t layer_index, uint32_t partition) {
+  return repairer_->Repair(model, version, layer_index, partition).status();
+}
+
 Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<bool>* cancel) {
   const TimePoint begin = Clock::Real().Now();
   ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest));
   options.cancel = cancel;
-  ASSIGN_OR_RETURN(const TablesPtr tables,
-                   ServedTables::Open(*store_, manifest, options, metrics_));
+  ASSIGN_OR_RETURN(const TablesPtr tables, OpenTables(*store_, manifest, options, metrics_));
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(loaded_, [](const auto& other) { return other.expired(); });
@@ -284,7 +274,6 @@ Result<VersionManager::Found> NodeTables::Find(const std::string& model,
 // Of the rows, what lies in damaged pages and is not in memory.
 double NodeTables::UnreadableShare(const ServedTables& tables,
                                    const std::vector<Damage>& damage) const {
-  if (tables.complete() || tables.tier() == nullptr) return 0;
   const table::TableIdentity& identity = tables.identity();
   const TableSetId id = TableSetIdOf(identity.model, identity.version);
   uint64_t rows = 0;
@@ -292,7 +281,7 @@ double NodeTables::UnreadableShare(const ServedTables& tables,
     if (bad.table_set != id || bad.layer_index >= tables.layer_count()) continue;
     const LayerPlan& layer = tables.plan().layers[bad.layer_index];
     if (!std::binary_search(layer.owned.begin(), layer.owned.end(), bad.partition) ||
-        tables.tier()->residency().resident(bad.layer_index, bad.partition)) {
+        tables.IsResident(bad.layer_index, bad.partition)) {
       continue;
     }
     rows += bad.page ? layer.cut.rows_per_page : layer.cut.RowCount(bad.partition);

@@ -16,19 +16,19 @@
 #include "memnode/node/version_manager.h"
 #include "memnode/store/row_store.h"
 #include "memnode/tables/memory_budget.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/open_tables.h"
 #include "memnode/upkeep/memory_scrubber.h"
 #include "memnode/upkeep/repair.h"
 #include "memnode/upkeep/scrubber.h"
 
 namespace engram::memnode {
 
-class NodeTables {
+class NodeTables : private StoreKeeper {
  public:
   // Opens the store, imports the model the config names where that is missing, and loads what is to
   // be served. Or computes procedural tables. `config` and `metrics` outlive it.
   static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics);
-  ~NodeTables();
+  ~NodeTables() override;
 
   // The tables a client asks for; an empty version means the published one. Any thread.
   // FAILED_PRECONDITION says what there is.
@@ -50,6 +50,10 @@ class NodeTables {
 
  private:
   NodeTables(const NodeConfig& config, obs::Metrics& metrics);
+  void ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
+                    const Status& why) override;
+  Status RepairPartition(const std::string& model, const std::string& version, uint32_t layer_index,
+                         uint32_t partition) override;
   Status OpenProcedural();
   Status OpenStore();
   Status StartScrubber();

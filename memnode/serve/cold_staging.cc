@@ -31,9 +31,9 @@ std::span<const uint64_t> RowsOf(const Request& request, size_t first, std::span
   return rows;
 }
 
-Result<bool> StageColdRows(Request& request, const ServedTables& tables,
+Result<bool> StageColdRows(Request& request, const ServedTables& tables, ColdReader& cold,
                            const std::function<void()>& on_part) {
-  if (!tables.tier()->HasRoom()) return false;
+  if (!cold.has_room()) return false;
   std::array<uint64_t, kLookRows> rows;
   std::array<const std::byte*, kLookRows> addresses;
   std::vector<ColdRow> missing;
@@ -54,7 +54,7 @@ Result<bool> StageColdRows(Request& request, const ServedTables& tables,
   }
   auto batch = std::make_shared<ColdBatch>(std::move(missing), request.layers.size(),
                                            tables.stored_row_bytes(), on_part);
-  if (!batch->rows().empty() && !tables.tier()->ReadCold(batch)) return false;
+  if (!batch->rows().empty() && !cold.Submit(batch)) return false;
   request.cold = std::move(batch);
   return true;
 }
@@ -67,17 +67,6 @@ bool PlaceColdRows(const Request& request, uint32_t first, std::span<const std::
     if (addresses[i] == nullptr) return false;
   }
   return true;
-}
-
-void ComputeRows(const ServedTables& tables, uint32_t layer_index, std::span<const uint64_t> rows,
-                 std::vector<std::byte>& scratch, std::span<const std::byte*> addresses) {
-  const size_t stride = tables.stored_row_bytes();
-  scratch.resize(std::max(scratch.size(), rows.size() * stride));
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const std::span<std::byte> stored = std::span(scratch).subspan(i * stride, stride);
-    tables.ComputeRow(layer_index, rows[i], stored);
-    addresses[i] = stored.data();
-  }
 }
 
 }  // namespace engram::memnode

@@ -1,5 +1,5 @@
-// The data thread's side of the cold tier: finds what a request lacks, has it read, and puts the
-// rows that arrived in their places.
+// The data thread's side of rows that are not in memory: finds what a request lacks, has it read,
+// and puts the rows that arrived in their places.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +17,13 @@ namespace engram::memnode {
 std::span<const uint64_t> RowsOf(const Request& request, size_t first, std::span<uint64_t> rows);
 
 // Looks for every row still to be served; those that are not in memory become request.cold and are
-// read, `on_part` being called when a layer's have arrived. False when too many rows are on their
-// way for others already. Errors as ArenaMap::Find.
-Result<bool> StageColdRows(Request& request, const ServedTables& tables,
+// read by `cold`, `on_part` being called when a layer's have arrived. False when too many rows are
+// on their way for others already. Errors as ArenaMap::Find.
+Result<bool> StageColdRows(Request& request, const ServedTables& tables, ColdReader& cold,
                            const std::function<void()>& on_part);
 
 // Fills the null addresses of rows [first, first + addresses.size()) of the request's current layer
 // from request.cold. False when one of them was not staged: its partition has left memory since.
 bool PlaceColdRows(const Request& request, uint32_t first, std::span<const std::byte*> addresses);
-
-// Rows of computed tables, made in `scratch`.
-void ComputeRows(const ServedTables& tables, uint32_t layer_index, std::span<const uint64_t> rows,
-                 std::vector<std::byte>& scratch, std::span<const std::byte*> addresses);
 
 }  // namespace engram::memnode

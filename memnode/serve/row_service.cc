@@ -350,15 +350,16 @@ bool RowService::ServeChunk() {
   return false;
 }
 
-// Whether the next layer's rows are all in memory or have come from the store. A layer that is late
+// Whether the next layer's rows are all at hand or have come from the store. A layer that is late
 // already needs none.
 Result<bool> RowService::Ready(Request& request, const Session& session) {
-  if (session.tables->complete() || session.tables->computed()) return true;
+  ColdReader* const cold = session.tables->cold();
+  if (cold == nullptr) return true;
   const TimePoint now = clock_.Now();
   if (now >= request.deadline || !InTime(request, request.layers[request.layer], now)) return true;
   if (request.cold == nullptr) {
-    ASSIGN_OR_RETURN(const bool staged,
-                     StageColdRows(request, *session.tables, [waker = waker_] { waker->Wake(); }));
+    ASSIGN_OR_RETURN(const bool staged, StageColdRows(request, *session.tables, *cold,
+                                                      [waker = waker_] { waker->Wake(); }));
     if (!staged) return false;
   }
   if (!request.cold->Arrived(request.layer)) return false;
@@ -448,7 +449,8 @@ bool RowService::AnotherFollows(const Request& request, const Session& session,
 Status RowService::FindRows(const Request& request, const Session& session,
                             const net::LookupLayer& layer, size_t first, uint32_t count) {
   const auto rows = RowsOf(request, first, std::span(rows_).first(count));
-  return session.tables->Find(layer.layer_index, rows, std::span(addresses_).first(count));
+  return session.tables->Locate(layer.layer_index, rows, computed_,
+                                std::span(addresses_).first(count));
 }
 
 // False when a row has left memory since Ready looked: the request is staged again.
@@ -457,14 +459,10 @@ Result<bool> RowService::SendChunk(Request& request, Session& session,
                                    bool more) {
   const ServedTables& tables = *session.tables;
   const size_t body_bytes = size_t{count} * tables.stored_row_bytes();
-  const bool complete = tables.complete();
+  const bool some_cold = tables.cold() != nullptr;
   const auto in_use = tables.Use();
   RETURN_IF_ERROR(FindRows(request, session, layer, request.ids_before + request.first, count));
-  if (tables.computed()) {
-    ComputeRows(tables, layer.layer_index, std::span(rows_).first(count), computed_,
-                std::span(addresses_).first(count));
-  } else if (!complete &&
-             !PlaceColdRows(request, request.first, std::span(addresses_).first(count))) {
+  if (some_cold && !PlaceColdRows(request, request.first, std::span(addresses_).first(count))) {
     request.cold.reset();
     return false;
   }

@@ -38,6 +38,7 @@ class MemoryBudget {
       if (budget_ != nullptr) budget_->GiveBack(bytes_);
     }
 
+    uint64_t left() const { return budget_->left(); }
     // Takes as many whole units as are left, `units` at most; returns how many.
     uint64_t Take(uint64_t units, uint64_t unit_bytes) {
       const uint64_t taken = budget_->Take(units, unit_bytes);

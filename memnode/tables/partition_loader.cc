@@ -3,42 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <mutex>
-#include <thread>
 
 #include "common/base/machine_limits.h"
 #include "common/base/threads.h"
 #include "common/obs/log.h"
-#include "common/table/row_check.h"
-#include "memnode/tables/arena.h"
 
 namespace engram::memnode {
-namespace {
-
-Status LoadPartition(const TableReader& reader, const PartitionPlace& place) {
-  const uint32_t row_bytes = reader.row_bytes();
-  const size_t stride = table::StoredRowBytes(row_bytes);
-  const uint64_t first_row = reader.cut(place.layer_index).FirstRow(place.partition);
-  return reader.ReadPartition(place.layer_index, place.partition,
-                              [&](uint64_t first, std::span<const std::byte> rows) {
-                                SealRows(place.layer_index, first_row + first, rows, row_bytes,
-                                         place.stored + first * stride);
-                              });
-}
-
-Status LoadOrRepair(const TableReader& reader, const PartitionPlace& place,
-                    const PartitionLoadOptions& options) {
-  const Status loaded = LoadPartition(reader, place);
-  if (loaded.code() != Code::kDataLoss || !options.repair) return loaded;
-  const Status repaired = options.repair(place.layer_index, place.partition);
-  if (!repaired.ok()) {
-    return DataLoss(loaded.message() + "; and no repair: " + repaired.message());
-  }
-  return LoadPartition(reader, place);
-}
-
-}  // namespace
 
 std::vector<PartitionPlace> OwnedPartitions(const TablePlan& plan) {
   std::vector<PartitionPlace> places;
@@ -48,7 +19,15 @@ std::vector<PartitionPlace> OwnedPartitions(const TablePlan& plan) {
   return places;
 }
 
-Status LoadPartitions(const TableReader& reader, const std::vector<PartitionPlace>& places,
+std::vector<PartitionPlace> PlacesIn(Arena& arena, const TablePlan& plan) {
+  std::vector<PartitionPlace> places = OwnedPartitions(plan);
+  for (PartitionPlace& place : places) {
+    place.stored = arena.PartitionRows(place.layer_index, place.partition);
+  }
+  return places;
+}
+
+Status LoadPartitions(const RowOrigin& origin, const std::vector<PartitionPlace>& places,
                       const PartitionLoadOptions& options) {
   std::atomic<size_t> next = 0;
   std::atomic<bool> failed = false;
@@ -56,9 +35,9 @@ Status LoadPartitions(const TableReader& reader, const std::vector<PartitionPlac
   Status first_error;
   const auto work = [&] {
     for (size_t at = next++; at < places.size() && !failed; at = next++) {
-      const bool cancelled = options.cancelled && options.cancelled();
-      const Status loaded = cancelled ? Cancelled("loading was cancelled")
-                                      : LoadOrRepair(reader, places[at], options);
+      const bool cancelled = options.cancel != nullptr && *options.cancel;
+      const Status loaded =
+          cancelled ? Cancelled("loading was cancelled") : origin.Load(places[at]);
       if (!loaded.ok()) {
         const std::lock_guard lock(mutex);
         if (!failed.exchange(true)) first_error = loaded;

@@ -1,11 +1,10 @@
-// Damaged rows in memory: found by their checks, and written again from a sound copy.
+// Damaged rows in memory: found by their checks, and written again from where they came.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 
-#include "memnode/tables/partition_loader.h"
 #include "memnode/tables/served_tables.h"
 
 namespace engram::memnode {
@@ -55,20 +54,18 @@ __attribute__((no_sanitize("thread"))) void WriteOverRow(const std::byte* row,
 }  // namespace
 
 bool ServedTables::RowIsSound(uint32_t layer_index, uint64_t row) const {
-  if (computed()) return true;
   bool sound = true;
   const bool in_memory =
       ForRowsInMemory(*this, layer_index, row, 1, [&](uint64_t, const std::byte* stored) {
         sound = IsSound(layer_index, row, stored, row_bytes());
       });
-  if (!in_memory && tier_ != nullptr) sound = !tier_->HasDamagedCopy(layer_index, row);
-  return sound;
+  return in_memory ? sound : !HasDamagedCopy(layer_index, row);
 }
 
 bool ServedTables::FindDamagedRows(uint32_t layer_index, uint32_t partition,
                                    std::vector<uint64_t>* damaged) const {
-  if (computed()) return false;
-  const table::LayerPartitions& cut = plan_.layers[layer_index].cut;
+  if (memory_bytes() == 0) return false;  // not row by row
+  const table::LayerPartitions& cut = plan().layers[layer_index].cut;
   return ForRowsInMemory(*this, layer_index, cut.FirstRow(partition), cut.RowCount(partition),
                          [&](uint64_t row, const std::byte* stored) {
                            if (!IsSound(layer_index, row, stored, row_bytes())) {
@@ -77,49 +74,23 @@ bool ServedTables::FindDamagedRows(uint32_t layer_index, uint32_t partition,
                          });
 }
 
-// Its stored rows, from the store, or computed again.
-Result<std::vector<std::byte>> ServedTables::SoundPartition(uint32_t layer_index,
-                                                            uint32_t partition) const {
-  const table::LayerPartitions& cut = plan_.layers[layer_index].cut;
-  const uint64_t count = cut.RowCount(partition);
-  std::vector<std::byte> stored(count * stored_row_bytes());
-  if (reader_ == nullptr) {
-    if (!rule_) return FailedPrecondition("these tables have no store to load rows from");
-    for (uint64_t i = 0; i < count; ++i) {
-      ComputeRow(layer_index, cut.FirstRow(partition) + i,
-                 std::span(stored).subspan(i * stored_row_bytes(), stored_row_bytes()));
-    }
-    return stored;
-  }
-  PartitionLoadOptions load;
-  load.threads = 1;
-  load.repair = repair_;
-  RETURN_IF_ERROR(LoadPartitions(*reader_, {{layer_index, partition, stored.data()}}, load));
-  return stored;
-}
-
-// The rows that differ in memory; a sound row never does.
-uint64_t ServedTables::WriteOver(uint32_t layer_index, uint64_t first_row,
-                                 std::span<const std::byte> stored) const {
+Result<uint64_t> ServedTables::Reload(uint32_t layer_index, uint32_t partition,
+                                      std::span<const uint64_t> damaged) const {
+  const table::LayerPartitions& cut = plan().layers[layer_index].cut;
   const size_t stride = stored_row_bytes();
+  std::vector<std::byte> stored(cut.RowCount(partition) * stride);
+  RETURN_IF_ERROR(origin().Load({layer_index, partition, stored.data()}));
+  const uint64_t first_row = cut.FirstRow(partition);
   uint64_t written = 0;
-  ForRowsInMemory(*this, layer_index, first_row, stored.size() / stride,
+  ForRowsInMemory(*this, layer_index, first_row, cut.RowCount(partition),
                   [&](uint64_t row, const std::byte* address) {
                     const std::byte* sound = stored.data() + (row - first_row) * stride;
-                    if (std::memcmp(address, sound, stride) == 0) return;
+                    if (std::memcmp(address, sound, stride) == 0) return;  // as all sound rows are
                     WriteOverRow(address, sound, stride);
                     ++written;
                   });
-  return written;
-}
-
-Result<uint64_t> ServedTables::Reload(uint32_t layer_index, uint32_t partition,
-                                      std::span<const uint64_t> damaged) const {
-  ASSIGN_OR_RETURN(const std::vector<std::byte> stored, SoundPartition(layer_index, partition));
-  const uint64_t first_row = plan_.layers[layer_index].cut.FirstRow(partition);
-  uint64_t written = WriteOver(layer_index, first_row, stored);
   for (const uint64_t row : damaged) {
-    if (tier_ != nullptr && tier_->ForgetDamagedCopy(layer_index, row)) ++written;
+    if (ForgetDamagedCopy(layer_index, row)) ++written;
     if (RowIsSound(layer_index, row)) continue;
     return DataLoss(
         fmt::format("row {} is damaged again right after it was written: this memory "

@@ -6,6 +6,7 @@
 
 #include "common/base/threads.h"
 #include "common/obs/log.h"
+#include "memnode/tables/partition_loader.h"
 
 namespace engram::memnode {
 

@@ -238,7 +238,7 @@ std::vector<BoundedLeg> BoundedReads(const Options& options, std::span<const Ser
 }
 
 // Loading at start: partitions read in order, checked, sealed into memory.
-Status PrintLoad(const Options& options, const memnode::TableReader& reader,
+Status PrintLoad(const Options& options, const memnode::RowOrigin& stored,
                  const memnode::TablePlan& plan, std::vector<BoundedLeg>* bounded) {
   std::vector<double> ours, ceiling;
   const table::ArenaMap map = plan.Map();
@@ -249,10 +249,10 @@ Status PrintLoad(const Options& options, const memnode::TableReader& reader,
     place.stored = memory.data() + map.PartitionOffset(place.layer_index, place.partition);
   }
   const double bytes = static_cast<double>(plan.OwnedRows() * plan.row_bytes);
-  RETURN_IF_ERROR(memnode::LoadPartitions(reader, places, {}));  // faults the memory in
+  RETURN_IF_ERROR(memnode::LoadPartitions(stored, places, {}));  // faults the memory in
   for (int round = 0; round < options.rounds && !Interrupted(); ++round) {
     const TimePoint begin = Clock::Real().Now();
-    RETURN_IF_ERROR(memnode::LoadPartitions(reader, places, {}));
+    RETURN_IF_ERROR(memnode::LoadPartitions(stored, places, {}));
     ours.push_back(bytes / Seconds(begin));
     if (FindProgram("fio").empty()) continue;
     FioJob job;
@@ -291,7 +291,7 @@ Status Run(const Options& options) {
   fmt::print("pages: {:.1f} s to make and store, {:.1f} bytes a row on disk\n", Seconds(begin),
              static_cast<double>(SizeOnDisk(pages_folder)) / rows);
   ASSIGN_OR_RETURN(const memnode::TablePlan plan, memnode::MakePlan(manifest.identity, map, "m0"));
-  ASSIGN_OR_RETURN(const auto reader, memnode::TableReader::Open(*store, std::move(manifest)));
+  ASSIGN_OR_RETURN(const auto stored, memnode::StoredRows::Open(*store, std::move(manifest)));
   std::unique_ptr<RowPerKey> row_per_key;
   if (options.row_per_key) {
     begin = Clock::Real().Now();
@@ -300,7 +300,7 @@ Status Run(const Options& options) {
                Seconds(begin), static_cast<double>(SizeOnDisk(options.folder + "/rows")) / rows);
   }
   if (FindProgram("fio").empty()) fmt::print("SKIPPED: fio is not installed, no ceilings\n");
-  ColdBench bench(options, source, *reader, row_per_key.get());
+  ColdBench bench(options, source, stored->reader(), row_per_key.get());
   RoundOptions rounds;
   rounds.rounds = options.rounds;
   rounds.seconds = options.seconds;
@@ -308,7 +308,7 @@ Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const std::vector<Series> series, RunRounds(bench.Legs(), rounds));
   PrintTable(options, series);
   std::vector<BoundedLeg> bounded = BoundedReads(options, series);
-  RETURN_IF_ERROR(PrintLoad(options, *reader, plan, &bounded));
+  RETURN_IF_ERROR(PrintLoad(options, *stored, plan, &bounded));
   return LongEnoughToJudge(rounds) ? CheckCeilings(bounded) : OkStatus();
 }
 

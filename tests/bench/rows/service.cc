@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "common/client/lookup/config.h"
+#include "memnode/tables/arena_tables.h"
 #include "tests/bench/harness/source_reader.h"
 
 namespace engram::bench {
@@ -19,9 +20,9 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
   ASSIGN_OR_RETURN(const std::shared_ptr<const net::Security> security, net::LoadSecurity({}));
   std::unique_ptr<Service> made(new Service(tables));
   const std::shared_ptr<const memnode::Arena> arena(&filled.arena, [](const auto*) {});
-  ASSIGN_OR_RETURN(made->tables_,
-                   memnode::ServedTables::InMemory(made->welcome_.identity, filled.plan, arena,
-                                                   made->registry_));
+  ASSIGN_OR_RETURN(made->tables_, memnode::ArenaTables::Make(
+                                      {.identity = made->welcome_.identity, .plan = filled.plan},
+                                      arena, made->registry_));
   ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                    net::MakeTransport(options.wire, security, "127.0.0.1", 0));
   memnode::RowServiceOptions service_options;

@@ -11,7 +11,6 @@
 #include "common/table/row_check.h"
 #include "memnode/node/node_tables.h"
 #include "memnode/store/rocks_store.h"
-#include "memnode/tables/tier.h"
 #include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
 
@@ -90,9 +89,9 @@ TEST_F(HotNodeTest, RowsOfTheHotSetAreServedFromMemory) {
   ASSERT_FALSE(tables->complete());
   const auto rows = *table::HotRows(hot_set, source_.Identity("1"), 1 << 20);
   EXPECT_GT(rows.size(), 2000u);
-  EXPECT_EQ(tables->tier()->figures().pinned_rows, rows.size());
+  EXPECT_EQ(tables->cold_figures()->pinned_rows, rows.size());
   for (const table::RowOf& row : rows) ExpectPinned(*tables, row);
-  EXPECT_EQ(tables->tier()->figures().pages_read, 0u) << "for lookups";
+  EXPECT_EQ(tables->cold_figures()->pages_read, 0u) << "for lookups";
 }
 
 TEST_F(HotNodeTest, WhenNotAllFitTheMostFrequentAreKept) {
@@ -102,10 +101,10 @@ TEST_F(HotNodeTest, WhenNotAllFitTheMostFrequentAreKept) {
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const TablesPtr tables = (*opened)->TakeMain();
   const auto rows = *table::HotRows(hot_set, source_.Identity("1"), 1 << 20);
-  const uint64_t kept = tables->tier()->figures().pinned_rows;
+  const uint64_t kept = tables->cold_figures()->pinned_rows;
   EXPECT_LT(kept, rows.size());
   EXPECT_GT(kept, 2000u);
-  EXPECT_LE(tables->tier()->memory_bytes(), kBudgetMib << 20);
+  EXPECT_LE(tables->memory_bytes(), kBudgetMib << 20);
   for (size_t i = 0; i < kept; ++i) ExpectPinned(*tables, rows[i]);
 }
 

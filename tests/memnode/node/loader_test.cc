@@ -9,7 +9,7 @@
 #include "memnode/store/manifest.h"
 #include "memnode/store/memory_store.h"
 #include "memnode/store/rocks_store.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/open_tables.h"
 #include "tests/memnode/tiny_checkpoint.h"
 
 namespace engram::memnode {
@@ -39,7 +39,7 @@ class LoaderTest : public testing::Test {
     open.map = options_.map;
     open.member = options_.member;
     open.arena.pages = PageBacking::kSmall;
-    return ServedTables::Open(store, found.manifest, open, registry_);
+    return OpenTables(store, found.manifest, open, registry_);
   }
   Status Load() { return LoadFrom(store_).status(); }
 
@@ -49,7 +49,7 @@ class LoaderTest : public testing::Test {
     for (uint32_t i = 0; i < loaded.plan().layers.size(); ++i) {
       for (uint64_t row = 0; row < loaded.plan().layers[i].cut.total_rows; row += 7) {
         std::vector<std::byte> out(loaded.plan().row_bytes);
-        const Status got = loaded.arena()->GatherRows(i, {&row, 1}, out);
+        const Status got = loaded.ReadRow(i, row, out);
         const uint32_t partition = loaded.plan().layers[i].cut.PartitionOf(row);
         const bool owned =
             options_.map.members[table::OwnerOf(options_.map, i, partition)] == options_.member;

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "memnode/store/memory_store.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/open_tables.h"
 #include "tests/memnode/procedural_source.h"
 
 namespace engram::memnode {
@@ -49,7 +49,7 @@ class VersionManagerTest : public testing::Test {
     options.map = manifest.map;
     options.member = "m0";
     options.arena.pages = PageBacking::kSmall;
-    ASSIGN_OR_RETURN(TablesPtr tables, ServedTables::Open(store_, manifest, options, registry_));
+    ASSIGN_OR_RETURN(TablesPtr tables, OpenTables(store_, manifest, options, registry_));
     return tables;
   }
   Status Publish(const std::string& version, uint64_t generation) {

@@ -11,6 +11,7 @@
 #include "common/client/row_source.h"
 #include "common/net/loopback_transport.h"
 #include "common/net/wire_encode.h"
+#include "memnode/tables/arena_tables.h"
 
 namespace engram::memnode {
 namespace {
@@ -191,7 +192,7 @@ class RowServiceTest : public testing::Test {
     table::TableIdentity identity;
     identity.model = "m";
     identity.version = "1";
-    auto tables = ServedTables::InMemory(identity, plan_, arena, registry_);
+    auto tables = ArenaTables::Make({.identity = identity, .plan = plan_}, arena, registry_);
     EXPECT_TRUE(tables.ok()) << tables.status().message();
     return *tables;
   }

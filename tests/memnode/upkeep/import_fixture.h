@@ -22,7 +22,7 @@
 #include "memnode/ctl/make_model/layout_maker.h"
 #include "memnode/store/memory_store.h"
 #include "memnode/store/table_reader.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/open_tables.h"
 #include "memnode/upkeep/importer.h"
 #include "memnode/upkeep/verify.h"
 #include "tests/memnode/tiny_checkpoint.h"
@@ -222,7 +222,7 @@ inline uint64_t ExpectServed(const std::string& folder, RowStore& store, const M
   options.member = member;
   options.arena.pages = PageBacking::kSmall;
   obs::Metrics metrics;
-  const auto served = ServedTables::Open(store, manifest, options, metrics);
+  const auto served = OpenTables(store, manifest, options, metrics);
   CHECK(served.ok()) << served.status().message();
   const auto checkpoint = io::Checkpoint::Open(folder);
   const auto model = client::LoadModelTables(folder, "model", "1");

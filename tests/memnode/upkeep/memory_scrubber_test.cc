@@ -7,7 +7,8 @@
 
 #include <thread>
 
-#include "memnode/tables/procedural_loader.h"
+#include "memnode/tables/open_tables.h"
+#include "memnode/tables/procedural_tables.h"
 #include "tests/memnode/stored_tables.h"
 
 namespace engram::memnode {
@@ -22,11 +23,11 @@ class MemoryScrubberTest : public testing::Test {
     OpenTablesOptions options;
     options.map = {.members = {"m0"}};
     options.member = "m0";
-    options.arena.pages = options.tier.pages = PageBacking::kSmall;
+    options.arena.pages = PageBacking::kSmall;
     options.load_threads = 1;
-    options.tier.cache_bytes = 64 << 10;
+    options.cold.cache_bytes = 64 << 10;
     if (budget_bytes > 0) options.memory = std::make_shared<MemoryBudget>(budget_bytes);
-    auto tables = ServedTables::Open(store_, *stored_.Find("1"), options, registry_);
+    auto tables = OpenTables(store_, *stored_.Find("1"), options, registry_);
     ASSERT_TRUE(tables.ok()) << tables.status().message();
     tables_ = *std::move(tables);
   }
@@ -133,12 +134,11 @@ TEST_F(MemoryScrubberTest, PartitionsOfATierAreMendedWhileTheyAreInMemory) {
 
 TEST_F(MemoryScrubberTest, ProceduralRowsAreComputedAgain) {
   const table::ProceduralSpec spec = SmallSpec();
-  auto made = LoadProcedural(spec, {.members = {"m0"}}, "m0", {.pages = PageBacking::kSmall});
-  ASSERT_TRUE(made.ok() && made->arena) << made.status().message();
-  auto tables = ServedTables::InMemory(made->identity, made->plan,
-                                       std::make_shared<Arena>(std::move(*made->arena)), registry_);
-  ASSERT_TRUE(tables.ok());
-  (*tables)->SetRule(made->format, spec.seed);
+  auto tables =
+      OpenProceduralTables(spec, {.members = {"m0"}}, "m0", {.pages = PageBacking::kSmall},
+                           /*budget_bytes=*/0, registry_);
+  ASSERT_TRUE(tables.ok()) << tables.status().message();
+  ASSERT_TRUE((*tables)->complete());
   tables_ = *tables;
   FlipBit(0, 17);
   Scrub(0);

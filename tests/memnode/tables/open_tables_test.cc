@@ -1,6 +1,6 @@
-// Rows of a table set that does not fit into memory: the same bytes from every tier, damage told,
+// Tables with memory for all, some or none of their rows: the same bytes from all, damage told,
 // partitions moved by what is read.
-#include "memnode/tables/tier.h"
+#include "memnode/tables/open_tables.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include "common/base/rng.h"
 #include "common/table/row_check.h"
 #include "memnode/store/memory_store.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/partial_tables.h"
 #include "tests/memnode/procedural_source.h"
 
 namespace engram::memnode {
@@ -18,24 +18,41 @@ namespace {
 
 using testing::HasSubstr;
 
-class TierTest : public testing::Test {
+class FakeKeeper : public StoreKeeper {
+ public:
+  void ReportDamage(TableSetId, uint32_t, uint64_t, const Status&) override { ++reports; }
+  Status RepairPartition(const std::string&, const std::string&, uint32_t layer_index,
+                         uint32_t partition) override {
+    ++repairs;
+    return repair(layer_index, partition);
+  }
+
+  std::atomic<int> reports = 0;
+  int repairs = 0;
+  std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
+};
+
+class OpenTablesTest : public testing::Test {
  protected:
-  TierTest() : source_({.layout = "v41", .rows_scale = 0.00002, .seed = 5}) {
+  OpenTablesTest() : source_({.layout = "v41", .rows_scale = 0.00002, .seed = 5}) {
     options_.map = {.epoch = 1, .members = {"m0", "m1"}};
     options_.member = "m0";
     options_.arena.pages = PageBacking::kSmall;
-    options_.tier.cache_bytes = 256 << 10;
-    options_.tier.cold.threads = 4;
-    options_.balance_period = std::chrono::hours(1);
+    options_.cold.cache_bytes = 256 << 10;
+    options_.cold.reader.threads = 4;
+    options_.cold.balance_period = std::chrono::hours(1);
     manifest_ =
         std::make_unique<Manifest>(*ImportProcedural(source_, "1", options_.map, "m0", store_));
     plan_ = *MakePlan(manifest_->identity, options_.map, "m0");
   }
 
   std::shared_ptr<ServedTables> Open() {
-    auto tables = ServedTables::Open(store_, *manifest_, options_, registry_);
+    auto tables = OpenTables(store_, *manifest_, options_, registry_);
     EXPECT_TRUE(tables.ok()) << tables.status().message();
     return tables.ok() ? *tables : nullptr;
+  }
+  static PartialTables& Partial(ServedTables& tables) {
+    return dynamic_cast<PartialTables&>(tables);
   }
   uint64_t ShareBytes() const { return plan_.Map().size_bytes(); }
   // Rows of this member, spread over its partitions.
@@ -84,7 +101,7 @@ class TierTest : public testing::Test {
     });
     const bool has_first = missing.front().part == 0;
     const bool has_second = missing.back().part == 1;
-    EXPECT_TRUE(tables.tier()->ReadCold(batch));
+    EXPECT_TRUE(tables.cold()->Submit(batch));
     const int parts = (has_first ? 1 : 0) + (has_second ? 1 : 0);
     for (int seen = told; seen < parts; seen = told) told.wait(seen);
     for (const uint32_t part : {0u, 1u}) {
@@ -103,7 +120,7 @@ class TierTest : public testing::Test {
   TablePlan plan_;
 };
 
-TEST_F(TierTest, EveryBudgetGivesTheSameBytes) {
+TEST_F(OpenTablesTest, EveryBudgetGivesTheSameBytes) {
   for (const double share : {0.0, 0.1, 0.5, 1.0}) {
     LimitMemory(static_cast<uint64_t>(static_cast<double>(ShareBytes()) * share) + 1);
     const auto tables = Open();
@@ -122,23 +139,23 @@ TEST_F(TierTest, EveryBudgetGivesTheSameBytes) {
   }
 }
 
-TEST_F(TierTest, RowsReadOnceComeFromTheCache) {
-  LimitMemory(options_.tier.cache_bytes);
+TEST_F(OpenTablesTest, RowsReadOnceComeFromTheCache) {
+  LimitMemory(options_.cold.cache_bytes);
   const auto tables = Open();
   const std::vector<ColdRow> rows = SomeRows(50, 4);
   ASSERT_TRUE(ReadAll(*tables, rows).ok());
-  const uint64_t pages = tables->tier()->figures().pages_read;
+  const uint64_t pages = tables->cold_figures()->pages_read;
   EXPECT_GT(pages, 0u);
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(ReadAll(*tables, rows).ok());
-  EXPECT_LT(tables->tier()->figures().pages_read, pages + rows.size())
+  EXPECT_LT(tables->cold_figures()->pages_read, pages + rows.size())
       << "at most one more read each, where the cache wants to see a row twice";
-  EXPECT_GT(tables->tier()->figures().cache_hits, 0u);
+  EXPECT_GT(tables->cold_figures()->cache_hits, 0u);
 }
 
-TEST_F(TierTest, ADamagedPageFailsItsPartAloneAndIsReported) {
-  std::atomic<int> reported = 0;
-  LimitMemory(options_.tier.cache_bytes);
-  options_.on_damage = [&](uint32_t, uint64_t, const Status&) { ++reported; };
+TEST_F(OpenTablesTest, ADamagedPageFailsItsPartAloneAndIsReported) {
+  LimitMemory(options_.cold.cache_bytes);
+  FakeKeeper keeper;
+  options_.keeper = &keeper;
   const auto tables = Open();
   const std::vector<ColdRow> rows = SomeRows(50, 5);
   const uint64_t page = rows.back().row / plan_.layers[1].cut.rows_per_page;
@@ -148,40 +165,40 @@ TEST_F(TierTest, ADamagedPageFailsItsPartAloneAndIsReported) {
     ++told;
     told.notify_all();
   });
-  ASSERT_TRUE(tables->tier()->ReadCold(batch));
+  ASSERT_TRUE(tables->cold()->Submit(batch));
   for (int seen = told; seen < 2; seen = told) told.wait(seen);
   EXPECT_TRUE(batch->status(0).ok());
   EXPECT_EQ(batch->status(1).code(), Code::kDataLoss);
   EXPECT_THAT(batch->status(1).message(), HasSubstr("page " + std::to_string(page)));
-  EXPECT_EQ(reported, 1);
+  EXPECT_EQ(keeper.reports, 1);
 }
 
-TEST_F(TierTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
-  options_.tier.cache_bytes = 0;
+TEST_F(OpenTablesTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
+  options_.cold.cache_bytes = 0;
   const table::ArenaMap map = plan_.Map();
   LimitMemory(10 * map.PartitionBytes(0, plan_.layers[0].owned.front()));
   auto tables = Open();
   const uint32_t last = plan_.layers[1].owned.back();
-  ASSERT_FALSE(tables->tier()->residency().resident(1, last));
+  ASSERT_FALSE(tables->IsResident(1, last));
   const uint64_t first_row = plan_.layers[1].cut.FirstRow(last);
   std::vector<ColdRow> rows;
   for (uint32_t i = 0; i < 600; ++i) rows.push_back({1, i, 1, first_row + i % 3});
   ASSERT_TRUE(ReadAll(*tables, rows).ok());
-  const auto moves = tables->tier()->Rebalance(4);
+  const auto moves = Partial(*tables).Rebalance(4);
   ASSERT_TRUE(moves.ok()) << moves.status().message();
   EXPECT_EQ(*moves, 1);
-  EXPECT_TRUE(tables->tier()->residency().resident(1, last));
+  EXPECT_TRUE(tables->IsResident(1, last));
   size_t cold = 1;
   ASSERT_TRUE(ReadAll(*tables, rows, &cold).ok());
   EXPECT_EQ(cold, 0u);
-  ASSERT_TRUE(tables->tier()->SaveResident(store_).ok());
+  ASSERT_TRUE(Partial(*tables).SaveResident().ok());
   tables.reset();
   tables = Open();
-  EXPECT_TRUE(tables->tier()->residency().resident(1, last)) << "after a restart too";
+  EXPECT_TRUE(tables->IsResident(1, last)) << "after a restart too";
 }
 
-TEST_F(TierTest, ReadersAreRightWhilePartitionsMove) {
-  options_.tier.cache_bytes = 64 << 10;
+TEST_F(OpenTablesTest, ReadersAreRightWhilePartitionsMove) {
+  options_.cold.cache_bytes = 64 << 10;
   LimitMemory(ShareBytes() / 3);
   const auto tables = Open();
   std::atomic<bool> stop = false;
@@ -197,45 +214,44 @@ TEST_F(TierTest, ReadersAreRightWhilePartitionsMove) {
       const auto in_use = tables->Use();
       ASSERT_TRUE(tables->Find(round % 2 == 0 ? 0 : 1, rows, addresses).ok());
     }
-    ASSERT_TRUE(tables->tier()->Rebalance(4).ok());
+    ASSERT_TRUE(Partial(*tables).Rebalance(4).ok());
   }
   stop = true;
   reader.join();
-  EXPECT_GT(tables->tier()->figures().partitions_moved, 0u);
+  EXPECT_GT(tables->cold_figures()->partitions_moved, 0u);
 }
 
-TEST_F(TierTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
-  options_.tier.cache_bytes = 64 << 10;
-  options_.balance_period = std::chrono::milliseconds(5);
+TEST_F(OpenTablesTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
+  options_.cold.cache_bytes = 64 << 10;
+  options_.cold.balance_period = std::chrono::milliseconds(5);
   LimitMemory(ShareBytes() + (ShareBytes() / 4));
   auto before = Open();
   ASSERT_TRUE(before->complete());
   const auto after = Open();
   ASSERT_FALSE(after->complete());
-  const Tier::Figures tight = after->tier()->figures();
-  EXPECT_LT(tight.resident_partitions, tight.owned_partitions);
-  EXPECT_GT(tight.resident_partitions, 0u);
+  const ServedTables::Resident tight = after->resident();
+  EXPECT_LT(tight.partitions, tight.partitions_owned);
+  EXPECT_GT(tight.partitions, 0u);
   EXPECT_LE(before->memory_bytes() + after->memory_bytes(), ShareBytes() + ShareBytes() / 4);
   before.reset();
   const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
-  while (after->tier()->figures().resident_partitions < tight.owned_partitions &&
-         Clock::Real().Now() < deadline) {
+  while (after->resident().partitions < tight.partitions_owned && Clock::Real().Now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  EXPECT_EQ(after->tier()->figures().resident_partitions, tight.owned_partitions);
-  EXPECT_EQ(after->tier()->figures().partitions_moved, 0u);
+  EXPECT_EQ(after->resident().partitions, tight.partitions_owned);
+  EXPECT_EQ(after->cold_figures()->partitions_moved, 0u);
   size_t cold = 1;
   ASSERT_TRUE(ReadAll(*after, SomeRows(400, 7), &cold).ok());
   EXPECT_EQ(cold, 0u);
 }
 
-TEST_F(TierTest, OpeningEndsSoonAfterItIsCancelledAndLeavesItsMemory) {
+TEST_F(OpenTablesTest, OpeningEndsSoonAfterItIsCancelledAndLeavesItsMemory) {
   for (const bool some : {false, true}) {
     LimitMemory(some ? ShareBytes() / 2 : ShareBytes());
     std::atomic<bool> cancel = true;
     options_.cancel = &cancel;
     const uint64_t left = options_.memory->left();
-    const auto opened = ServedTables::Open(store_, *manifest_, options_, registry_);
+    const auto opened = OpenTables(store_, *manifest_, options_, registry_);
     ASSERT_FALSE(opened.ok());
     EXPECT_EQ(opened.status().code(), Code::kCancelled);
     EXPECT_EQ(options_.memory->left(), left);
@@ -249,7 +265,7 @@ TEST_F(TierTest, OpeningEndsSoonAfterItIsCancelledAndLeavesItsMemory) {
   }
 }
 
-TEST_F(TierTest, ServesWhileLoadingAndIsCompleteAfterwards) {
+TEST_F(OpenTablesTest, ServesWhileLoadingAndIsCompleteAfterwards) {
   options_.serve_while_loading = true;
   const auto tables = Open();
   for (uint64_t seed = 0; !tables->complete(); ++seed) {
@@ -258,36 +274,38 @@ TEST_F(TierTest, ServesWhileLoadingAndIsCompleteAfterwards) {
   size_t cold = 1;
   ASSERT_TRUE(ReadAll(*tables, SomeRows(400, 1), &cold).ok());
   EXPECT_EQ(cold, 0u);
-  EXPECT_NE(tables->arena(), nullptr);
+  EXPECT_EQ(tables->cold(), nullptr);
+  EXPECT_EQ(tables->memory().size(), ShareBytes());
 }
 
-TEST_F(TierTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
+TEST_F(OpenTablesTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
   const uint32_t partition = plan_.layers[1].owned[2];
   const uint64_t page = partition * plan_.layers[1].PagesPerPartition();
   store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);
-  const auto refused = ServedTables::Open(store_, *manifest_, options_, registry_);
+  const auto refused = OpenTables(store_, *manifest_, options_, registry_);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().code(), Code::kDataLoss);
-  int repairs = 0;
-  options_.load_threads = 1;
-  options_.repair = [&](uint32_t layer_index, uint32_t which) {
+  FakeKeeper keeper;
+  keeper.repair = [&](uint32_t layer_index, uint32_t which) {
     EXPECT_EQ(layer_index, 1u);
     EXPECT_EQ(which, partition);
-    ++repairs;
     store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);  // the same bit again
     return OkStatus();
   };
+  options_.keeper = &keeper;
+  options_.load_threads = 1;
   EXPECT_NE(Open(), nullptr);
-  EXPECT_EQ(repairs, 1);
+  EXPECT_EQ(keeper.repairs, 1);
+  EXPECT_EQ(keeper.reports, 1);
 }
 
-TEST_F(TierTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {
-  options_.tier.cold.pending_rows_max = 10;
-  options_.tier.cache_bytes = 0;
+TEST_F(OpenTablesTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {
+  options_.cold.reader.pending_rows_max = 10;
+  options_.cold.cache_bytes = 0;
   LimitMemory(1);
   const auto tables = Open();
   EXPECT_TRUE(ReadAll(*tables, SomeRows(50, 6)).ok()) << "alone, a batch of any size is taken";
-  EXPECT_TRUE(tables->tier()->HasRoom());
+  EXPECT_TRUE(tables->cold()->has_room());
 }
 
 }  // namespace
