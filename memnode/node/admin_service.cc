@@ -84,13 +84,14 @@ json::object ToJson(const Damage& damage) {
 
 }  // namespace
 
-AdminService::AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map,
-                           std::string member, Hooks hooks)
+AdminService::AdminService(VersionManager& versions, RowStore& store, const LoadedTables& loaded,
+                           Upkeep& upkeep, table::ClusterMap map, std::string member)
     : versions_(versions),
       store_(store),
+      loaded_(loaded),
+      upkeep_(upkeep),
       map_(std::move(map)),
-      member_(std::move(member)),
-      hooks_(std::move(hooks)) {}
+      member_(std::move(member)) {}
 
 Result<json::object> AdminService::Call(const json::object& request) {
   ASSIGN_OR_RETURN(const std::string command, io::GetString(request, "command", kWhat));
@@ -167,10 +168,6 @@ Status AdminService::CheckReserved(const std::string& model, const json::object&
   return reservations_.Check(model, token);
 }
 
-void AdminService::Changed() const {
-  if (hooks_.changed) hooks_.changed();
-}
-
 // The key is of parts that no name can run together.
 Result<json::object> AdminService::StartJob(const std::vector<std::string>& key,
                                             const std::string& title,
@@ -198,9 +195,9 @@ Result<json::object> AdminService::Versions() const {
   for (const VersionInfo& info : all) {
     const TableSetId id = TableSetIdOf(info.model, info.version);
     const auto bytes = stored.find(id);
-    const auto resident = hooks_.resident ? hooks_.resident(id) : std::nullopt;
+    const TablesPtr tables = loaded_.Find(id);
     versions.push_back(ToJson(info, bytes == stored.end() ? 0 : bytes->second,
-                              resident.value_or(ServedTables::Resident())));
+                              tables == nullptr ? ServedTables::Resident() : tables->resident()));
   }
   return json::object{{"member", member_},
                       {"instance", jobs_.instance()},
@@ -251,7 +248,7 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
   ASSIGN_OR_RETURN(const Manifest manifest,
                    ImportTables(*source, model.identity, map_, plan, store_, options));
   versions_.Imported(manifest);
-  Changed();
+  upkeep_.Refresh();
   return json::object{{"digest", manifest.identity.content_digest},
                       {"rows", std::to_string(plan.OwnedRows())},
                       {"bytes_read", std::to_string(last.bytes_read)},
@@ -285,7 +282,7 @@ Result<json::object> AdminService::Drop(const Target& target) {
                   fmt::format("drop {} version {}", target.model, target.version), {target},
                   [this, target](JobContext&) -> Result<json::object> {
                     const Status dropped = versions_.Drop(target.model, target.version);
-                    Changed();
+                    upkeep_.Refresh();
                     if (!dropped.ok() && dropped.code() != Code::kNotFound) return dropped;
                     return json::object{{"dropped", dropped.ok()}};
                   });
@@ -297,7 +294,9 @@ Result<json::object> AdminService::Verify(const Target& target) {
                   [this, target](JobContext& context) -> Result<json::object> {
                     VerifyOptions options;
                     options.cancel = &context.cancelled();
-                    options.on_damage = hooks_.report;
+                    options.on_damage = [this](TableSetId id, uint32_t layer, uint64_t page) {
+                      upkeep_.CheckPage(id, layer, page);
+                    };
                     options.on_progress = [&](const VerifyProgress& progress) {
                       context.Tell(progress.pages_done, progress.pages_total);
                     };
@@ -316,9 +315,7 @@ Result<json::object> AdminService::Row(const Target& target, const json::object&
 
 Result<json::object> AdminService::DamageNow() const {
   json::array list;
-  if (hooks_.damage) {
-    for (const Damage& damage : hooks_.damage()) list.push_back(ToJson(damage));
-  }
+  for (const Damage& damage : upkeep_.damage()) list.push_back(ToJson(damage));
   return json::object{{"damage", std::move(list)}};
 }
 

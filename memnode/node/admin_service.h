@@ -21,8 +21,6 @@
 // changes a version is refused while another one does. Any thread; no call waits for a job.
 #pragma once
 
-#include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,26 +31,17 @@
 #include "memnode/node/reservations.h"
 #include "memnode/node/version_manager.h"
 #include "memnode/store/row_store.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/loaded_tables.h"
 #include "memnode/upkeep/importer.h"
-#include "memnode/upkeep/verify.h"
+#include "memnode/upkeep/upkeep.h"
 
 namespace engram::memnode {
 
 class AdminService {
  public:
-  struct Hooks {
-    // What of a version is in memory; nothing when none of it is. May be null.
-    std::function<std::optional<ServedTables::Resident>(TableSetId table_set)> resident;
-    std::function<void()> changed;                // versions have come or gone; may be null
-    std::function<std::vector<Damage>()> damage;  // may be null: none known
-    // What a verification finds is to be looked at again and repaired; may be null.
-    std::function<void(TableSetId table_set, uint32_t layer_index, uint64_t page)> report;
-  };
-
   // All outlive it.
-  AdminService(VersionManager& versions, RowStore& store, table::ClusterMap map, std::string member,
-               Hooks hooks);
+  AdminService(VersionManager& versions, RowStore& store, const LoadedTables& loaded,
+               Upkeep& upkeep, table::ClusterMap map, std::string member);
 
   // INVALID_ARGUMENT names the command or key at fault; else the operation's own error.
   Result<json::object> Call(const json::object& request);
@@ -77,13 +66,13 @@ class AdminService {
                                 const std::vector<Target>& changed, Jobs::Work work);
   Result<json::object> RunImport(const Target& target, const std::string& path,
                                  ImportOptions options, JobContext& context);
-  void Changed() const;
 
   VersionManager& versions_;
   RowStore& store_;
+  const LoadedTables& loaded_;
+  Upkeep& upkeep_;
   const table::ClusterMap map_;
   const std::string member_;
-  const Hooks hooks_;
   Reservations reservations_;
   Jobs jobs_;  // last: its threads use the rest
 };

@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "common/base/clock.h"
 #include "common/obs/log.h"
 #include "common/table/hot_set.h"
@@ -16,8 +13,6 @@
 
 namespace engram::memnode {
 namespace {
-
-constexpr double kFailingMax = 0.5;  // of lookups; a node of which more fail is not ready
 
 // Enough of the hot set's rows to fill what `memory_bytes` has room for with those of one member's
 // share.
@@ -78,27 +73,21 @@ NodeTables::NodeTables(const NodeConfig& config, obs::Metrics& metrics)
 Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
                                                      obs::Metrics& metrics) {
   std::unique_ptr<NodeTables> tables(new NodeTables(config, metrics));
-  RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenStore());
-  MemoryScrubberOptions scrub;
-  scrub.mib_per_s = static_cast<double>(config.arena_scrub_mib_s);
-  tables->memory_scrubber_ = std::make_unique<MemoryScrubber>(
-      [node = tables.get()] { return node->InMemory(); },
-      tables->repairer_ == nullptr
-          ? MemoryScrubber::Pause()
-          : [repairer = tables->repairer_.get()] { return repairer->Pause(); },
-      metrics, scrub);
-  RETURN_IF_ERROR(tables->memory_scrubber_->started());
+  if (!config.procedural()) {
+    ASSIGN_OR_RETURN(
+        tables->store_,
+        OpenRocksStore(config.store_path, static_cast<uint64_t>(config.store_reserve_mib) << 20));
+    RETURN_IF_ERROR(CheckPagesAreNamed(*tables->store_, config.store_path));
+  }
+  Upkeep::Options upkeep;
+  upkeep.store.mib_per_s = static_cast<double>(config.store_scrub_mib_s);
+  upkeep.store.idle_pause = std::chrono::seconds(config.store_scrub_pause_s);
+  upkeep.memory.mib_per_s = static_cast<double>(config.arena_scrub_mib_s);
+  tables->upkeep_ =
+      std::make_unique<Upkeep>(tables->store_.get(), tables->loaded_, metrics, upkeep);
+  RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenVersions());
+  RETURN_IF_ERROR(tables->upkeep_->Start());
   return tables;
-}
-
-// Jobs end first, then background readers. Services must have ended: tables that sessions still
-// held would have lost their store.
-NodeTables::~NodeTables() {
-  memory_scrubber_.reset();
-  admin_.reset();
-  main_.reset();
-  versions_.reset();
-  scrubber_.reset();
 }
 
 ArenaOptions NodeTables::Memory() const {
@@ -114,14 +103,12 @@ Status NodeTables::OpenProcedural() {
   const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
   ASSIGN_OR_RETURN(main_, OpenProceduralTables(config_.Procedural(), config_.Map(),
                                                config_.node_name, Memory(), budget, metrics_));
+  loaded_.Add(main_);
   TellOpen(*main_, 0);
   return OkStatus();
 }
 
-Status NodeTables::OpenStore() {
-  ASSIGN_OR_RETURN(store_, OpenRocksStore(config_.store_path,
-                                          static_cast<uint64_t>(config_.store_reserve_mib) << 20));
-  RETURN_IF_ERROR(CheckPagesAreNamed(*store_, config_.store_path));
+Status NodeTables::OpenVersions() {
   ModelRequest request;
   request.model_path = config_.model_path;
   request.model_name = config_.ModelName();
@@ -130,75 +117,15 @@ Status NodeTables::OpenStore() {
   request.member = config_.node_name;
   request.import.threads = static_cast<int>(config_.model_import_threads);
   request.import.memory_mib = static_cast<uint64_t>(config_.model_import_memory_mib);
-  request.import.base_version.clear();
-  RETURN_IF_ERROR(StartScrubber());
-  ASSIGN_OR_RETURN(versions_,
-                   VersionManager::Open(
-                       *store_,
-                       [this](const Manifest& manifest, const std::atomic<bool>* cancel) {
-                         return Load(manifest, cancel);
-                       },
-                       std::chrono::milliseconds(config_.limits_prepared_timeout_ms)));
-  versions_->PauseRepairsBy([this] { return repairer_->Pause(); });
-  AdminService::Hooks hooks;
-  hooks.report = [this](TableSetId table_set, uint32_t layer_index, uint64_t page) {
-    scrubber_->ReportDamage(table_set, layer_index, page);
-  };
-  hooks.changed = [this] { scrubber_->Refresh(); };
-  hooks.resident = [this](TableSetId table_set) -> std::optional<ServedTables::Resident> {
-    for (const TablesPtr& tables : Loaded()) {
-      const table::TableIdentity& identity = tables->identity();
-      if (TableSetIdOf(identity.model, identity.version) == table_set) return tables->resident();
-    }
-    return std::nullopt;
-  };
-  hooks.damage = [this] { return scrubber_->Bad(); };
-  admin_ = std::make_unique<AdminService>(*versions_, *store_, config_.Map(), config_.node_name,
-                                          std::move(hooks));
+  ASSIGN_OR_RETURN(versions_, VersionManager::Open(
+                                  *store_, *this, upkeep_->repairer(),
+                                  std::chrono::milliseconds(config_.limits_prepared_timeout_ms)));
+  admin_ = std::make_unique<AdminService>(*versions_, *store_, loaded_, *upkeep_, config_.Map(),
+                                          config_.node_name);
   if (request.model_name.empty()) return OkStatus();  // what the catalog has
   ASSIGN_OR_RETURN(const FoundModel model, FindOrImport(request, *store_));
   ASSIGN_OR_RETURN(main_, versions_->Adopt(model.manifest, model.imported));
-  scrubber_->Refresh();
   return OkStatus();
-}
-
-Status NodeTables::StartScrubber() {
-  Repairer::Options repair;
-  repair.read_memory = [this](TableSetId table_set, uint32_t layer_index, uint64_t first,
-                              uint64_t count, std::byte* out) {
-    return CopyFromMemory(table_set, layer_index, first, count, out);
-  };
-  repairer_ = std::make_unique<Repairer>(*store_, std::move(repair));
-  ScrubberOptions scrub;
-  scrub.mib_per_s = static_cast<double>(config_.store_scrub_mib_s);
-  scrub.idle_pause = std::chrono::seconds(config_.store_scrub_pause_s);
-  scrubber_ = std::make_unique<Scrubber>(*store_, *repairer_, metrics_, scrub);
-  return scrubber_->started();
-}
-
-std::vector<TablesPtr> NodeTables::Loaded() const {
-  const std::lock_guard lock(mutex_);
-  std::vector<TablesPtr> all;
-  for (const auto& tables : loaded_) {
-    if (TablesPtr alive = tables.lock()) all.push_back(std::move(alive));
-  }
-  return all;
-}
-
-// Procedural tables included.
-std::vector<TablesPtr> NodeTables::InMemory() const {
-  return versions_ == nullptr ? std::vector{main_} : Loaded();
-}
-
-// A verified copy of rows, for repairs.
-bool NodeTables::CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first,
-                                uint64_t count, std::byte* out) const {
-  for (const TablesPtr& tables : Loaded()) {
-    const table::TableIdentity& identity = tables->identity();
-    if (TableSetIdOf(identity.model, identity.version) != table_set) continue;
-    return tables->CopyRows(layer_index, first, {out, count * tables->row_bytes()});
-  }
-  return false;
 }
 
 Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
@@ -209,7 +136,7 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.memory = memory_;
   options.send_buffer_bytes = config_.SendBufferBytes();
   const table::TableIdentity& identity = manifest.identity;
-  options.keeper = this;
+  options.keeper = upkeep_.get();
   options.serve_while_loading = config_.store_serve_while_loading;
   options.load_threads = static_cast<int>(config_.store_load_threads);
   options.cold.balance_period = std::chrono::seconds(config_.tiers_balance_s);
@@ -230,27 +157,12 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   return options;
 }
 
-void NodeTables::ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
-                              const Status& why) {
-  obs::LogError(why.message());
-  scrubber_->ReportDamage(table_set, layer_index, page);
-}
-
-Status NodeTables::RepairPartition(const std::string& model, const std::string& version,
-                                   uint32_t layer_index, uint32_t partition) {
-  return repairer_->Repair(model, version, layer_index, partition).status();
-}
-
 Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<bool>* cancel) {
   const TimePoint begin = Clock::Real().Now();
   ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest));
   options.cancel = cancel;
   ASSIGN_OR_RETURN(const TablesPtr tables, OpenTables(*store_, manifest, options, metrics_));
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(loaded_, [](const auto& other) { return other.expired(); });
-    loaded_.push_back(tables);
-  }
+  loaded_.Add(tables);
   const std::chrono::duration<double> took = Clock::Real().Now() - begin;
   TellOpen(*tables, took.count());
   return tables;
@@ -271,41 +183,10 @@ Result<VersionManager::Found> NodeTables::Find(const std::string& model,
   return versions_->Find(model, version);
 }
 
-// Of the rows, what lies in damaged pages and is not in memory.
-double NodeTables::UnreadableShare(const ServedTables& tables,
-                                   const std::vector<Damage>& damage) const {
-  const table::TableIdentity& identity = tables.identity();
-  const TableSetId id = TableSetIdOf(identity.model, identity.version);
-  uint64_t rows = 0;
-  for (const Damage& bad : damage) {
-    if (bad.table_set != id || bad.layer_index >= tables.layer_count()) continue;
-    const LayerPlan& layer = tables.plan().layers[bad.layer_index];
-    if (!std::binary_search(layer.owned.begin(), layer.owned.end(), bad.partition) ||
-        tables.IsResident(bad.layer_index, bad.partition)) {
-      continue;
-    }
-    rows += bad.page ? layer.cut.rows_per_page : layer.cut.RowCount(bad.partition);
-  }
-  return static_cast<double>(rows) /
-         static_cast<double>(std::max<uint64_t>(1, tables.plan().OwnedRows()));
-}
-
 std::string NodeTables::NotReady(double lookup_rows) const {
   if (versions_ == nullptr) return "";
   if (std::string why = versions_->NotServed(); !why.empty()) return why;
-  const std::vector<Damage> damage = scrubber_->Bad();
-  if (damage.empty()) return "";
-  for (const TablesPtr& tables : Loaded()) {
-    const double share = UnreadableShare(*tables, damage);
-    const double fails = 1 - std::pow(1 - std::min(1.0, share), lookup_rows);
-    if (fails < kFailingMax) continue;
-    return fmt::format(
-        "damaged pages hold {:.3g} % of the rows of version {} of {}: of lookups of {:.0f} rows "
-        "{:.0f} % fail; engramctl verify lists them",
-        share * 100, tables->identity().version, tables->identity().model, lookup_rows,
-        fails * 100);
-  }
-  return "";
+  return upkeep_->Unreadable(lookup_rows);
 }
 
 Result<json::object> NodeTables::Admin(const json::object& request) {
@@ -316,7 +197,7 @@ Result<json::object> NodeTables::Admin(const json::object& request) {
 }
 
 void NodeTables::AddFigures(std::vector<obs::Sample>& samples) const {
-  for (const TablesPtr& tables : InMemory()) AddServed(*tables, samples);
+  for (const TablesPtr& tables : loaded_.All()) AddServed(*tables, samples);
   if (versions_ != nullptr) AddStored(samples);
 }
 
@@ -333,7 +214,7 @@ void NodeTables::AddStored(std::vector<obs::Sample>& samples) const {
   for (const VersionInfo& info : versions_->List()) {
     if (!info.content_digest.empty()) add(info.model, info.version, "complete");
   }
-  for (const IncompleteImport& import : scrubber_->Incomplete()) {
+  for (const IncompleteImport& import : upkeep_->incomplete()) {
     add(import.model, import.version, "incomplete");
   }
 }

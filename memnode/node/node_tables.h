@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -15,20 +14,18 @@
 #include "memnode/node/config.h"
 #include "memnode/node/version_manager.h"
 #include "memnode/store/row_store.h"
+#include "memnode/tables/loaded_tables.h"
 #include "memnode/tables/memory_budget.h"
 #include "memnode/tables/open_tables.h"
-#include "memnode/upkeep/memory_scrubber.h"
-#include "memnode/upkeep/repair.h"
-#include "memnode/upkeep/scrubber.h"
+#include "memnode/upkeep/upkeep.h"
 
 namespace engram::memnode {
 
-class NodeTables : private StoreKeeper {
+class NodeTables : private TableLoader {
  public:
   // Opens the store, imports the model the config names where that is missing, and loads what is to
   // be served. Or computes procedural tables. `config` and `metrics` outlive it.
   static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics);
-  ~NodeTables() override;
 
   // The tables a client asks for; an empty version means the published one. Any thread.
   // FAILED_PRECONDITION says what there is.
@@ -38,7 +35,7 @@ class NodeTables : private StoreKeeper {
   // A client found a row of tables it was given damaged. Never waits.
   void ReportDamagedRow(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index,
                         uint64_t row) {
-    memory_scrubber_->Report(tables, layer_index, row);
+    upkeep_->CheckRow(tables, layer_index, row);
   }
   // A tool's request (admin_service.h).
   Result<json::object> Admin(const json::object& request);
@@ -50,36 +47,25 @@ class NodeTables : private StoreKeeper {
 
  private:
   NodeTables(const NodeConfig& config, obs::Metrics& metrics);
-  void ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
-                    const Status& why) override;
-  Status RepairPartition(const std::string& model, const std::string& version, uint32_t layer_index,
-                         uint32_t partition) override;
   Status OpenProcedural();
-  Status OpenStore();
-  Status StartScrubber();
-  Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel);
+  Status OpenVersions();
+  Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel) override;
   Result<OpenTablesOptions> TablesOptions(const Manifest& manifest);
   void TellOpen(const ServedTables& tables, double seconds);
   ArenaOptions Memory() const;
   void AddStored(std::vector<obs::Sample>& samples) const;
-  std::vector<TablesPtr> Loaded() const;
-  std::vector<TablesPtr> InMemory() const;
-  double UnreadableShare(const ServedTables& tables, const std::vector<Damage>& damage) const;
-  bool CopyFromMemory(TableSetId table_set, uint32_t layer_index, uint64_t first, uint64_t count,
-                      std::byte* out) const;
 
   const NodeConfig& config_;
   obs::Metrics& metrics_;
   std::shared_ptr<MemoryBudget> memory_;  // null: no limit
   std::unique_ptr<RowStore> store_;       // null: procedural
-  mutable std::mutex mutex_;
-  std::vector<std::weak_ptr<const ServedTables>> loaded_;  // guarded by mutex_
-  std::unique_ptr<Repairer> repairer_;
-  std::unique_ptr<Scrubber> scrubber_;
+  LoadedTables loaded_;
+  // Each uses what is above it. Sessions have ended before: tables that they still held would lose
+  // their store.
+  std::unique_ptr<Upkeep> upkeep_;
   std::unique_ptr<VersionManager> versions_;  // null: procedural
-  std::unique_ptr<AdminService> admin_;
   TablesPtr main_;
-  std::unique_ptr<MemoryScrubber> memory_scrubber_;
+  std::unique_ptr<AdminService> admin_;  // null: procedural
 };
 
 }  // namespace engram::memnode

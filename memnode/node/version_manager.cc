@@ -10,9 +10,11 @@
 
 namespace engram::memnode {
 
-Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, Load load,
+Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, TableLoader& loader,
+                                                             Repairer& repairer,
                                                              Nanos prepared_for) {
-  std::unique_ptr<VersionManager> manager(new VersionManager(store, std::move(load), prepared_for));
+  std::unique_ptr<VersionManager> manager(
+      new VersionManager(store, loader, repairer, prepared_for));
   RETURN_IF_ERROR(EndAllDrops(store));
   RETURN_IF_ERROR(manager->ReadStore());
   manager->LoadWanted();
@@ -82,7 +84,7 @@ Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::st
     DescribeManifest(manifest, entry.info);
     if (TablesPtr tables = entry.seen.lock()) return tables;
   }
-  ASSIGN_OR_RETURN(TablesPtr tables, load_(manifest, cancel));
+  ASSIGN_OR_RETURN(TablesPtr tables, loader_.Load(manifest, cancel));
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_[{model, version}];
   entry.seen = tables;
@@ -225,8 +227,7 @@ Status VersionManager::Unpin(const std::string& model, const std::string& versio
 Status VersionManager::Drop(const std::string& model, const std::string& version) {
   const std::lock_guard load(load_mutex_);
   RETURN_IF_ERROR(ReadStore());
-  std::unique_lock<std::mutex> no_repairs;  // which look at tables in memory as well
-  if (pause_repairs_) no_repairs = pause_repairs_();
+  const auto no_repairs = repairer_.Pause();  // which look at tables in memory as well
   RETURN_IF_ERROR(Release(model, version));
   ASSIGN_OR_RETURN(const bool dropped, EndDrop(store_, model, version));
   if (dropped) return OkStatus();

@@ -24,7 +24,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -37,11 +36,18 @@
 #include "memnode/store/manifest.h"
 #include "memnode/store/row_store.h"
 #include "memnode/store/version_catalog.h"
+#include "memnode/tables/loaded_tables.h"
+#include "memnode/upkeep/repair.h"
 
 namespace engram::memnode {
 
-class ServedTables;
-using TablesPtr = std::shared_ptr<const ServedTables>;
+// Loads versions' rows.
+class TableLoader {
+ public:
+  virtual ~TableLoader() = default;
+  // May take long, and ends with CANCELLED soon after *cancel, which may be null, was set.
+  virtual Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel) = 0;
+};
 
 class VersionManager {
  public:
@@ -50,23 +56,14 @@ class VersionManager {
   // numbers: one publication a microsecond would take 500 million years.
   static constexpr uint64_t kGenerationStepMax = uint64_t{1} << 32;
 
-  // Loads a version's rows; may take long, and ends with CANCELLED soon after *cancel, which may be
-  // null, was set.
-  using Load =
-      std::function<Result<TablesPtr>(const Manifest& manifest, const std::atomic<bool>* cancel)>;
-
   // Reads the catalog, ends interrupted drops, and loads what is published, promised or pinned. A
   // version that cannot be loaded does not keep the others back: its problem is listed, and it is
-  // an error to ask for it. `store` outlives it. RESOURCE_EXHAUSTED: no thread.
-  static Result<std::unique_ptr<VersionManager>> Open(RowStore& store, Load load,
+  // an error to ask for it. Repairs pause while a version is dropped, so that none writes its pages
+  // meanwhile. All outlive it. RESOURCE_EXHAUSTED: no thread.
+  static Result<std::unique_ptr<VersionManager>> Open(RowStore& store, TableLoader& loader,
+                                                      Repairer& repairer,
                                                       Nanos prepared_for = kPreparedFor);
   ~VersionManager();
-
-  // Held while a dropped version's pages are removed, so that no repair writes them meanwhile. Set
-  // before anything is dropped.
-  void PauseRepairsBy(std::function<std::unique_lock<std::mutex>()> pause) {
-    pause_repairs_ = std::move(pause);
-  }
 
   struct Found {
     TablesPtr tables;
@@ -124,8 +121,8 @@ class VersionManager {
   };
   using Key = std::pair<std::string, std::string>;  // model, version
 
-  VersionManager(RowStore& store, Load load, Nanos prepared_for)
-      : store_(store), load_(std::move(load)), prepared_for_(prepared_for) {}
+  VersionManager(RowStore& store, TableLoader& loader, Repairer& repairer, Nanos prepared_for)
+      : store_(store), loader_(loader), repairer_(repairer), prepared_for_(prepared_for) {}
   Status StartLapsing();
   void EndLapsed();
   Status ReadStore();
@@ -148,9 +145,9 @@ class VersionManager {
   std::string Inventory() const;
 
   RowStore& store_;
-  const Load load_;
+  TableLoader& loader_;
+  Repairer& repairer_;
   const Nanos prepared_for_;
-  std::function<std::unique_lock<std::mutex>()> pause_repairs_;
   std::mutex load_mutex_;     // one load or drop at a time; taken before mutex_
   mutable std::mutex mutex_;  // guards entries_ and the catalog's records
   std::map<Key, Entry> entries_;

@@ -26,16 +26,17 @@ MemoryScrubber::Metrics::Metrics(obs::Metrics& registry)
       failures(registry.GetCounter("engram_memnode_memory_mend_failures_total",
                                    "Damaged partitions that could not be loaded again")) {}
 
-MemoryScrubber::MemoryScrubber(Loaded loaded, Pause pause, obs::Metrics& metrics,
-                               const MemoryScrubberOptions& options)
-    : loaded_(std::move(loaded)),
-      pause_(pause ? std::move(pause) : [] { return std::unique_lock<std::mutex>(); }),
+MemoryScrubber::MemoryScrubber(const LoadedTables& loaded, Repairer* repairer,
+                               obs::Metrics& metrics, const MemoryScrubberOptions& options)
+    : loaded_(loaded),
+      repairer_(repairer),
       options_(options),
       metrics_(metrics),
-      rate_(options.mib_per_s, clock_) {
-  Result<std::thread> thread = StartThread("memory scrub", [this] { Run(); });
-  started_ = thread.status();
-  if (thread.ok()) thread_ = *std::move(thread);
+      rate_(options.mib_per_s, clock_) {}
+
+Status MemoryScrubber::Start() {
+  ASSIGN_OR_RETURN(thread_, StartThread("memory scrub", [this] { Run(); }));
+  return OkStatus();
 }
 
 MemoryScrubber::~MemoryScrubber() {
@@ -76,6 +77,10 @@ bool MemoryScrubber::WaitUntil(TimePoint time) {
   }
 }
 
+std::unique_lock<std::mutex> MemoryScrubber::Pause() const {
+  return repairer_ == nullptr ? std::unique_lock<std::mutex>() : repairer_->Pause();
+}
+
 void MemoryScrubber::Run() {
   while (!stopping()) {
     if (options_.mib_per_s > 0) Pass();
@@ -84,14 +89,14 @@ void MemoryScrubber::Run() {
 }
 
 std::vector<MemoryScrubber::WeakTables> MemoryScrubber::AllTables() const {
-  const std::unique_lock paused = pause_();
-  const std::vector<Tables> loaded = loaded_();
+  const std::unique_lock paused = Pause();
+  const std::vector<TablesPtr> loaded = loaded_.All();
   return {loaded.begin(), loaded.end()};
 }
 
 std::vector<PartitionPlace> MemoryScrubber::PlacesOf(const WeakTables& weak) const {
-  const std::unique_lock paused = pause_();
-  const Tables tables = weak.lock();
+  const std::unique_lock paused = Pause();
+  const TablesPtr tables = weak.lock();
   return tables == nullptr ? std::vector<PartitionPlace>() : OwnedPartitions(tables->plan());
 }
 
@@ -108,8 +113,8 @@ void MemoryScrubber::Pass() {
 
 // Returns the bytes looked at: none of a partition that is not in memory, or no more.
 uint64_t MemoryScrubber::Check(const WeakTables& weak, const PartitionPlace& place) {
-  std::unique_lock paused = pause_();
-  Tables tables = weak.lock();
+  std::unique_lock paused = Pause();
+  TablesPtr tables = weak.lock();
   std::vector<uint64_t> damaged;
   if (tables == nullptr || !tables->FindDamagedRows(place.layer_index, place.partition, &damaged)) {
     return 0;
@@ -139,8 +144,8 @@ void MemoryScrubber::LookAtReports() {
 }
 
 void MemoryScrubber::LookAt(const RowReport& report) {
-  std::unique_lock paused = pause_();
-  Tables tables = report.tables.lock();
+  std::unique_lock paused = Pause();
+  TablesPtr tables = report.tables.lock();
   if (tables == nullptr || report.layer_index >= tables->layer_count()) return;
   const LayerPlan& layer = tables->plan().layers[report.layer_index];
   // Sound also when it was repaired since, or damaged on its way only.

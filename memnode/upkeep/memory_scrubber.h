@@ -8,7 +8,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,8 +18,9 @@
 
 #include "common/base/clock.h"
 #include "common/obs/metrics.h"
-#include "memnode/tables/served_tables.h"
+#include "memnode/tables/loaded_tables.h"
 #include "memnode/upkeep/read_rate.h"
+#include "memnode/upkeep/repair.h"
 
 namespace engram::memnode {
 
@@ -34,19 +34,13 @@ struct MemoryScrubberOptions {
 
 class MemoryScrubber {
  public:
-  using Tables = std::shared_ptr<const ServedTables>;
-  // The tables in memory now; any thread.
-  using Loaded = std::function<std::vector<Tables>()>;
-  // Locked while it holds tables to look at them, so that a drop, which locks it too, does not take
-  // it for a reader. May be null. Not locked while rows are loaded again.
-  using Pause = std::function<std::unique_lock<std::mutex>()>;
-
-  // `metrics` outlives it. Starts at once.
-  MemoryScrubber(Loaded loaded, Pause pause, obs::Metrics& metrics,
+  // All outlive it. Repairs pause while it holds tables to look at them, so that a drop, which
+  // pauses them too, does not take it for a reader; but not while rows are loaded again. A null
+  // repairer: nothing is dropped.
+  MemoryScrubber(const LoadedTables& loaded, Repairer* repairer, obs::Metrics& metrics,
                  const MemoryScrubberOptions& options = {});
   ~MemoryScrubber();  // stops within the reading of a partition
-  // Why its thread could not be started; then nothing is scrubbed.
-  const Status& started() const { return started_; }
+  Status Start();     // RESOURCE_EXHAUSTED: no thread
 
   // A client found this row damaged. Never waits. The node checks the row itself before it acts.
   void Report(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index, uint64_t row);
@@ -72,6 +66,7 @@ class MemoryScrubber {
 
   using WeakTables = std::weak_ptr<const ServedTables>;
 
+  std::unique_lock<std::mutex> Pause() const;
   void Run();
   void Pass();
   std::vector<WeakTables> AllTables() const;
@@ -84,8 +79,8 @@ class MemoryScrubber {
   bool WaitUntil(TimePoint time);
   bool stopping() const;
 
-  const Loaded loaded_;
-  const Pause pause_;
+  const LoadedTables& loaded_;
+  Repairer* const repairer_;
   const MemoryScrubberOptions options_;
   const Clock& clock_ = Clock::Real();
   Metrics metrics_;
@@ -97,7 +92,6 @@ class MemoryScrubber {
   bool stop_ = false;
   std::deque<RowReport> reports_;
 
-  Status started_;
   std::thread thread_;
 };
 

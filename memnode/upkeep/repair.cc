@@ -81,10 +81,9 @@ std::string RepairReport::ToText() const {
 // Rebuilds the file of one table set that a partition lies in.
 class Repairer::Rebuild {
  public:
-  Rebuild(RowStore& store, const Options& options, const TableReader& reader,
-          const ReaderList& versions, uint32_t layer_index)
-      : store_(store),
-        options_(options),
+  Rebuild(Repairer& repairer, const TableReader& reader, const ReaderList& versions,
+          uint32_t layer_index)
+      : repairer_(repairer),
         reader_(reader),
         manifest_(reader.manifest()),
         id_(IdOf(manifest_)),
@@ -110,8 +109,7 @@ class Repairer::Rebuild {
   bool Owns(uint64_t page) const { return reader_.HolderOf(layer_index_, page) == id_; }
   std::span<std::byte> RowsOf(uint32_t partition, uint64_t page);
 
-  RowStore& store_;
-  const Options& options_;
+  Repairer& repairer_;
   const TableReader& reader_;
   const Manifest& manifest_;
   const TableSetId id_;
@@ -160,13 +158,12 @@ bool Repairer::Rebuild::Matches(uint32_t partition) const {
 
 // The copy in memory of any version that reads this page from the same place.
 bool Repairer::Rebuild::FromMemory(uint64_t page, std::byte* out) const {
-  if (!options_.read_memory) return false;
   const TableSetId holder = reader_.HolderOf(layer_index_, page);
   const uint64_t first = reader_.FirstRowOfPage(layer_index_, page);
   const uint64_t count = reader_.RowCountOfPage(layer_index_, page);
   return std::any_of(versions_.begin(), versions_.end(), [&](const auto& version) {
     return version->HolderOf(layer_index_, page) == holder &&
-           options_.read_memory(IdOf(version->manifest()), layer_index_, first, count, out);
+           repairer_.copies_.CopyRows(IdOf(version->manifest()), layer_index_, first, count, out);
   });
 }
 
@@ -181,7 +178,7 @@ Status Repairer::Rebuild::FillRun(uint64_t first_page, uint64_t count, std::byte
     }
     return OkStatus();
   }
-  if (!source_) source_ = options_.open_source(manifest_);
+  if (!source_) source_ = repairer_.open_source_(manifest_);
   if (!source_->ok()) return source_->status();
   const uint64_t end = std::min(reader_.FirstRowOfPage(layer_index_, first_page + count),
                                 reader_.cut(layer_index_).total_rows);
@@ -252,13 +249,14 @@ Status Repairer::Rebuild::Write(uint32_t partition, PageWriter& writer) {
 Status Repairer::Rebuild::Ingest(std::unique_ptr<PageWriter> writer) {
   RETURN_IF_ERROR(writer->Finish());
   const table::TableIdentity& identity = manifest_.identity;
-  ASSIGN_OR_RETURN(const auto manifest, FindManifest(store_, identity.model, identity.version));
+  ASSIGN_OR_RETURN(const auto manifest,
+                   FindManifest(repairer_.store_, identity.model, identity.version));
   if (!manifest || manifest->identity.content_digest != identity.content_digest) {
     return NotFound(fmt::format("{} version {} was dropped", identity.model, identity.version));
   }
   std::vector<std::unique_ptr<PageWriter>> files;
   files.push_back(std::move(writer));
-  return store_.Ingest(std::move(files));
+  return repairer_.store_.Ingest(std::move(files));
 }
 
 Result<RepairedFile> Repairer::Rebuild::Run(uint32_t partition) {
@@ -274,7 +272,7 @@ Result<RepairedFile> Repairer::Rebuild::Run(uint32_t partition) {
     if (held / per_file != file_index || !OwnsAnyOf(held)) continue;
     RETURN_IF_ERROR(Assemble(held));
     if (writer == nullptr) {
-      ASSIGN_OR_RETURN(writer, store_.NewFile(id_));
+      ASSIGN_OR_RETURN(writer, repairer_.store_.NewFile(id_));
     }
     RETURN_IF_ERROR(Write(held, *writer));
   }
@@ -307,7 +305,7 @@ Result<RepairReport> Repairer::Repair(const std::string& model, const std::strin
   // only where its damaged pages are still read.
   for (size_t i = 0; i < chain.size() && !result.ok(); ++i) {
     if (sound(*chain[i]).ok()) continue;
-    auto file = Rebuild(store_, options_, *chain[i], versions, layer_index).Run(partition);
+    auto file = Rebuild(*this, *chain[i], versions, layer_index).Run(partition);
     result = file.status();
     if (!file.ok()) continue;
     if (file->pages > 0) report.files.push_back(std::move(*file));

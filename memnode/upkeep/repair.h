@@ -18,6 +18,7 @@
 #include "memnode/store/manifest.h"
 #include "memnode/store/row_store.h"
 #include "memnode/store/table_reader.h"
+#include "memnode/tables/loaded_tables.h"
 
 namespace engram::memnode {
 
@@ -44,18 +45,12 @@ struct RepairReport {
 
 class Repairer {
  public:
-  // Copies rows [first_row, first_row + count) of a layer, all of one partition, from a verified
-  // copy of the table set; false when it is not in memory. Any thread.
-  using ReadMemory = std::function<bool(TableSetId table_set, uint32_t layer_index,
-                                        uint64_t first_row, uint64_t count, std::byte* out)>;
   using OpenSource =
       std::function<Result<std::unique_ptr<client::TableSource>>(const Manifest& manifest)>;
-  struct Options {
-    ReadMemory read_memory;  // may be null
-    OpenSource open_source = OpenRecordedSource;
-  };
 
-  Repairer(RowStore& store, Options options) : store_(store), options_(std::move(options)) {}
+  // `store` and `copies` outlive it.
+  Repairer(RowStore& store, const RowCopies& copies, OpenSource open_source = OpenRecordedSource)
+      : store_(store), copies_(copies), open_source_(std::move(open_source)) {}
 
   // Makes a held partition whole again, in the files of the table set and of its bases. DATA_LOSS
   // says what is damaged and why no copy could be used; NOT_FOUND: no such table set.
@@ -69,7 +64,8 @@ class Repairer {
   class Rebuild;
 
   RowStore& store_;
-  const Options options_;
+  const RowCopies& copies_;
+  const OpenSource open_source_;
   std::mutex mutex_;
 };
 

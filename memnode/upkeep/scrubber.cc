@@ -51,10 +51,11 @@ Scrubber::Scrubber(RowStore& store, Repairer& repairer, obs::Metrics& metrics,
       options_(options),
       clock_(*options.clock),
       metrics_(metrics),
-      rate_(options.mib_per_s, *options.clock) {
-  Result<std::thread> thread = StartThread("scrub", [this] { Run(); });
-  started_ = thread.status();
-  if (thread.ok()) thread_ = *std::move(thread);
+      rate_(options.mib_per_s, *options.clock) {}
+
+Status Scrubber::Start() {
+  ASSIGN_OR_RETURN(thread_, StartThread("scrub", [this] { Run(); }));
+  return OkStatus();
 }
 
 Scrubber::~Scrubber() {

@@ -43,12 +43,11 @@ struct ScrubberOptions {
 
 class Scrubber {
  public:
-  // All outlive it. Starts at once; where no thread can be started `started` says why, and nothing
-  // is read.
+  // All outlive it.
   Scrubber(RowStore& store, Repairer& repairer, obs::Metrics& metrics,
            const ScrubberOptions& options = {});
-  ~Scrubber();  // stops within the reading of a partition
-  const Status& started() const { return started_; }
+  ~Scrubber();     // stops within the reading of a partition
+  Status Start();  // RESOURCE_EXHAUSTED: no thread
 
   // Asks for a page to be looked at and repaired now. Never waits for the disk. False when too much
   // is waiting; duplicates count as one.
@@ -144,7 +143,6 @@ class Scrubber {
   std::map<TableSetId, ScrubState> states_;
   std::vector<IncompleteImport> incomplete_;
 
-  Status started_;
   std::thread thread_;
 };
 

@@ -4,10 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "common/base/rng.h"
 #include "memnode/store/memory_store.h"
+#include "tests/memnode/fake_loader.h"
 #include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
 
@@ -17,21 +19,28 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
+template <typename Condition>
+bool Soon(const Condition& condition) {
+  const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (Clock::Real().Now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 class AdminServiceTest : public testing::Test {
  protected:
   AdminServiceTest() {
-    auto opened = VersionManager::Open(
-        store_, [](const Manifest&, const std::atomic<bool>*) -> Result<TablesPtr> {
-          auto owner = std::make_shared<int>();
-          const auto* const address = reinterpret_cast<const ServedTables*>(owner.get());
-          return TablesPtr(std::move(owner), address);
-        });
+    Upkeep::Options options;
+    options.store.mib_per_s = 1000;
+    options.store.refresh_period = std::chrono::hours(1);
+    upkeep_ = std::make_unique<Upkeep>(&store_, loaded_, metrics_, options);
+    CHECK(upkeep_->Start().ok());
+    auto opened = VersionManager::Open(store_, loader_, upkeep_->repairer());
     CHECK(opened.ok());
     versions_ = *std::move(opened);
-    AdminService::Hooks hooks;
-    hooks.changed = [this] { ++changed_; };
-    hooks.damage = [] { return std::vector<Damage>{{7, 1, 2, 3, "flipped"}}; };
-    admin_ = std::make_unique<AdminService>(*versions_, store_, map_, "m0", hooks);
+    admin_ = std::make_unique<AdminService>(*versions_, store_, loaded_, *upkeep_, map_, "m0");
   }
   // The job's last word.
   json::object Run(const json::object& request) {
@@ -54,8 +63,11 @@ class AdminServiceTest : public testing::Test {
 
   const table::ClusterMap map_ = {.epoch = 3, .members = {"m0", "m1"}};
   MemoryStore store_;
+  LoadedTables loaded_;
+  obs::Metrics metrics_;
+  std::unique_ptr<Upkeep> upkeep_;
+  FakeLoader loader_;
   std::unique_ptr<VersionManager> versions_;
-  std::atomic<int> changed_ = 0;
   std::unique_ptr<AdminService> admin_;
 };
 
@@ -69,7 +81,9 @@ TEST_F(AdminServiceTest, AFolderBecomesAPublishedVersionAndADroppedOne) {
   const json::object imported = Run(import);
   ASSERT_EQ(imported.at("state"), "done") << imported;
   EXPECT_EQ(imported.at("result").at("digest").as_string().size(), 64u);
-  EXPECT_EQ(changed_, 1);
+  EXPECT_TRUE(Soon([&] {
+    return metrics_.GetCounter("engram_memnode_scrub_passes_total", "").Value() >= 1;
+  })) << "the scrubber is told of it";
 
   const json::object before = *admin_->Call({{"command", "versions"}});
   EXPECT_EQ(before.at("member"), "m0");
@@ -103,13 +117,25 @@ TEST_F(AdminServiceTest, AnImportThatFailsSaysWhy) {
   const json::object job = Run(import);
   EXPECT_EQ(job.at("state"), "failed");
   EXPECT_THAT(std::string(job.at("error").at("message").as_string()), HasSubstr("/nowhere/model"));
-  EXPECT_EQ(changed_, 0);
 }
 
 TEST_F(AdminServiceTest, DamageIsListed) {
-  const json::object reply = *admin_->Call({{"command", "damage"}});
-  EXPECT_EQ(reply.at("damage").as_array().size(), 1u);
-  EXPECT_EQ(reply.at("damage").at(0).at("why"), "flipped");
+  const std::string folder = FreshFolder("admin_damage");
+  TinyCheckpoint().Write(folder);
+  json::object import = Of("import", "1");
+  import["model_path"] = folder;
+  ASSERT_EQ(Run(import).at("state"), "done");
+  std::filesystem::remove_all(folder);  // what a repair would read
+  const LayerPlan layer =
+      MakePlan((*FindManifest(store_, "tiny", "1"))->identity, map_, "m0")->layers[0];
+  const uint64_t page = layer.owned.front() * layer.PagesPerPartition();
+  store_.CorruptPage(TableSetIdOf("tiny", "1"), 0, page);
+  EXPECT_EQ(Run(Of("verify", "1")).at("state"), "done") << "and has what it finds looked at";
+  const auto listed = [&] { return admin_->Call({{"command", "damage"}})->at("damage"); };
+  EXPECT_TRUE(Soon([&] { return !listed().as_array().empty(); }));
+  EXPECT_EQ(listed().at(0).at("page").as_string(), std::to_string(page));
+  EXPECT_THAT(std::string(listed().at(0).at("why").as_string()),
+              HasSubstr("page " + std::to_string(page)));
 }
 
 TEST_F(AdminServiceTest, WhatIsWrongWithARequestIsNamed) {

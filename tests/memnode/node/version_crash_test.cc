@@ -9,6 +9,7 @@
 
 #include "memnode/node/version_manager.h"
 #include "memnode/store/memory_store.h"
+#include "tests/memnode/fake_loader.h"
 #include "tests/memnode/procedural_source.h"
 
 namespace engram::memnode {
@@ -71,14 +72,8 @@ class VersionCrashTest : public testing::Test {
                                            {.epoch = 1, .members = {"m0"}}, "m0", store);
     ASSERT_TRUE(manifest.ok()) << manifest.status().message();
   }
-  // Tables of which nothing is read here.
-  static Result<TablesPtr> FakeLoad(const Manifest&, const std::atomic<bool>*) {
-    auto owner = std::make_shared<int>();
-    const auto* const address = reinterpret_cast<const ServedTables*>(owner.get());
-    return TablesPtr(std::move(owner), address);
-  }
-  static std::unique_ptr<VersionManager> Open(RowStore& store) {
-    auto versions = VersionManager::Open(store, FakeLoad);
+  std::unique_ptr<VersionManager> Open(RowStore& store) {
+    auto versions = VersionManager::Open(store, loader_, *repairer_);
     CHECK(versions.ok()) << versions.status().ToString();
     return *std::move(versions);
   }
@@ -98,6 +93,9 @@ class VersionCrashTest : public testing::Test {
     return std::ranges::any_of(versions.List(),
                                [&](const VersionInfo& info) { return info.version == version; });
   }
+
+  FakeLoader loader_;
+  IdleRepairer repairer_;
 };
 
 TEST_F(VersionCrashTest, AnyWriteOfAPublicationMayBeTheLast) {
@@ -194,15 +192,15 @@ TEST_F(VersionCrashTest, OtherCallsDoNotWaitForALoad) {
   MemoryStore disk;
   for (const uint64_t seed : {1, 2, 3}) Import(disk, seed);
   std::promise<void> loading, may_go_on;
-  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest, const std::atomic<bool>*) {
+  loader_.before = [&](const Manifest& manifest) {
     if (manifest.identity.version == "2") {
       loading.set_value();
       may_go_on.get_future().wait();
     }
-    return FakeLoad(manifest, nullptr);
-  });
-  ASSERT_TRUE(opened.ok());
-  VersionManager& versions = **opened;
+    return OkStatus();
+  };
+  const auto opened = Open(disk);
+  VersionManager& versions = *opened;
   ASSERT_TRUE(versions.Prepare(kModel, "1", 1).ok());
   ASSERT_TRUE(versions.Pin(kModel, "3").ok());
   Status prepared;
@@ -241,18 +239,15 @@ TEST_F(VersionCrashTest, WhatCannotBeLoadedIsNotCommittedUntilItIsPreparedAgain)
     ASSERT_TRUE(before->Promise(kModel, "2", 2).ok());
   }
   bool damaged = true;
-  auto opened = VersionManager::Open(disk, [&](const Manifest& manifest, const std::atomic<bool>*) {
-    if (damaged && manifest.identity.version == "2") {
-      return Result<TablesPtr>(DataLoss("page 7 is damaged"));
-    }
-    return FakeLoad(manifest, nullptr);
-  });
-  ASSERT_TRUE(opened.ok());
-  EXPECT_THAT((*opened)->Commit(kModel, "2", 2).message(), HasSubstr("page 7 is damaged"));
-  EXPECT_THAT(Published(**opened), testing::ElementsAre("1"));
+  loader_.before = [&](const Manifest& manifest) {
+    return damaged && manifest.identity.version == "2" ? DataLoss("page 7 is damaged") : OkStatus();
+  };
+  const auto opened = Open(disk);
+  EXPECT_THAT(opened->Commit(kModel, "2", 2).message(), HasSubstr("page 7 is damaged"));
+  EXPECT_THAT(Published(*opened), testing::ElementsAre("1"));
   damaged = false;
-  EXPECT_TRUE(Publish(**opened, "2", 2).ok());
-  EXPECT_THAT(Published(**opened), testing::ElementsAre("2"));
+  EXPECT_TRUE(Publish(*opened, "2", 2).ok());
+  EXPECT_THAT(Published(*opened), testing::ElementsAre("2"));
 }
 
 }  // namespace

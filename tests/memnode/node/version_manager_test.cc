@@ -19,7 +19,7 @@ using testing::HasSubstr;
 
 constexpr char kModel[] = "procedural";
 
-class VersionManagerTest : public testing::Test {
+class VersionManagerTest : public testing::Test, protected TableLoader {
  protected:
   VersionManagerTest() {
     for (const uint64_t seed : {1, 2, 3}) Import(seed);
@@ -34,17 +34,12 @@ class VersionManagerTest : public testing::Test {
   }
   void Open(Nanos prepared_for = VersionManager::kPreparedFor) {
     versions_.reset();
-    auto opened = VersionManager::Open(
-        store_,
-        [this](const Manifest& manifest, const std::atomic<bool>*) {
-          ++loads_;
-          return Load(manifest);
-        },
-        prepared_for);
+    auto opened = VersionManager::Open(store_, *this, repairer_, prepared_for);
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     versions_ = std::move(*opened);
   }
-  Result<TablesPtr> Load(const Manifest& manifest) {
+  Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>*) override {
+    ++loads_;
     OpenTablesOptions options;
     options.map = manifest.map;
     options.member = "m0";
@@ -71,6 +66,8 @@ class VersionManagerTest : public testing::Test {
   MemoryStore store_;
   obs::Metrics registry_;
   int loads_ = 0;
+  LoadedTables none_;
+  Repairer repairer_{store_, none_};
   std::unique_ptr<VersionManager> versions_;
 };
 
@@ -251,15 +248,17 @@ TEST_F(VersionManagerTest, PinnedAndPublishedVersionsAndBasesAreNotDropped) {
   EXPECT_THAT(versions_->Drop(kModel, "2").message(), HasSubstr("version 4 is a delta on it"));
   ASSERT_TRUE(versions_->Drop(kModel, "4").ok());
   const size_t before = store_.page_count();
-  std::mutex repairs;
-  int pauses = 0;
-  versions_->PauseRepairsBy([&] {
-    ++pauses;
-    return std::unique_lock(repairs);
+  auto repairing = repairer_.Pause();
+  std::atomic<bool> dropped = false;
+  std::thread drop([&] {
+    EXPECT_TRUE(versions_->Drop(kModel, "2").ok());
+    dropped = true;
   });
-  ASSERT_TRUE(versions_->Drop(kModel, "2").ok());
-  EXPECT_EQ(pauses, 1) << "no repair writes while pages go";
-  EXPECT_TRUE(std::unique_lock(repairs, std::try_to_lock).owns_lock());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(dropped) << "a repair may be writing the pages that are to go";
+  EXPECT_EQ(store_.page_count(), before);
+  repairing.unlock();
+  drop.join();
   EXPECT_LT(store_.page_count(), before);
   EXPECT_EQ(versions_->Drop(kModel, "2").code(), Code::kNotFound);
 }

@@ -9,6 +9,7 @@
 #include "common/base/rng.h"
 #include "memnode/node/version_manager.h"
 #include "memnode/store/import_progress.h"
+#include "tests/memnode/fake_loader.h"
 #include "tests/memnode/upkeep/import_fixture.h"
 
 namespace engram::memnode {
@@ -101,10 +102,9 @@ TEST_F(ImportResumeTest, WhatAKilledImportLeavesIsListedByNameAndDropped) {
   EXPECT_EQ(left->front().version, "1");
   EXPECT_GT(store.AllPageBytes()->at(left->front().id), 0u);
 
-  const auto versions = VersionManager::Open(
-      store, [](const Manifest&, const std::atomic<bool>*) -> Result<TablesPtr> {
-        return InternalError("nothing is loaded here");
-      });
+  FakeLoader loader;
+  IdleRepairer repairer;
+  const auto versions = VersionManager::Open(store, loader, *repairer);
   ASSERT_TRUE(versions.ok());
   const Status dropped = (*versions)->Drop("model", "1");
   EXPECT_TRUE(dropped.ok()) << dropped.message();

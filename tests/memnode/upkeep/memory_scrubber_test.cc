@@ -34,9 +34,9 @@ class MemoryScrubberTest : public testing::Test {
   void Scrub(double mib_per_s) {
     MemoryScrubberOptions options;
     options.mib_per_s = mib_per_s;
-    scrubber_ = std::make_unique<MemoryScrubber>(
-        [this] { return std::vector<MemoryScrubber::Tables>{tables_}; },
-        [this] { return std::unique_lock(pause_); }, registry_, options);
+    loaded_.Add(tables_);
+    scrubber_ = std::make_unique<MemoryScrubber>(loaded_, &repairer_, registry_, options);
+    ASSERT_TRUE(scrubber_->Start().ok());
   }
   const std::byte* AddressOf(uint32_t layer, uint64_t row) const {
     const std::byte* address = nullptr;
@@ -66,7 +66,8 @@ class MemoryScrubberTest : public testing::Test {
   StoredTables stored_;
   obs::Metrics registry_;
   std::shared_ptr<const ServedTables> tables_;
-  std::mutex pause_;
+  LoadedTables loaded_;
+  Repairer repairer_{store_, loaded_};
   std::unique_ptr<MemoryScrubber> scrubber_;
 };
 

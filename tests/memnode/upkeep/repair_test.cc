@@ -17,8 +17,13 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-class RepairTest : public testing::Test {
+class RepairTest : public testing::Test, protected RowCopies {
  protected:
+  bool CopyRows(TableSetId id, uint32_t layer_index, uint64_t first, uint64_t count,
+                std::byte* out) const override {
+    const auto copy = memory_.find(id);
+    return copy != memory_.end() && copy->second->ReadRows(layer_index, first, count, out).ok();
+  }
   // A copy in memory of `version`, which holds the rows of `source`.
   void InMemory(const std::string& version, const client::TableSource& source) {
     memory_[StoredTables::Id(version)] = &source;
@@ -26,15 +31,7 @@ class RepairTest : public testing::Test {
   void InSource(std::shared_ptr<const client::TableSource> source) { source_ = std::move(source); }
 
   Result<RepairReport> Repair(const std::string& version, uint32_t layer, uint64_t page) {
-    Repairer repairer(
-        store_, {.read_memory =
-                     [this](TableSetId id, uint32_t layer_index, uint64_t first, uint64_t count,
-                            std::byte* out) {
-                       const auto copy = memory_.find(id);
-                       return copy != memory_.end() &&
-                              copy->second->ReadRows(layer_index, first, count, out).ok();
-                     },
-                 .open_source = [this](const Manifest&) { return OpenSource(); }});
+    Repairer repairer(store_, *this, [this](const Manifest&) { return OpenSource(); });
     return repairer.Repair(kModel, version, layer, static_cast<uint32_t>(page / 2));
   }
   bool Sound(const std::string& version) {
@@ -254,7 +251,7 @@ class RecordedSourceTest : public testing::Test {
     const auto manifest = *FindManifest(store_, "tiny", "1");
     const auto reader = *TableReader::Open(store_, *manifest);
     const uint32_t partition = reader->cut(0).PartitionOf(reader->FirstRowOfPage(0, 1));
-    return Repairer(store_, {}).Repair("tiny", "1", 0, partition).status();
+    return Repairer(store_, LoadedTables()).Repair("tiny", "1", 0, partition).status();
   }
 
   std::string folder_;

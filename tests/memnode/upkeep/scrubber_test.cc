@@ -39,14 +39,22 @@ class CountingStore : public MemoryStore {
   std::atomic<int> scrub_writes_ = 0;
 };
 
-class ScrubberTest : public testing::Test {
+class ScrubberTest : public testing::Test, protected RowCopies {
  protected:
   ScrubberTest() {
     options_.clock = &clock_;
     options_.mib_per_s = 1000;
     options_.idle_pause = 1h;
   }
-  void Start() { scrubber_ = std::make_unique<Scrubber>(store_, repairer_, metrics_, options_); }
+  bool CopyRows(TableSetId, uint32_t layer_index, uint64_t first, uint64_t count,
+                std::byte* out) const override {
+    if (memory_waits_) memory_open_.wait();
+    return in_memory_ && tables_.base().ReadRows(layer_index, first, count, out).ok();
+  }
+  void Start() {
+    scrubber_ = std::make_unique<Scrubber>(store_, repairer_, metrics_, options_);
+    ASSERT_TRUE(scrubber_->Start().ok());
+  }
   void Advance(Nanos by) {
     clock_.Advance(by);
     scrubber_->Refresh();
@@ -76,16 +84,10 @@ class ScrubberTest : public testing::Test {
   std::promise<void> memory_gate_;
   std::shared_future<void> memory_open_ = memory_gate_.get_future().share();
   std::atomic<bool> memory_waits_ = false;
-  Repairer repairer_{
-      store_,
-      {.read_memory =
-           [this](TableSetId, uint32_t layer, uint64_t first, uint64_t count, std::byte* out) {
-             if (memory_waits_) memory_open_.wait();
-             return in_memory_ && tables_.base().ReadRows(layer, first, count, out).ok();
-           },
-       .open_source = [](const Manifest&) -> Result<std::unique_ptr<client::TableSource>> {
-         return NotFound("no folder");
-       }}};
+  Repairer repairer_{store_, *this,
+                     [](const Manifest&) -> Result<std::unique_ptr<client::TableSource>> {
+                       return NotFound("no folder");
+                     }};
   obs::Metrics metrics_;
   FakeClock clock_;
   ScrubberOptions options_;
