@@ -8,7 +8,7 @@ namespace engram {
 
 Worker::Worker(size_t waiting_max) : waiting_max_(waiting_max) {}
 
-Worker::~Worker() {
+void Worker::Stop() {
   std::deque<std::function<void()>> dropped;
   {
     const std::lock_guard lock(mutex_);
@@ -23,7 +23,7 @@ Worker::~Worker() {
 bool Worker::TryPost(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
-    if (tasks_.size() >= waiting_max_) return false;
+    if (closing_ || tasks_.size() >= waiting_max_) return false;
     if (!thread_.joinable()) {
       Result<std::thread> started = StartThread("worker", [this] { Run(); });
       if (!started.ok()) return false;

@@ -17,8 +17,10 @@ class Worker {
   explicit Worker(size_t waiting_max);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
-  ~Worker();  // drops what waits, on the caller's thread, then waits for what runs
+  ~Worker() { Stop(); }
 
+  // Drops what waits, on the caller's thread, then waits for what runs. Nothing is taken later.
+  void Stop();
   // False when the queue is full or no thread can be started: the task is not taken. Thread-safe,
   // as waiting() is.
   [[nodiscard]] bool TryPost(std::function<void()> task);

@@ -73,6 +73,11 @@ json::object ToJson(const VersionInfo& info, uint64_t stored_bytes,
           {"incomplete", info.incomplete}};
 }
 
+Result<json::object> Done(const Status& status) {
+  if (!status.ok()) return status;
+  return json::object();
+}
+
 json::object ToJson(const Damage& damage) {
   json::object object = {{"table_set", fmt::format("{:016x}", damage.table_set)},
                          {"layer_index", damage.layer_index},
@@ -93,71 +98,103 @@ AdminService::AdminService(VersionManager& versions, RowStore& store, const Load
       map_(std::move(map)),
       member_(std::move(member)) {}
 
-Result<json::object> AdminService::Call(const json::object& request) {
-  ASSIGN_OR_RETURN(const std::string command, io::GetString(request, "command", kWhat));
-  if (command == "versions") return Versions();
-  if (command == "damage") return DamageNow();
-  if (command == "job" || command == "cancel") {
-    ASSIGN_OR_RETURN(const std::string job, GetName(request, "job"));
-    if (command == "job") return jobs_.Look(job);
-    RETURN_IF_ERROR(jobs_.Cancel(job));
-    return json::object();
+constexpr AdminService::Command AdminService::kCommands[] = {
+    {"versions", kNothing, &AdminService::Versions},
+    {"damage", kNothing, &AdminService::DamageNow},
+    {"job", kNothing, &AdminService::LookAtJob},
+    {"cancel", kNothing, &AdminService::CancelJob},
+    {"reserve", kNothing, &AdminService::Reserve},
+    {"release", kNothing, &AdminService::Release},
+    {"import", kTarget, &AdminService::Import},
+    {"pin", kTarget, &AdminService::Pin},
+    {"unpin", kTarget, &AdminService::Unpin},
+    {"verify", kTarget, &AdminService::Verify},
+    {"row", kTarget, &AdminService::Row},
+    {"drop", kReservation, &AdminService::Drop},
+    {"may_drop", kReservation, &AdminService::MayDrop},
+    {"prepare", kGeneration, &AdminService::Prepare},
+    {"renew", kGeneration, &AdminService::Renew},
+    {"promise", kGeneration, &AdminService::Promise},
+    {"commit", kGeneration, &AdminService::Commit},
+    {"abort", kGeneration, &AdminService::Abort},
+};
+
+Result<json::object> AdminService::Call(const json::object& json) {
+  ASSIGN_OR_RETURN(const std::string name, io::GetString(json, "command", kWhat));
+  const auto* const command = std::ranges::find(kCommands, name, &Command::name);
+  if (command == std::end(kCommands)) {
+    return InvalidArgument(fmt::format("request: command \"{:.64}\" is not known here", name));
   }
-  if (command == "reserve" || command == "release") return Reserve(command, request);
-  Target target;
-  ASSIGN_OR_RETURN(target.model, GetName(request, "name"));
-  ASSIGN_OR_RETURN(target.version, GetName(request, "version"));
-  if (command == "import") return Import(target, request);
-  if (command == "pin") return Pin(target);
-  if (command == "verify") return Verify(target);
-  if (command == "row") return Row(target, request);
-  if (command == "unpin") {
-    RETURN_IF_ERROR(versions_.Unpin(target.model, target.version));
-    return json::object();
+  Request request{.json = json, .target = {}};
+  if (command->needs >= kTarget) {
+    ASSIGN_OR_RETURN(request.target.model, GetName(json, "name"));
+    ASSIGN_OR_RETURN(request.target.version, GetName(json, "version"));
   }
-  if (command == "drop" || command == "may_drop") {
-    RETURN_IF_ERROR(CheckReserved(target.model, request));
-    if (command == "drop") return Drop(target);
-    RETURN_IF_ERROR(jobs_.CheckFree("drop", {SubjectOf(target.model, target.version)}));
-    RETURN_IF_ERROR(versions_.CheckDrop(target.model, target.version));
-    return json::object();
+  if (command->needs >= kGeneration) {
+    ASSIGN_OR_RETURN(request.generation, GetNumber(json, "generation"));
   }
-  return Publish(command, target, request);
+  if (command->needs >= kReservation) {
+    RETURN_IF_ERROR(CheckReserved(request.target.model, json));
+  }
+  return (this->*command->carry_out)(request);
 }
 
-Result<json::object> AdminService::Publish(const std::string& command, const Target& target,
-                                           const json::object& request) {
-  if (command != "prepare" && command != "renew" && command != "promise" && command != "commit" &&
-      command != "abort") {
-    return InvalidArgument(fmt::format("request: command \"{:.64}\" is not known here", command));
-  }
-  ASSIGN_OR_RETURN(const uint64_t generation, GetNumber(request, "generation"));
-  RETURN_IF_ERROR(CheckReserved(target.model, request));
-  const auto& [model, version] = target;
-  if (command == "prepare") return Prepare(target, generation);
-  if (command == "renew") RETURN_IF_ERROR(versions_.Renew(model, version, generation));
-  if (command == "promise") RETURN_IF_ERROR(versions_.Promise(model, version, generation));
-  if (command == "abort") RETURN_IF_ERROR(versions_.Abort(model, version, generation));
-  if (command != "commit") return json::object();
+Result<json::object> AdminService::LookAtJob(const Request& request) {
+  ASSIGN_OR_RETURN(const std::string job, GetName(request.json, "job"));
+  return jobs_.Look(job);
+}
+
+Result<json::object> AdminService::CancelJob(const Request& request) {
+  ASSIGN_OR_RETURN(const std::string job, GetName(request.json, "job"));
+  return Done(jobs_.Cancel(job));
+}
+
+Result<json::object> AdminService::Reserve(const Request& request) {
+  ASSIGN_OR_RETURN(const std::string model, GetName(request.json, "name"));
+  ASSIGN_OR_RETURN(const std::string token, GetName(request.json, "token"));
+  ASSIGN_OR_RETURN(const std::string holder, GetName(request.json, "holder"));
+  return Done(reservations_.Take(model, token, holder));
+}
+
+Result<json::object> AdminService::Release(const Request& request) {
+  ASSIGN_OR_RETURN(const std::string model, GetName(request.json, "name"));
+  ASSIGN_OR_RETURN(const std::string token, GetName(request.json, "token"));
+  reservations_.Release(model, token);
+  return json::object();
+}
+
+Result<json::object> AdminService::Unpin(const Request& request) {
+  return Done(versions_.Unpin(request.target.model, request.target.version));
+}
+
+Result<json::object> AdminService::MayDrop(const Request& request) {
+  const auto& [model, version] = request.target;
+  RETURN_IF_ERROR(jobs_.CheckFree("drop", {SubjectOf(model, version)}));
+  return Done(versions_.CheckDrop(model, version));
+}
+
+Result<json::object> AdminService::Renew(const Request& request) {
+  const auto& [model, version] = request.target;
+  return Done(versions_.Renew(model, version, request.generation));
+}
+
+Result<json::object> AdminService::Promise(const Request& request) {
+  const auto& [model, version] = request.target;
+  return Done(versions_.Promise(model, version, request.generation));
+}
+
+Result<json::object> AdminService::Commit(const Request& request) {
+  const auto& [model, version] = request.target;
   bool rollback = false;
-  if (request.contains("rollback")) {
-    ASSIGN_OR_RETURN(rollback, io::GetBool(request, "rollback", kWhat));
+  if (request.json.contains("rollback")) {
+    ASSIGN_OR_RETURN(rollback, io::GetBool(request.json, "rollback", kWhat));
   }
-  RETURN_IF_ERROR(versions_.Commit(model, version, generation, rollback));
-  return json::object();
+  return Done(versions_.Commit(model, version, request.generation, rollback));
 }
 
-Result<json::object> AdminService::Reserve(const std::string& command,
-                                           const json::object& request) {
-  ASSIGN_OR_RETURN(const std::string model, GetName(request, "name"));
-  ASSIGN_OR_RETURN(const std::string token, GetName(request, "token"));
-  if (command == "release") {
-    reservations_.Release(model, token);
-    return json::object();
-  }
-  ASSIGN_OR_RETURN(const std::string holder, GetName(request, "holder"));
-  RETURN_IF_ERROR(reservations_.Take(model, token, holder));
-  return json::object();
+Result<json::object> AdminService::Abort(const Request& request) {
+  const auto& [model, version] = request.target;
+  return Done(versions_.Abort(model, version, request.generation));
 }
 
 Status AdminService::CheckReserved(const std::string& model, const json::object& request) const {
@@ -181,7 +218,7 @@ Result<json::object> AdminService::StartJob(const std::vector<std::string>& key,
   return json::object{{"job", job}};
 }
 
-Result<json::object> AdminService::Versions() const {
+Result<json::object> AdminService::Versions(const Request&) {
   ASSIGN_OR_RETURN(const auto stored, store_.AllPageBytes());
   std::vector<VersionInfo> all = versions_.List();
   ASSIGN_OR_RETURN(const std::vector<IncompleteImport> incomplete, IncompleteImports(store_));
@@ -206,7 +243,9 @@ Result<json::object> AdminService::Versions() const {
                       {"versions", std::move(versions)}};
 }
 
-Result<json::object> AdminService::Import(const Target& target, const json::object& request) {
+Result<json::object> AdminService::Import(const Request& asked) {
+  const Target& target = asked.target;
+  const json::object& request = asked.json;
   ASSIGN_OR_RETURN(const std::string path, GetName(request, "model_path"));
   ImportOptions options;
   options.source = path;
@@ -256,7 +295,9 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
                       {"pages_changed", std::to_string(last.pages_changed)}};
 }
 
-Result<json::object> AdminService::Prepare(const Target& target, uint64_t generation) {
+Result<json::object> AdminService::Prepare(const Request& request) {
+  const Target& target = request.target;
+  const uint64_t generation = request.generation;
   return StartJob(
       {"prepare", target.model, target.version, std::to_string(generation)},
       fmt::format("prepare {} version {} generation {}", target.model, target.version, generation),
@@ -267,7 +308,8 @@ Result<json::object> AdminService::Prepare(const Target& target, uint64_t genera
       });
 }
 
-Result<json::object> AdminService::Pin(const Target& target) {
+Result<json::object> AdminService::Pin(const Request& request) {
+  const Target& target = request.target;
   return StartJob(
       {"pin", target.model, target.version},
       fmt::format("pin {} version {}", target.model, target.version), {target},
@@ -277,7 +319,8 @@ Result<json::object> AdminService::Pin(const Target& target) {
       });
 }
 
-Result<json::object> AdminService::Drop(const Target& target) {
+Result<json::object> AdminService::Drop(const Request& request) {
+  const Target& target = request.target;
   return StartJob({"drop", target.model, target.version},
                   fmt::format("drop {} version {}", target.model, target.version), {target},
                   [this, target](JobContext&) -> Result<json::object> {
@@ -288,7 +331,8 @@ Result<json::object> AdminService::Drop(const Target& target) {
                   });
 }
 
-Result<json::object> AdminService::Verify(const Target& target) {
+Result<json::object> AdminService::Verify(const Request& request) {
+  const Target& target = request.target;
   return StartJob({"verify", target.model, target.version},
                   fmt::format("verify {} version {}", target.model, target.version), {},
                   [this, target](JobContext& context) -> Result<json::object> {
@@ -304,16 +348,17 @@ Result<json::object> AdminService::Verify(const Target& target) {
                   });
 }
 
-Result<json::object> AdminService::Row(const Target& target, const json::object& request) const {
-  ASSIGN_OR_RETURN(const uint64_t layer, GetNumber(request, "layer"));
-  ASSIGN_OR_RETURN(const uint64_t row, GetNumber(request, "row"));
+Result<json::object> AdminService::Row(const Request& request) {
+  const Target& target = request.target;
+  ASSIGN_OR_RETURN(const uint64_t layer, GetNumber(request.json, "layer"));
+  ASSIGN_OR_RETURN(const uint64_t row, GetNumber(request.json, "row"));
   if (layer > static_cast<uint64_t>(std::numeric_limits<int>::max())) {
     return InvalidArgument(fmt::format("request: there is no layer {}", layer));
   }
   return DescribeStoredRow(store_, target.model, target.version, static_cast<int>(layer), row);
 }
 
-Result<json::object> AdminService::DamageNow() const {
+Result<json::object> AdminService::DamageNow(const Request&) {
   json::array list;
   for (const Damage& damage : upkeep_.damage()) list.push_back(ToJson(damage));
   return json::object{{"damage", std::move(list)}};

@@ -18,10 +18,12 @@
 //
 // Where a tool has reserved the model, prepare, renew, promise, commit, abort and drop are
 // refused unless their "token" is that tool's. 64-bit numbers travel as decimal strings. A job that
-// changes a version is refused while another one does. Any thread; no call waits for a job.
+// changes a version is refused while another one does. No call waits for a job; several wait for
+// the disk, so that the control server has a thread for them (control.h).
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/status.h"
@@ -50,18 +52,38 @@ class AdminService {
   struct Target {
     std::string model, version;
   };
-  Result<json::object> Versions() const;
-  Result<json::object> Import(const Target& target, const json::object& request);
-  Result<json::object> Reserve(const std::string& command, const json::object& request);
-  Result<json::object> Publish(const std::string& command, const Target& target,
-                               const json::object& request);
-  Result<json::object> Prepare(const Target& target, uint64_t generation);
+  struct Request {
+    const json::object& json;
+    Target target;
+    uint64_t generation = 0;
+  };
+  enum Needs { kNothing, kTarget, kReservation, kGeneration };  // each with those before it
+  struct Command {
+    std::string_view name;
+    Needs needs;
+    Result<json::object> (AdminService::*carry_out)(const Request& request);
+  };
+  static const Command kCommands[];
+
+  Result<json::object> Versions(const Request& request);
+  Result<json::object> DamageNow(const Request& request);
+  Result<json::object> LookAtJob(const Request& request);
+  Result<json::object> CancelJob(const Request& request);
+  Result<json::object> Reserve(const Request& request);
+  Result<json::object> Release(const Request& request);
+  Result<json::object> Import(const Request& request);
+  Result<json::object> Pin(const Request& request);
+  Result<json::object> Unpin(const Request& request);
+  Result<json::object> Verify(const Request& request);
+  Result<json::object> Row(const Request& request);
+  Result<json::object> Drop(const Request& request);
+  Result<json::object> MayDrop(const Request& request);
+  Result<json::object> Prepare(const Request& request);
+  Result<json::object> Renew(const Request& request);
+  Result<json::object> Promise(const Request& request);
+  Result<json::object> Commit(const Request& request);
+  Result<json::object> Abort(const Request& request);
   Status CheckReserved(const std::string& model, const json::object& request) const;
-  Result<json::object> Pin(const Target& target);
-  Result<json::object> Drop(const Target& target);
-  Result<json::object> Verify(const Target& target);
-  Result<json::object> Row(const Target& target, const json::object& request) const;
-  Result<json::object> DamageNow() const;
   Result<json::object> StartJob(const std::vector<std::string>& key, const std::string& title,
                                 const std::vector<Target>& changed, Jobs::Work work);
   Result<json::object> RunImport(const Target& target, const std::string& path,

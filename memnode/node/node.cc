@@ -33,11 +33,12 @@ obs::Sample CpuSeconds() {
 
 }  // namespace
 
-Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
-                                          TransportFactory make_transport) {
+Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, TransportFactory make_transport,
+                                          std::unique_ptr<RowStore> store) {
   auto node = std::unique_ptr<Node>(new Node(config));
   RETURN_IF_ERROR(node->OpenSockets());
-  ASSIGN_OR_RETURN(node->tables_, NodeTables::Open(node->config_, node->metrics_));
+  ASSIGN_OR_RETURN(node->tables_,
+                   NodeTables::Open(node->config_, node->metrics_, std::move(store)));
   const TablesPtr main = node->tables_->TakeMain();
   if (main != nullptr) {
     node->identity_ = main->identity();
@@ -78,7 +79,8 @@ Status Node::OpenSockets() {
       control_,
       net::ControlServer::Start(
           control.host, control.port,
-          {.on_hello = [this](const net::Hello& hello) { return Welcome(hello); },
+          {.on_hello = [this](const net::Hello& hello,
+                              const auto& answer) { Hello(hello, answer); },
            .on_gone = [this](uint64_t session) { CloseSession(session); },
            .on_admin = [this](const json::object& request) { return Admin(request); },
            .on_damaged = [this](uint64_t session,
@@ -131,11 +133,15 @@ const Node::Worker& Node::LeastBusy() const {
 
 // Session ids are random: only the worker it belongs to knows this one.
 void Node::CloseSession(uint64_t session) {
-  tables_of_session_.erase(session);
+  {
+    const std::lock_guard lock(sessions_mutex_);
+    tables_of_session_.erase(session);
+  }
   for (const Worker& worker : services_) worker.service->CloseSession(session);
 }
 
 void Node::DamagedRow(uint64_t session, const net::DamagedRow& row) {
+  const std::lock_guard lock(sessions_mutex_);
   const auto tables = tables_of_session_.find(session);
   if (tables == tables_of_session_.end()) return;
   tables_->ReportDamagedRow(tables->second, row.layer_index, row.row);
@@ -147,7 +153,26 @@ size_t Node::session_count() const {
   return count;
 }
 
-Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
+// The data thread opens the session; the welcome leaves when it is there.
+void Node::Hello(const net::Hello& hello, const net::ControlServer::AnswerHello& answer) {
+  Result<Offer> offer = MakeOffer(hello);
+  if (!offer.ok()) return answer(offer.status());
+  const TablesPtr tables = offer->tables;
+  offer->service->OpenSession(
+      hello.address, tables,
+      [this, answer, tables, welcome = std::move(offer->welcome)](Result<uint64_t> session) {
+        if (!session.ok()) return answer(session.status());
+        {
+          const std::lock_guard lock(sessions_mutex_);
+          tables_of_session_[*session] = tables;
+        }
+        net::Welcome complete = welcome;
+        complete.session = *session;
+        answer(std::move(complete));
+      });
+}
+
+Result<Node::Offer> Node::MakeOffer(const net::Hello& hello) const {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
   if (draining_) return Unavailable("this memory node is shutting down");
   const std::string us = fmt::format("memory node {}", config_.node_name);
@@ -166,8 +191,10 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
         fmt::format("transport settings are \"{}\" here, \"{}\" at {}: they must be equal",
                     hello.settings, service.settings(), us));
   }
-  net::Welcome welcome;
-  ASSIGN_OR_RETURN(welcome.session, worker.service->OpenSession(hello.address, found.tables));
+  Offer offer;
+  offer.tables = found.tables;
+  offer.service = worker.service.get();
+  net::Welcome& welcome = offer.welcome;
   welcome.member = config_.node_name;
   welcome.map = config_.Map();
   welcome.identity = tables.identity();
@@ -183,8 +210,7 @@ Result<net::Welcome> Node::Welcome(const net::Hello& hello) {
     welcome.local_socket = local->socket_name();
   }
   welcome.takes_damage = true;
-  tables_of_session_[welcome.session] = found.tables;
-  return welcome;
+  return offer;
 }
 
 Result<json::object> Node::Admin(const json::object& request) {

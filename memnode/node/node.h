@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -29,9 +30,10 @@ class Node {
  public:
   using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
 
-  // Blocks until the node serves. A null factory: as the config says. `config` is valid.
+  // Blocks until the node serves. A null factory or store: as the config says. `config` is valid.
   static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
-                                             TransportFactory make_transport = nullptr);
+                                             TransportFactory make_transport = nullptr,
+                                             std::unique_ptr<RowStore> store = nullptr);
   ~Node();  // at once
 
   // /ready turns 503, new sessions and lookups are refused, queued ones answered; returns when all
@@ -51,6 +53,12 @@ class Node {
     std::unique_ptr<RowService> service;
     std::string one_sided_key;  // empty: its transport has no such reads
   };
+  // What a hello asks for, but for its session.
+  struct Offer {
+    net::Welcome welcome;
+    TablesPtr tables;
+    RowService* service = nullptr;
+  };
 
   explicit Node(const NodeConfig& config) : config_(config) {}
   Status OpenSockets();
@@ -59,7 +67,8 @@ class Node {
   const Worker& LeastBusy() const;
   void CloseSession(uint64_t session);
   void DamagedRow(uint64_t session, const net::DamagedRow& row);
-  Result<net::Welcome> Welcome(const net::Hello& hello);
+  void Hello(const net::Hello& hello, const net::ControlServer::AnswerHello& answer);
+  Result<Offer> MakeOffer(const net::Hello& hello) const;
   Result<json::object> Admin(const json::object& request);
   net::HttpResponse Health() const;
   net::HttpResponse Ready() const;
@@ -74,7 +83,8 @@ class Node {
   ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
   std::vector<Worker> services_;
-  // What each session reads; the control server's thread only.
+  std::mutex sessions_mutex_;
+  // What each session reads; guarded by sessions_mutex_.
   std::unordered_map<uint64_t, std::weak_ptr<const ServedTables>> tables_of_session_;
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;

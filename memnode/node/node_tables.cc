@@ -71,9 +71,12 @@ NodeTables::NodeTables(const NodeConfig& config, obs::Metrics& metrics)
 }
 
 Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
-                                                     obs::Metrics& metrics) {
+                                                     obs::Metrics& metrics,
+                                                     std::unique_ptr<RowStore> store) {
   std::unique_ptr<NodeTables> tables(new NodeTables(config, metrics));
-  if (!config.procedural()) {
+  if (store != nullptr) {
+    tables->store_ = std::move(store);
+  } else if (!config.procedural()) {
     ASSIGN_OR_RETURN(
         tables->store_,
         OpenRocksStore(config.store_path, static_cast<uint64_t>(config.store_reserve_mib) << 20));

@@ -24,8 +24,10 @@ namespace engram::memnode {
 class NodeTables : private TableLoader {
  public:
   // Opens the store, imports the model the config names where that is missing, and loads what is to
-  // be served. Or computes procedural tables. `config` and `metrics` outlive it.
-  static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics);
+  // be served. Or computes procedural tables. A null store: the config's. `config` and `metrics`
+  // outlive it.
+  static Result<std::unique_ptr<NodeTables>> Open(const NodeConfig& config, obs::Metrics& metrics,
+                                                  std::unique_ptr<RowStore> store = nullptr);
 
   // The tables a client asks for; an empty version means the published one. Any thread.
   // FAILED_PRECONDITION says what there is.

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "common/obs/log.h"
 #include "memnode/store/import_progress.h"
@@ -24,7 +25,7 @@ Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, Ta
 
 VersionManager::~VersionManager() {
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard change(change_mutex_);
     stop_ = true;
   }
   prepared_changed_.notify_all();
@@ -33,7 +34,7 @@ VersionManager::~VersionManager() {
 
 Status VersionManager::ReadStore() {
   ASSIGN_OR_RETURN(const std::vector<VersionInfo> versions, ReadVersions(store_));
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock change(change_mutex_, mutex_);
   for (const VersionInfo& info : versions) {
     entries_.try_emplace({info.model, info.version}, Entry{info, nullptr, {}});
   }
@@ -41,7 +42,7 @@ Status VersionManager::ReadStore() {
 }
 
 void VersionManager::Imported(const Manifest& manifest) {
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock change(change_mutex_, mutex_);
   DescribeManifest(manifest, entries_[{manifest.identity.model, manifest.identity.version}].info);
 }
 
@@ -79,22 +80,23 @@ Result<TablesPtr> VersionManager::Loaded(const std::string& model, const std::st
                                          const std::atomic<bool>* cancel) {
   ASSIGN_OR_RETURN(const Manifest manifest, Complete(model, version));
   {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock change(change_mutex_, mutex_);
     Entry& entry = entries_[{model, version}];
     DescribeManifest(manifest, entry.info);
     if (TablesPtr tables = entry.seen.lock()) return tables;
   }
   ASSIGN_OR_RETURN(TablesPtr tables, loader_.Load(manifest, cancel));
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock change(change_mutex_, mutex_);
   Entry& entry = entries_[{model, version}];
   entry.seen = tables;
   entry.info.problem.clear();
   return tables;
 }
 
-// The memory of a version that nothing keeps any more goes with its last reader.
-void VersionManager::Let(Entry& entry) {
-  if (!entry.info.Wanted()) entry.kept.reset();
+// The memory of a version that nothing keeps any more goes with its last reader. To be released
+// when mutex_ is not held: that may take long.
+TablesPtr VersionManager::Let(Entry& entry) {
+  return entry.info.Wanted() ? nullptr : std::exchange(entry.kept, nullptr);
 }
 
 std::string VersionManager::Inventory() const {
@@ -150,18 +152,22 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   const std::string& version = manifest.identity.version;
   const std::lock_guard load(load_mutex_);
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, nullptr));
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   const bool has_published = std::ranges::any_of(entries_, [&](const auto& other) {
     return other.first.first == model && other.second.info.published;
   });
   Entry& entry = entries_.at({model, version});
-  // What the config names is served, whatever is published.
-  entry.kept = tables;
-  if (has_published && !imported) return tables;
   const uint64_t generation = HighestGeneration(model) + 1;
-  RETURN_IF_ERROR(CheckNewest(model, version, generation));
-  entry.info.prepared_generation = generation;
-  entry.prepared_until = Clock::Real().Now() + prepared_for_;
+  const bool publishes = !has_published || imported;
+  if (publishes) RETURN_IF_ERROR(CheckNewest(model, version, generation));
+  {
+    const std::lock_guard lock(mutex_);
+    // What the config names is served, whatever is published.
+    entry.kept = tables;
+    if (publishes) entry.info.prepared_generation = generation;
+    entry.prepared_until = Clock::Real().Now() + prepared_for_;
+  }
+  if (!publishes) return tables;
   RETURN_IF_ERROR(CommitPrepared(model, version, generation, /*rollback=*/false));
   return tables;
 }
@@ -191,12 +197,14 @@ std::vector<VersionInfo> VersionManager::List() const {
   return all;
 }
 
-// Written first, so that the answer is what a restart would find.
+// change_mutex_ is held. Written first, so that the answer is what a restart would find.
 Status VersionManager::Change(Entry& entry, const VersionInfo& info) {
   const RecordChange record = CatalogRecord(info);
   const Status written = store_.WriteRecords({&record, 1});
+  TablesPtr unused;
+  const std::lock_guard lock(mutex_);
   if (written.ok()) entry.info = info;
-  Let(entry);
+  unused = Let(entry);
   return written;
 }
 
@@ -204,16 +212,19 @@ Status VersionManager::Pin(const std::string& model, const std::string& version,
                            const std::atomic<bool>* cancel) {
   const std::lock_guard load(load_mutex_);
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, cancel));
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   Entry& entry = entries_.at({model, version});
-  entry.kept = std::move(tables);
+  {
+    const std::lock_guard lock(mutex_);
+    entry.kept.swap(tables);
+  }
   VersionInfo info = entry.info;
   info.pinned = true;
   return Change(entry, info);
 }
 
 Status VersionManager::Unpin(const std::string& model, const std::string& version) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   const auto found = entries_.find({model, version});
   if (found == entries_.end()) {
     return NotFound(fmt::format("there is no version {} of {} here", version, model));
@@ -234,7 +245,7 @@ Status VersionManager::Drop(const std::string& model, const std::string& version
   return NotFound(fmt::format("there is no version {} of {} here", version, model));
 }
 
-// mutex_ is held.
+// change_mutex_ or mutex_ is held.
 Status VersionManager::CheckDropLocked(const Entry& entry) const {
   const VersionInfo& info = entry.info;
   const auto keeps = [&](std::string_view why) {
@@ -266,15 +277,22 @@ Status VersionManager::CheckDrop(const std::string& model, const std::string& ve
 
 // The first write of a drop, unless the version is needed. OK when it is not listed.
 Status VersionManager::Release(const std::string& model, const std::string& version) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   const auto found = entries_.find({model, version});
   if (found == entries_.end()) {
     ASSIGN_OR_RETURN(const bool incomplete, IsIncomplete(store_, model, version));
     return incomplete ? BeginDrop(store_, model, version) : OkStatus();
   }
-  RETURN_IF_ERROR(CheckDropLocked(found->second));
-  found->second.kept.reset();
+  TablesPtr unused;
+  {
+    const std::lock_guard lock(mutex_);  // no reader comes after the check
+    RETURN_IF_ERROR(CheckDropLocked(found->second));
+    unused.swap(found->second.kept);
+    found->second.seen.reset();
+  }
+  unused.reset();
   RETURN_IF_ERROR(BeginDrop(store_, model, version));
+  const std::lock_guard lock(mutex_);
   entries_.erase(found);
   return OkStatus();
 }

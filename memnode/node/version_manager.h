@@ -17,8 +17,9 @@
 // What is published, prepared, promised or pinned is in memory; another version stays while
 // sessions read it. State is kept as records `catalog/<id>`, changed together or not at all.
 //
-// Any thread. Prepare, Pin, Adopt and Drop may take long, and wait for each other; the
-// other calls take no longer than a write of records, whatever is being loaded.
+// Any thread. Prepare, Pin, Adopt and Drop may take long, and wait for each other; the other calls
+// take no longer than a write of records, whatever is being loaded; Find, NotServed, List and
+// CheckDrop never wait for the disk.
 #pragma once
 
 #include <atomic>
@@ -140,7 +141,7 @@ class VersionManager {
   Status CheckDropLocked(const Entry& entry) const;
   Status Release(const std::string& model, const std::string& version);
   Status Change(Entry& entry, const VersionInfo& info);
-  void Let(Entry& entry);
+  [[nodiscard]] static TablesPtr Let(Entry& entry);
   Result<const Entry*> FindServed(const std::string& model, const std::string& version) const;
   std::string Inventory() const;
 
@@ -148,12 +149,16 @@ class VersionManager {
   TableLoader& loader_;
   Repairer& repairer_;
   const Nanos prepared_for_;
-  std::mutex load_mutex_;     // one load or drop at a time; taken before mutex_
-  mutable std::mutex mutex_;  // guards entries_ and the catalog's records
+  // Taken in this order. One load or drop at a time; one change of entries_ and the catalog's
+  // records at a time, held while these are written; entries_ are read under either of the last
+  // two, and changed under both.
+  std::mutex load_mutex_;
+  std::mutex change_mutex_;
+  mutable std::mutex mutex_;
   std::map<Key, Entry> entries_;
-  std::condition_variable prepared_changed_;
-  bool stop_ = false;    // guarded by mutex_
-  std::thread lapsing_;  // ends preparations that no tool renews
+  std::condition_variable prepared_changed_;  // of change_mutex_
+  bool stop_ = false;                         // guarded by change_mutex_
+  std::thread lapsing_;                       // ends preparations that no tool renews
 };
 
 }  // namespace engram::memnode

@@ -51,7 +51,7 @@ Status VersionManager::Prepare(const std::string& model, const std::string& vers
     RETURN_IF_ERROR(CheckNewest(model, version, generation));
   }
   ASSIGN_OR_RETURN(TablesPtr tables, Loaded(model, version, cancel));
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock change(change_mutex_, mutex_);
   RETURN_IF_ERROR(CheckNewest(model, version, generation));  // a commit may have come meanwhile
   Entry& entry = entries_.at({model, version});
   entry.kept = std::move(tables);
@@ -62,7 +62,7 @@ Status VersionManager::Prepare(const std::string& model, const std::string& vers
   return OkStatus();
 }
 
-// mutex_ is held. A version that is ready to be committed in this generation, or was.
+// change_mutex_ is held. A version that is ready to be committed in this generation, or was.
 Result<VersionManager::Entry*> VersionManager::FindReady(const std::string& model,
                                                          const std::string& version,
                                                          uint64_t generation) {
@@ -90,7 +90,7 @@ Result<VersionManager::Entry*> VersionManager::FindReady(const std::string& mode
 
 Status VersionManager::Renew(const std::string& model, const std::string& version,
                              uint64_t generation) {
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock change(change_mutex_, mutex_);
   ASSIGN_OR_RETURN(Entry* const entry, FindReady(model, version, generation));
   entry->prepared_until = Clock::Real().Now() + prepared_for_;
   return OkStatus();
@@ -98,7 +98,7 @@ Status VersionManager::Renew(const std::string& model, const std::string& versio
 
 Status VersionManager::Promise(const std::string& model, const std::string& version,
                                uint64_t generation) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   ASSIGN_OR_RETURN(Entry* const entry, FindReady(model, version, generation));
   RETURN_IF_ERROR(CheckNewest(model, version, generation));
   VersionInfo info = entry->info;
@@ -110,11 +110,11 @@ Status VersionManager::Promise(const std::string& model, const std::string& vers
 
 Status VersionManager::Commit(const std::string& model, const std::string& version,
                               uint64_t generation, bool rollback) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   return CommitPrepared(model, version, generation, rollback);
 }
 
-// mutex_ is held. The old version steps back and the new one takes its place in one write.
+// change_mutex_ is held. The old version steps back and the new one takes its place in one write.
 Status VersionManager::CommitPrepared(const std::string& model, const std::string& version,
                                       uint64_t generation, bool rollback) {
   ASSIGN_OR_RETURN(Entry* const entry, FindReady(model, version, generation));
@@ -146,9 +146,13 @@ Status VersionManager::CommitPrepared(const std::string& model, const std::strin
   std::vector<RecordChange> records;
   for (const auto& [changing, changed] : changes) records.push_back(CatalogRecord(changed));
   RETURN_IF_ERROR(store_.WriteRecords(records));
-  for (const auto& [changing, changed] : changes) {
-    changing->info = changed;
-    Let(*changing);
+  std::vector<TablesPtr> unused;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [changing, changed] : changes) {
+      changing->info = changed;
+      unused.push_back(Let(*changing));
+    }
   }
   obs::LogInfo(
       fmt::format("published model={} version={} generation={}", model, version, generation));
@@ -157,16 +161,19 @@ Status VersionManager::CommitPrepared(const std::string& model, const std::strin
 
 Status VersionManager::Abort(const std::string& model, const std::string& version,
                              uint64_t generation) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard change(change_mutex_);
   const auto found = entries_.find({model, version});
   if (found == entries_.end()) return OkStatus();
   Entry& entry = found->second;
-  if (entry.info.prepared_generation == generation) entry.info.prepared_generation = 0;
   VersionInfo info = entry.info;
-  if (info.promised_generation != generation) {
-    Let(entry);
-    return OkStatus();
+  TablesPtr unused;
+  {
+    const std::lock_guard lock(mutex_);
+    if (info.prepared_generation == generation) info.prepared_generation = 0;
+    entry.info = info;
+    if (info.promised_generation != generation) unused = Let(entry);
   }
+  if (info.promised_generation != generation) return OkStatus();
   info.promised_generation = 0;
   return Change(entry, info);
 }
@@ -178,7 +185,7 @@ Status VersionManager::StartLapsing() {
 
 // Until the end. Memory is given back while no lock is held.
 void VersionManager::EndLapsed() {
-  std::unique_lock lock(mutex_);
+  std::unique_lock change(change_mutex_);
   while (!stop_) {
     const TimePoint now = Clock::Real().Now();
     TimePoint next = TimePoint::max();
@@ -191,19 +198,20 @@ void VersionManager::EndLapsed() {
       }
       obs::LogWarn(fmt::format("a preparation has lapsed model={} version={} generation={}",
                                key.first, key.second, entry.info.prepared_generation));
+      const std::lock_guard lock(mutex_);
       entry.info.prepared_generation = 0;
-      if (!entry.info.Wanted()) unused.push_back(std::move(entry.kept));
+      unused.push_back(Let(entry));
     }
     if (!unused.empty()) {
-      lock.unlock();
+      change.unlock();
       unused.clear();
-      lock.lock();
+      change.lock();
       continue;
     }
     if (next == TimePoint::max()) {
-      prepared_changed_.wait(lock);
+      prepared_changed_.wait(change);
     } else {
-      prepared_changed_.wait_until(lock, next);
+      prepared_changed_.wait_until(change, next);
     }
   }
 }

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <future>
 
 #include "common/base/threads.h"
 #include "common/net/wire.h"
@@ -31,7 +30,6 @@ constexpr size_t kErrorTextMax = 1024;
 constexpr size_t kPendingErrorsMax = 1024;
 constexpr Nanos kSleepMax = std::chrono::milliseconds(100);
 constexpr Nanos kStallCheckEvery = std::chrono::milliseconds(10);
-constexpr Nanos kSessionTimeout = std::chrono::seconds(5);
 constexpr Nanos kCloseTimeout = std::chrono::seconds(1);
 
 uint32_t ChunkRows(uint32_t stored_row_bytes) {
@@ -145,28 +143,22 @@ void RowService::RunPosted() {
   for (const auto& task : tasks) task();
 }
 
-Result<uint64_t> RowService::OpenSession(const std::string& address,
-                                         std::shared_ptr<const ServedTables> tables) {
+void RowService::OpenSession(const std::string& address, std::shared_ptr<const ServedTables> tables,
+                             Opened opened) {
   if (tables->stored_row_bytes() > kChunkBytesMax) {
-    return InvalidArgument(fmt::format("rows of {} bytes, a message holds at most {}",
-                                       tables->stored_row_bytes(), kChunkBytesMax));
+    return opened(InvalidArgument(fmt::format("rows of {} bytes, a message holds at most {}",
+                                              tables->stored_row_bytes(), kChunkBytesMax)));
   }
   uint64_t session = 0;
   if (::getrandom(&session, sizeof(session), 0) != sizeof(session)) {
-    return InternalError("getrandom gave no session id");
+    return opened(InternalError("getrandom gave no session id"));
   }
-  // Shared: the answer may come after we stopped waiting for it.
-  const auto answer = std::make_shared<std::promise<Status>>();
-  std::future<Status> opened = answer->get_future();
-  Post([this, session, address, answer, tables = std::move(tables)] {
-    answer->set_value(OpenSessionOnLoop(session, address, tables));
+  ++opening_count_;
+  Post([this, session, address, opened = std::move(opened), tables = std::move(tables)] {
+    const Status status = OpenSessionOnLoop(session, address, tables);
+    --opening_count_;
+    opened(status.ok() ? Result<uint64_t>(session) : status);
   });
-  if (opened.wait_for(kSessionTimeout) != std::future_status::ready) {
-    CloseSession(session);
-    return Unavailable("the data thread did not open the session in 5 s");
-  }
-  RETURN_IF_ERROR(opened.get());
-  return session;
 }
 
 void RowService::CloseSession(uint64_t session) {

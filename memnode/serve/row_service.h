@@ -65,14 +65,18 @@ class RowService : public net::TransportHandler {
   const std::string& settings() const { return settings_; }
 
   // The rest from any thread.
-  // A session on these tables for the client whose transport has this address. RESOURCE_EXHAUSTED
-  // over sessions_max, INVALID_ARGUMENT when a row does not fit a message, CANCELLED when draining.
-  Result<uint64_t> OpenSession(const std::string& address,
-                               std::shared_ptr<const ServedTables> tables);
+  // Opens a session on these tables for the client whose transport has this address. `opened` runs
+  // on the data thread once the session is there, or when it is refused, maybe before this returns;
+  // not if the service ends first. RESOURCE_EXHAUSTED over sessions_max, INVALID_ARGUMENT when a
+  // row does not fit a message, CANCELLED when draining.
+  using Opened = std::function<void(Result<uint64_t> session)>;
+  void OpenSession(const std::string& address, std::shared_ptr<const ServedTables> tables,
+                   Opened opened);
   void CloseSession(uint64_t session);
   // What is queued is answered; what comes later is refused with CANCELLED.
   void Drain() { draining_ = true; }
-  size_t session_count() const { return session_count_; }
+  // Those that are being opened, too.
+  size_t session_count() const { return session_count_ + opening_count_; }
   // How long ago the data thread last went round its loop, which it does every 100 ms at least
   // unless something holds it.
   Nanos SinceLastRound() const {
@@ -150,6 +154,7 @@ class RowService : public net::TransportHandler {
   std::atomic<bool> stop_ = false;
   std::atomic<bool> draining_ = false;
   std::atomic<size_t> session_count_ = 0;
+  std::atomic<size_t> opening_count_ = 0;
   std::atomic<int64_t> last_round_;  // nanoseconds of the monotonic clock
   std::atomic<bool> has_posted_ = false;
   std::mutex posted_mutex_;

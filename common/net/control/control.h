@@ -40,6 +40,9 @@ inline constexpr int kControlConnectionsMax = 1024;  // per node
 inline constexpr Nanos kDamageReportEvery = std::chrono::milliseconds(10);
 // A connection that has not said hello by then is dropped.
 inline constexpr Nanos kHelloTimeout = std::chrono::seconds(5);
+// A hello that the node has not answered by then is refused.
+inline constexpr Nanos kSessionTimeout = std::chrono::seconds(5);
+inline constexpr size_t kAdminWaitingMax = 32;  // requests of tools, besides the one carried out
 
 // A row whose content the node states at connect; the client fetches it over the data path and
 // compares, so that a wrong transport, layout or table fails before the first token.
@@ -81,24 +84,31 @@ struct DamagedRow {
   uint64_t row = 0;
 };
 
-// Node side. Runs on its own thread. `on_hello` answers a hello (an error status becomes
-// "refused"); `on_gone` is called once for each session welcomed, when its connection closes for
-// any reason; `on_admin` (may be null: refused) answers a tool; `on_damaged` (may be null: clients
-// have nothing to say) hears of a row that a session's client found damaged. All run on the
-// server's thread, so none may take long.
+// Node side. Runs on its own thread, which never waits: all callbacks but on_admin run on it, and
+// none of these may take long.
 class ControlServer {
  public:
+  // An error status becomes "refused". To be called once, on any thread; later than
+  // kSessionTimeout the client has been refused, and after the server nothing happens.
+  using AnswerHello = std::function<void(Result<Welcome>)>;
   struct Callbacks {
-    std::function<Result<Welcome>(const Hello&)> on_hello;
+    // Has a hello answered, at once or later.
+    std::function<void(const Hello& hello, AnswerHello answer)> on_hello;
+    // Once for each session welcomed, when its connection closes for any reason, or has closed
+    // before the answer.
     std::function<void(uint64_t session)> on_gone;
+    // Answers a tool (null: refused). On a thread of its own, one request after the other: it may
+    // take long. Beyond kAdminWaitingMax that wait, tools are refused.
     std::function<Result<json::object>(const json::object& request)> on_admin = nullptr;
+    // A session's client found a row damaged (null: clients have nothing to say).
     std::function<void(uint64_t session, const DamagedRow& row)> on_damaged = nullptr;
   };
   // ALREADY_EXISTS names the address when the port is taken. Port 0 picks one (see port()).
   static Result<std::unique_ptr<ControlServer>> Start(
       const std::string& host, uint16_t port, Callbacks callbacks,
       std::shared_ptr<const Security> security = {});
-  virtual ~ControlServer() = default;  // closes every connection and joins
+  // Waits for the request of a tool that is carried out, closes every connection, and joins.
+  virtual ~ControlServer() = default;
   virtual uint16_t port() const = 0;
 };
 

@@ -1,5 +1,5 @@
 // The node's side of the control connection: one thread, one Asio loop, one small state machine per
-// connection that has passed the challenge.
+// connection that has passed the challenge, and a second thread that carries out tools' requests.
 #include <fmt/format.h>
 #include <sys/socket.h>
 
@@ -8,6 +8,8 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <deque>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "common/base/threads.h"
+#include "common/base/worker.h"
 #include "common/net/control/control.h"
 #include "common/net/control/messages.h"
 #include "common/net/room.h"
@@ -35,14 +38,44 @@ constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a client whose host
 
 class Connection;
 
-// What a connection needs of its server. Everything runs on the server's thread.
-struct ServerContext {
-  ControlServer::Callbacks callbacks;
-  std::set<std::shared_ptr<Connection>> connections;
+// Other threads' way onto the loop, for as long as there is one.
+class LoopGate {
+ public:
+  explicit LoopGate(asio::io_context& loop) : loop_(&loop) {}
+  void Post(std::function<void()> task) {
+    const std::lock_guard lock(mutex_);
+    if (loop_ != nullptr) asio::post(*loop_, std::move(task));
+  }
+  void Close() {
+    const std::lock_guard lock(mutex_);
+    loop_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  asio::io_context* loop_;  // guarded by mutex_
 };
 
-// hello -> answer -> silence until either side closes, or reports of damaged rows from a welcomed
-// client. Shared with the handlers of the operations under way.
+// What a connection needs of its server, on the server's thread.
+struct ServerContext {
+  ControlServer::Callbacks callbacks;
+  std::shared_ptr<LoopGate> gate;
+  std::set<std::shared_ptr<Connection>> connections = {};
+  std::deque<std::weak_ptr<Connection>> tools = {};  // whose requests wait
+  bool carrying_out = false;                         // one of them
+  Worker tool_thread = Worker(1);
+};
+
+std::string FrameOf(const Result<json::object>& reply) {
+  std::string frame = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
+  if (frame.size() - kFramePrefixBytes <= kControlFrameBytesMax) return frame;
+  return RefusedFrame(
+      ResourceExhausted(fmt::format("the reply is of {} bytes, more than fits in a frame ({})",
+                                    frame.size(), kControlFrameBytesMax)));
+}
+
+// hello -> pending -> answer -> silence until either side closes, or reports of damaged rows from a
+// welcomed client. Shared with the handlers of the operations under way.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(asio::io_context& loop, TcpStream stream, bool may_administer, ServerContext* context)
@@ -59,10 +92,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     error_code unwatched;
     ready_.assign(stream_.fd(), unwatched);
     if (unwatched) return Close();
-    timer_.expires_after(kHelloTimeout);
-    timer_.async_wait([self = shared_from_this()](const error_code& error) {
-      if (!error) self->Close();
-    });
+    Arm(kHelloTimeout);
     Move();
   }
 
@@ -71,7 +101,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // welcomed.
   Occupant occupant() const {
     constexpr int kToSay = 0, kToHear = 1, kWelcomed = -1;
-    return {address_, welcomed() ? kWelcomed : step_ == Step::kAnswer ? kToHear : kToSay, since_};
+    const bool heard = step_ == Step::kPending || step_ == Step::kAnswer;
+    return {address_, welcomed() ? kWelcomed : heard ? kToHear : kToSay, since_};
   }
   // Instead of Start: refuses the connection because there is no place.
   void TurnAway() {
@@ -92,7 +123,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
  private:
-  enum class Step { kPrefix, kHello, kAnswer, kSilence, kReportPrefix, kReport };
+  enum class Step { kPrefix, kHello, kPending, kAnswer, kSilence, kReportPrefix, kReport };
 
   // Runs until the socket would block.
   void Move() {
@@ -107,16 +138,31 @@ class Connection : public std::enable_shared_from_this<Connection> {
         case Step::kAnswer:
           if (!Write()) return;
           break;
+        case Step::kPending:
         case Step::kSilence:
           return AwaitEnd();
       }
     }
   }
 
+  // Ends an earlier wait.
   void Await(stream_descriptor::wait_type what) {
-    ready_.async_wait(what, [self = shared_from_this()](const error_code& error) {
-      if (!error) self->Move();
+    ready_.async_wait(what, [self = shared_from_this(), wait = ++waits_](const error_code& error) {
+      if (!error && wait == self->waits_) self->Move();
     });
+  }
+
+  void Arm(Nanos timeout) {
+    timer_.expires_after(timeout);
+    timer_.async_wait([self = shared_from_this()](const error_code& error) {
+      if (!error) self->TimeIsUp();
+    });
+  }
+
+  void TimeIsUp() {
+    if (step_ != Step::kPending) return Close();
+    Reply(RefusedFrame(Unavailable("the data thread did not open the session in 5 s")));
+    Move();
   }
 
   // The buffer grows with what arrives, so that a length alone does not take memory.
@@ -143,32 +189,85 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void Answer() {
     const std::string text = std::exchange(text_, {});
-    step_ = Step::kAnswer;
-    if (const std::optional<json::object> request = ParseAdmin(text)) return Administer(*request);
+    step_ = Step::kPending;
+    if (std::optional<json::object> request = ParseAdmin(text)) {
+      return Administer(*std::move(request));
+    }
     const Result<Hello> hello = ParseHello(text);
-    const Result<Welcome> welcome =
-        hello.ok() ? context_->callbacks.on_hello(*hello) : Result<Welcome>(hello.status());
-    if (welcome.ok()) session_ = welcome->session;
-    answer_ = welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status());
+    if (!hello.ok()) return Reply(RefusedFrame(hello.status()));
+    Arm(kSessionTimeout);
+    context_->callbacks.on_hello(*hello, [gate = context_->gate, context = context_,
+                                          weak = weak_from_this()](Result<Welcome> welcome) {
+      gate->Post([context, weak, welcome = std::move(welcome)] {
+        const auto self = weak.lock();
+        if (self != nullptr && self->step_ == Step::kPending && !self->closed_) {
+          if (welcome.ok()) self->session_ = welcome->session;
+          self->Reply(welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status()));
+          self->Move();
+        } else if (welcome.ok()) {
+          context->callbacks.on_gone(welcome->session);
+        }
+      });
+    });
+  }
+
+  void Administer(json::object request) {
+    if (!may_administer_) {
+      return Reply(RefusedFrame(FailedPrecondition(
+          "requests of tools need a secret here, because this control port is not one of the "
+          "loopback address: set security.secret_file on the nodes and give the tool "
+          "--secret-file (SECURITY.md)")));
+    }
+    if (!context_->callbacks.on_admin) {
+      return Reply(RefusedFrame(InvalidArgument("nothing can be administered here")));
+    }
+    std::erase_if(context_->tools, [](const auto& tool) { return tool.expired(); });
+    if (context_->tools.size() >= kAdminWaitingMax) {
+      return Reply(RefusedFrame(ResourceExhausted(fmt::format(
+          "{} requests of tools wait at this memory node: try again", kAdminWaitingMax))));
+    }
+    timer_.cancel();  // it may take as long as the tool waits
+    request_ = std::move(request);
+    context_->tools.push_back(weak_from_this());
+    CarryOutNext(context_);
+  }
+
+  static void CarryOutNext(ServerContext* context) {
+    while (!context->carrying_out && !context->tools.empty()) {
+      const auto next = context->tools.front().lock();
+      context->tools.pop_front();
+      if (next != nullptr && !next->closed_) next->CarryOut();
+    }
   }
 
   // The request of a tool that has hung up is not carried out: it may be old.
-  void Administer(const json::object& request) {
+  void CarryOut() {
     if (stream_.peer_has_closed()) return Close();
-    Result<json::object> reply = InvalidArgument("nothing can be administered here");
-    if (!may_administer_) {
-      reply = FailedPrecondition(
-          "requests of tools need a secret here, because this control port is not one of the "
-          "loopback address: set security.secret_file on the nodes and give the tool "
-          "--secret-file (SECURITY.md)");
-    } else if (context_->callbacks.on_admin) {
-      reply = context_->callbacks.on_admin(request);
-    }
-    answer_ = reply.ok() ? ReplyFrame(*reply) : RefusedFrame(reply.status());
-    if (answer_.size() - kFramePrefixBytes <= kControlFrameBytesMax) return;
-    answer_ = RefusedFrame(
-        ResourceExhausted(fmt::format("the reply is of {} bytes, more than fits in a frame ({})",
-                                      answer_.size(), kControlFrameBytesMax)));
+    context_->carrying_out = context_->tool_thread.TryPost(
+        [context = context_, weak = weak_from_this(), request = std::move(request_)] {
+          std::string frame = FrameOf(context->callbacks.on_admin(request));
+          context->gate->Post([context, weak, frame = std::move(frame)] {
+            context->carrying_out = false;
+            const auto self = weak.lock();
+            if (self != nullptr && self->step_ == Step::kPending && !self->closed_) {
+              self->Reply(frame);
+              self->Move();
+            }
+            CarryOutNext(context);
+          });
+        });
+    if (context_->carrying_out) return;
+    Reply(RefusedFrame(ResourceExhausted("no thread for requests of tools can be started here")));
+    Move();
+  }
+
+  // To be moved on.
+  void Reply(std::string frame) {
+    step_ = Step::kAnswer;
+    answer_ = std::move(frame);
+    ready_.cancel();
+    ++waits_;
+    Arm(kHelloTimeout);
   }
 
   bool Write() {
@@ -224,18 +323,25 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Step step_ = Step::kPrefix;
   size_t wanted_ = kFramePrefixBytes;
   std::string text_;
+  json::object request_;  // of a tool, until it is carried out
   std::string answer_;
   size_t written_ = 0;
   uint64_t session_ = 0;  // 0 = not welcomed
+  uint64_t waits_ = 0;    // the number of the latest wait
   bool closed_ = false;
 };
 
 class AsioControlServer : public ControlServer {
  public:
   explicit AsioControlServer(Callbacks callbacks)
-      : loop_(1), arrivals_(loop_), check_(loop_), context_{std::move(callbacks), {}} {}
+      : loop_(1),
+        arrivals_(loop_),
+        check_(loop_),
+        context_{std::move(callbacks), std::make_shared<LoopGate>(loop_)} {}
 
   ~AsioControlServer() override {
+    context_.tool_thread.Stop();
+    context_.gate->Close();
     asio::post(loop_, [this] { CloseAllOnLoop(); });
     if (thread_.joinable()) {
       thread_.join();

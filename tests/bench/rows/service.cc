@@ -42,7 +42,8 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
       made->control_,
       net::ControlServer::Start(
           "127.0.0.1", 0,
-          {.on_hello = [raw = made.get()](const net::Hello& hello) { return raw->Welcome(hello); },
+          {.on_hello = [raw = made.get()](const net::Hello& hello,
+                                          const auto& answer) { raw->Hello(hello, answer); },
            .on_gone = [raw = made.get()](uint64_t id) { raw->service_->CloseSession(id); }}));
   client::LookupConfig config;
   config.memnodes = {fmt::format("127.0.0.1:{}", made->control_->port())};
@@ -60,13 +61,18 @@ Service::~Service() {
   control_.reset();  // calls into service_ until it is gone
 }
 
-Result<net::Welcome> Service::Welcome(const net::Hello& hello) {
-  net::Welcome welcome = welcome_;
-  ASSIGN_OR_RETURN(welcome.session, service_->OpenSession(hello.address, tables_));
-  if (files_ != nullptr) {
-    ASSIGN_OR_RETURN(welcome.local_token, files_->NewToken());
-  }
-  return welcome;
+void Service::Hello(const net::Hello& hello, const net::ControlServer::AnswerHello& answer) {
+  service_->OpenSession(hello.address, tables_, [this, answer](Result<uint64_t> session) {
+    if (!session.ok()) return answer(session.status());
+    net::Welcome welcome = welcome_;
+    welcome.session = *session;
+    if (files_ != nullptr) {
+      Result<std::string> token = files_->NewToken();
+      if (!token.ok()) return answer(token.status());
+      welcome.local_token = *std::move(token);
+    }
+    answer(std::move(welcome));
+  });
 }
 
 std::unique_ptr<BatchReader> Service::MakeReader(size_t depth) {

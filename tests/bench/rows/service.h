@@ -44,14 +44,14 @@ class Service {
   explicit Service(const Tables& tables) : metrics_(registry_) {
     welcome_.identity = table::MakeProceduralIdentity(tables.spec, tables.layout);
   }
-  Result<net::Welcome> Welcome(const net::Hello& hello);
+  void Hello(const net::Hello& hello, const net::ControlServer::AnswerHello& answer);
 
   obs::Metrics registry_;
   memnode::ServiceMetrics metrics_;
   net::Welcome welcome_;
   std::shared_ptr<const memnode::ServedTables> tables_;
-  std::unique_ptr<memnode::RowService> service_;
   std::unique_ptr<net::FdServer> files_;  // hands the arena to a client that maps it
+  std::unique_ptr<memnode::RowService> service_;
   std::unique_ptr<net::ControlServer> control_;
   std::unique_ptr<client::LookupClient> client_;
 };

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <future>
 #include <map>
 
 #include "common/base/rng.h"
@@ -183,9 +184,14 @@ class RowServiceTest : public testing::Test {
     ASSERT_TRUE(service.ok()) << service.status().message();
     service_ = std::move(*service);
     client_ = std::make_unique<Client>(hub_, *service_);
-    const auto session = service_->OpenSession(client_->address(), tables_);
+    const auto session = OpenSession(client_->address());
     ASSERT_TRUE(session.ok()) << session.status().message();
     session_ = *session;
+  }
+  Result<uint64_t> OpenSession(const std::string& address) {
+    std::promise<Result<uint64_t>> opened;
+    service_->OpenSession(address, tables_, [&](auto session) { opened.set_value(session); });
+    return opened.get_future().get();
   }
   std::shared_ptr<const ServedTables> MakeTables() {
     const std::shared_ptr<const Arena> arena(&arena_, [](const Arena*) {});
@@ -290,7 +296,7 @@ TEST_F(RowServiceTest, AnotherSessionOrEpochIsRefused) {
 TEST_F(RowServiceTest, ASessionIsGoodOnItsOwnConnectionOnly) {
   Start();
   Client thief(hub_, *service_);
-  ASSERT_TRUE(service_->OpenSession(thief.address(), tables_).ok());
+  ASSERT_TRUE(OpenSession(thief.address()).ok());
   thief.Ask(Header(1), {{0}});  // with the other's session
   EXPECT_EQ(thief.Await(1, 1).error.code(), Code::kFailedPrecondition);
 }
@@ -357,7 +363,7 @@ TEST_F(RowServiceTest, DrainingRefusesNewLookupsAndSessions) {
   service_->Drain();
   client_->Ask(Header(2), {{0}});
   ExpectRefused(2, Code::kCancelled, "shutting down");
-  EXPECT_EQ(service_->OpenSession(client_->address(), tables_).status().code(), Code::kCancelled);
+  EXPECT_EQ(OpenSession(client_->address()).status().code(), Code::kCancelled);
   EXPECT_EQ(service_->session_count(), 1u);
 }
 
@@ -365,12 +371,11 @@ TEST_F(RowServiceTest, SessionsAreLimited) {
   options_.sessions_max = 2;
   Start();
   const Client second(hub_, *service_), third(hub_, *service_);
-  const auto session = service_->OpenSession(second.address(), tables_);
+  const auto session = OpenSession(second.address());
   ASSERT_TRUE(session.ok());
-  EXPECT_EQ(service_->OpenSession(third.address(), tables_).status().code(),
-            Code::kResourceExhausted);
+  EXPECT_EQ(OpenSession(third.address()).status().code(), Code::kResourceExhausted);
   service_->CloseSession(*session);
-  EXPECT_TRUE(service_->OpenSession(third.address(), tables_).ok()) << "a place is free again";
+  EXPECT_TRUE(OpenSession(third.address()).ok()) << "a place is free again";
 }
 
 TEST_F(RowServiceTest, ClosedSessionIsDisconnected) {
@@ -384,7 +389,7 @@ TEST_F(RowServiceTest, AClientThatDiesLeavesOthersServed) {
   Start();
   {
     Client other(hub_, *service_);
-    const auto session = service_->OpenSession(other.address(), tables_);
+    const auto session = OpenSession(other.address());
     ASSERT_TRUE(session.ok());
     net::LookupHeader header = Header(1);
     header.session = *session;
@@ -442,7 +447,7 @@ TEST_F(RowServiceTest, AClientThatTakesNoDataIsCutOffForTheOthers) {
   options_.send_stall_max = std::chrono::milliseconds(20);
   Start(std::make_unique<StuckTransport>(hub_.MakeTransport()));
   Client other(hub_, *service_);
-  const auto session = service_->OpenSession(other.address(), tables_);
+  const auto session = OpenSession(other.address());
   ASSERT_TRUE(session.ok());
   client_->Ask(Header(1), {std::vector<uint64_t>(2000, 9)});  // five chunks, two buffers
   net::LookupHeader header = Header(2);

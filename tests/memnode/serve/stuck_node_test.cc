@@ -9,9 +9,16 @@
 #include <atomic>
 #include <csignal>
 #include <filesystem>
+#include <future>
+#include <thread>
 
+#include "common/client/lookup/client.h"
+#include "common/io/host_port.h"
+#include "common/net/control/admin.h"
 #include "common/net/tcp/transport.h"
 #include "memnode/node/node.h"
+#include "memnode/store/memory_store.h"
+#include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
 #include "tests/support/http_get.h"
 #include "tests/support/process.h"
@@ -30,6 +37,27 @@ class StuckNode : public testing::Test {
  protected:
   void SetUp() override { folder_ = FreshFolder("stuck_node"); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  static NodeConfig ProceduralConfig() {
+    NodeConfig config;
+    config.procedural_layout = "paper";
+    config.procedural_rows_scale = 0.0001;
+    config.control_listen = config.http_listen = "127.0.0.1:0";
+    return config;
+  }
+  static Result<json::object> Call(const std::string& address, const json::object& request) {
+    const io::HostPort control = *io::ParseHostPort(address);
+    return net::CallNode(control.host, control.port, request, 20s);
+  }
+  static Result<std::unique_ptr<client::LookupClient>> Connect(const std::string& address,
+                                                               const table::TableIdentity& identity,
+                                                               const table::TableLayout& layout) {
+    client::LookupClientOptions options;
+    options.memnodes = {address};
+    options.identity = identity;
+    options.make_transport = [] { return net::MakeTcpTransport({}); };
+    return client::LookupClient::Connect(options, layout);
+  }
 
   std::string folder_;
 };
@@ -103,12 +131,7 @@ class HeldTransport : public net::Transport {
 };
 
 TEST_F(StuckNode, HealthTellsOfADataThreadThatStandsStillAndOfItsReturn) {
-  NodeConfig config;
-  config.node_name = "m0";
-  config.cluster_members = {"m0"};
-  config.procedural_layout = "paper";
-  config.procedural_rows_scale = 0.0001;
-  config.control_listen = config.http_listen = "127.0.0.1:0";
+  NodeConfig config = ProceduralConfig();
   config.limits_stuck_ms = 200;
   std::atomic<bool> held = false;
   auto node = Node::Start(config, [&]() -> Result<std::unique_ptr<net::Transport>> {
@@ -130,6 +153,100 @@ TEST_F(StuckNode, HealthTellsOfADataThreadThatStandsStillAndOfItsReturn) {
   held = false;
   held.notify_all();
   EXPECT_THAT(until("alive\n 200"), HasSubstr("alive\n 200"));
+}
+
+TEST_F(StuckNode, AHelloWaitsForItsDataThreadAndNothingElseDoes) {
+  std::atomic<bool> held = false;
+  auto node = Node::Start(ProceduralConfig(), [&]() -> Result<std::unique_ptr<net::Transport>> {
+    net::TcpOptions options;
+    options.listen_host = "127.0.0.1";
+    ASSIGN_OR_RETURN(auto real, net::MakeTcpTransport(options));
+    return std::unique_ptr<net::Transport>(new HeldTransport(std::move(real), held));
+  });
+  ASSERT_TRUE(node.ok()) << node.status().message();
+  held = true;
+  const table::ProceduralSpec spec = ProceduralConfig().Procedural();
+  const table::TableLayout layout = *table::MakeProceduralLayout(spec);
+  auto connected = std::async(std::launch::async, [&] {
+    return Connect((*node)->control_address(), (*node)->identity(), layout);
+  });
+  while ((*node)->session_count() == 0 && connected.wait_for(1ms) == std::future_status::timeout) {
+  }
+  EXPECT_THAT(Call((*node)->control_address(), {{"command", "versions"}}).status().message(),
+              HasSubstr("nothing to administer"));
+  EXPECT_EQ(HttpGet((*node)->http_address(), "/ready"), "ready\n 200");
+  EXPECT_EQ(connected.wait_for(0s), std::future_status::timeout);
+  held = false;
+  held.notify_all();
+  const auto client = connected.get();
+  EXPECT_TRUE(client.ok()) << client.status().message();
+}
+
+// Whose reads of a page and writes of records wait while it is held.
+class HeldStore : public MemoryStore {
+ public:
+  void Hold() { held_ = true; }
+  void LetGo() {
+    held_ = false;
+    held_.notify_all();
+  }
+  void AwaitCall() const { waiting_.wait(0); }
+  Status WriteRecords(std::span<const RecordChange> changes) override {
+    WaitWhileHeld();
+    return MemoryStore::WriteRecords(changes);
+  }
+  Status ReadPage(TableSetId table_set, uint32_t layer_index, uint64_t page,
+                  std::string* bytes) override {
+    WaitWhileHeld();
+    return MemoryStore::ReadPage(table_set, layer_index, page, bytes);
+  }
+
+ private:
+  void WaitWhileHeld() {
+    if (!held_) return;
+    ++waiting_;
+    waiting_.notify_all();
+    held_.wait(true);
+    --waiting_;
+  }
+
+  std::atomic<bool> held_ = false;
+  std::atomic<int> waiting_ = 0;
+};
+
+TEST_F(StuckNode, ClientsAreWelcomedAndReadyAnswersWhileAToolWaitsForTheStore) {
+  auto made = std::make_unique<HeldStore>();
+  HeldStore& store = *made;
+  const ProceduralSource source({.layout = "paper", .rows_scale = 0.0001});
+  ASSERT_TRUE(ImportProcedural(source, "1", {.members = {"m0"}}, "m0", store).ok());
+  NodeConfig config;
+  config.model_name = "procedural";
+  config.control_listen = config.http_listen = "127.0.0.1:0";
+  config.store_scrub_mib_s = 0;
+  const auto node = Node::Start(config, nullptr, std::move(made));
+  ASSERT_TRUE(node.ok()) << node.status().message();
+  const std::string control = (*node)->control_address();
+  json::object pin = {{"command", "pin"}, {"name", "procedural"}, {"version", "1"}};
+  ASSERT_TRUE(Call(control, pin).ok());
+  const auto versions = [&] { return Call(control, {{"command", "versions"}}); };
+  while (!versions()->at("versions").at(0).at("pinned").as_bool()) std::this_thread::yield();
+  json::object read = pin, write = pin;
+  read["command"] = "row";
+  read["layer"] = std::to_string((*node)->plan().layers[0].layer_id);
+  read["row"] = "0";
+  write["command"] = "unpin";
+  for (const json::object& request : {read, write}) {
+    store.Hold();
+    auto tool = std::async(std::launch::async, [&] { return Call(control, request); });
+    store.AwaitCall();
+    const auto client = Connect(control, source.Identity("1"), source.layout());
+    EXPECT_TRUE(client.ok()) << client.status().message();
+    EXPECT_EQ(HttpGet((*node)->http_address(), "/ready"), "ready\n 200");
+    EXPECT_EQ(tool.wait_for(0s), std::future_status::timeout);
+    store.LetGo();
+    const auto reply = tool.get();
+    EXPECT_TRUE(reply.ok()) << reply.status().message();
+  }
 }
 
 }  // namespace

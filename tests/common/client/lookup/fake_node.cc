@@ -37,7 +37,9 @@ FakeNode::FakeNode(Behaviour behaviour, std::unique_ptr<net::Transport> transpor
       transport_(std::move(transport)) {
   transport_->SetHandler(this);
   net::ControlServer::Callbacks callbacks;
-  callbacks.on_hello = [this](const net::Hello& hello) { return OnHello(hello); };
+  callbacks.on_hello = [this](const net::Hello& hello, const auto& answer) {
+    answer(OnHello(hello));
+  };
   callbacks.on_gone = [](uint64_t) {};
   auto control = net::ControlServer::Start("127.0.0.1", behaviour_.port, std::move(callbacks));
   CHECK(control.ok()) << control.status().ToString();

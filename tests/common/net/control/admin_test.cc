@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -30,7 +31,9 @@ struct Node {
   explicit Node(std::shared_ptr<const Security> security = nullptr, bool answers = true,
                 const std::string& host = "127.0.0.1") {
     ControlServer::Callbacks callbacks;
-    callbacks.on_hello = [](const Hello&) -> Result<Welcome> { return Unavailable("no clients"); };
+    callbacks.on_hello = [](const Hello&, const auto& answer) {
+      answer(Unavailable("no clients"));
+    };
     callbacks.on_gone = [](uint64_t) {};
     if (answers) {
       callbacks.on_admin = [this](const json::object& request) -> Result<json::object> {
@@ -166,6 +169,39 @@ TEST(Admin, ARequestWhoseToolHasHungUpIsNotCarriedOut) {
   stopped.join();
   EXPECT_TRUE(node.Call({{"command", "versions"}}).ok());
   EXPECT_EQ(node.asked, 2);
+}
+
+TEST(Admin, AClientIsAnsweredWhileARequestIsCarriedOutAndToolsBeyondTheQueueAreRefused) {
+  Node node;
+  auto carried_out = std::async(std::launch::async, [&] { return node.Call({{"wait", true}}); });
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  while (node.asked == 0 && Clock::Real().Now() < deadline) std::this_thread::yield();
+  const auto client = ControlClient::Connect("127.0.0.1", node.server->port(), {}, kTimeout);
+  EXPECT_THAT(client.status().message(), HasSubstr("no clients"));
+  std::vector<std::future<Result<json::object>>> tools;
+  for (size_t i = 0; i < kAdminWaitingMax + 3; ++i) {
+    tools.push_back(std::async(std::launch::async, [&] { return node.Call({}); }));
+  }
+  size_t refused = 0;
+  while (refused < 3 && Clock::Real().Now() < deadline) {
+    refused = static_cast<size_t>(std::ranges::count_if(tools, [](const auto& tool) {
+      return tool.wait_for(Nanos(0)) == std::future_status::ready;
+    }));
+  }
+  EXPECT_EQ(refused, 3u);
+  EXPECT_EQ(node.asked, 1);
+  node.go.set_value();
+  EXPECT_TRUE(carried_out.get().ok());
+  size_t answered = 0;
+  for (auto& tool : tools) {
+    const auto reply = tool.get();
+    if (reply.ok()) {
+      ++answered;
+    } else {
+      EXPECT_EQ(reply.status().code(), Code::kResourceExhausted) << reply.status().message();
+    }
+  }
+  EXPECT_EQ(answered, kAdminWaitingMax);
 }
 
 TEST(Admin, RequestsTravelOverTls) {

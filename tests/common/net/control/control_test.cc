@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <cstring>
+#include <future>
 #include <mutex>
 #include <set>
 
@@ -44,11 +45,17 @@ Hello MakeHello() {
 
 struct Node {
   bool takes_damage = false;
+  bool late = false;  // hellos are answered by the test
 
   explicit Node(uint16_t port = 0) : Node(nullptr, port) {}
   explicit Node(std::shared_ptr<const Security> security, uint16_t port = 0) {
     ControlServer::Callbacks callbacks;
-    callbacks.on_hello = [this](const Hello& hello) { return OnHello(hello); };
+    callbacks.on_hello = [this](const Hello& hello, const auto& answer) {
+      if (!late) return answer(OnHello(hello));
+      const std::lock_guard lock(mutex);
+      waiting.push_back(answer);
+      changed.notify_all();
+    };
     callbacks.on_damaged = [this](uint64_t session, const DamagedRow& row) {
       const std::lock_guard lock(mutex);
       damaged.emplace_back(session, row);
@@ -79,6 +86,10 @@ struct Node {
   Result<std::unique_ptr<ControlClient>> Connect(const Hello& hello = MakeHello()) {
     return ControlClient::Connect("127.0.0.1", port(), hello, kTimeout);
   }
+  bool WaitHellos(size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, kTimeout, [&] { return waiting.size() >= count; });
+  }
   bool WaitGone(size_t count) {
     std::unique_lock lock(mutex);
     return changed.wait_for(lock, kTimeout, [&] { return gone.size() >= count; });
@@ -88,6 +99,7 @@ struct Node {
   std::condition_variable changed;
   std::set<uint64_t> gone;
   std::vector<std::pair<uint64_t, DamagedRow>> damaged;
+  std::vector<ControlServer::AnswerHello> waiting;
   uint64_t next_session = 0xfedc'ba98'0000'0001;
   Result<std::unique_ptr<ControlServer>> started = Unavailable("not yet");
 };
@@ -114,6 +126,42 @@ TEST(Control, WelcomeArrivesWithEveryField) {
   ASSERT_EQ(welcome.known_answers.size(), 1u);
   EXPECT_EQ(welcome.known_answers[0].row, 18'446'744'073'709'551'615ull);
   EXPECT_FALSE((*client)->Lost());
+}
+
+TEST(Control, AHelloThatWaitsForItsAnswerHoldsUpNoOther) {
+  Node node;
+  node.late = true;
+  const auto connect = [&] { return node.Connect(); };
+  auto first = std::async(std::launch::async, connect);
+  ASSERT_TRUE(node.WaitHellos(1));
+  auto second = std::async(std::launch::async, connect);
+  ASSERT_TRUE(node.WaitHellos(2));
+  node.waiting[1](node.OnHello(MakeHello()));
+  EXPECT_TRUE(second.get().ok());
+  node.waiting[0](FailedPrecondition("later, refused"));
+  EXPECT_THAT(first.get().status().message(), HasSubstr("later, refused"));
+}
+
+TEST(Control, TheSessionOfAClientThatLeftBeforeItsAnswerEnds) {
+  Node node;
+  node.late = true;
+  EXPECT_FALSE(
+      ControlClient::Connect("127.0.0.1", node.port(), MakeHello(), std::chrono::milliseconds(200))
+          .ok());
+  ASSERT_TRUE(node.WaitHellos(1));
+  node.waiting[0](node.OnHello(MakeHello()));
+  EXPECT_TRUE(node.WaitGone(1));
+}
+
+TEST(Control, AnAnswerAfterTheServersEndIsNone) {
+  Node node;
+  node.late = true;
+  auto client = std::async(std::launch::async, [&] { return node.Connect(); });
+  ASSERT_TRUE(node.WaitHellos(1));
+  node.started = Unavailable("gone");
+  node.waiting[0](node.OnHello(MakeHello()));
+  EXPECT_FALSE(client.get().ok());
+  EXPECT_TRUE(node.gone.empty());
 }
 
 TEST(Control, OptionalWelcomeFieldsTravelWhenSetAndOnlyThen) {
