@@ -142,14 +142,14 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
   options.keeper = upkeep_.get();
   options.serve_while_loading = config_.store_serve_while_loading;
   options.load_threads = static_cast<int>(config_.store_load_threads);
-  options.cold.balance_period = std::chrono::seconds(config_.tiers_balance_s);
-  options.cold.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
-  options.cold.reader.threads = static_cast<int>(config_.tiers_readers);
+  options.partial.balance_period = std::chrono::seconds(config_.tiers_balance_s);
+  options.partial.cache_bytes = static_cast<uint64_t>(config_.tiers_cache_mib) << 20;
+  options.partial.reader.threads = static_cast<int>(config_.tiers_readers);
   if (config_.tiers_hot_set.empty() || memory_ == nullptr) return options;
   Result<std::vector<RowId>> rows =
       RowsToPin(config_.tiers_hot_set, identity, options.map, options.member, memory_->left());
   if (rows.ok()) {
-    options.cold.pinned = *std::move(rows);
+    options.partial.pinned = *std::move(rows);
   } else if (identity.model == config_.ModelName() ||
              rows.status().code() != Code::kFailedPrecondition) {
     return rows.status();

@@ -6,8 +6,6 @@
 #include <algorithm>
 
 #include "memnode/tables/arena_tables.h"
-#include "memnode/tables/loading_tables.h"
-#include "memnode/tables/partial_tables.h"
 #include "memnode/tables/partition_loader.h"
 
 namespace engram::memnode {
@@ -34,22 +32,20 @@ Result<std::shared_ptr<ServedTables>> OpenTables(RowStore& store, Manifest manif
       CheckRowsFit(std::min(room, share_bytes), options.arena.pages, options.send_buffer_bytes)
           .WithContext(
               fmt::format("model={} version={}", parts.identity.model, parts.identity.version)));
+  PartialOptions partial = options.partial;
+  partial.pages = options.arena.pages;
+  partial.load_threads = options.load_threads;
+  partial.serve_while_loading = options.serve_while_loading;
+  partial.cancel = options.cancel;
   if (options.memory != nullptr) {
     parts.share = MemoryBudget::Share(options.memory);
     if (parts.share.Take(1, share_bytes) == 0) {
-      return PartialTables::Open(std::move(parts), rows, store,
-                                 {.cold = options.cold,
-                                  .pages = options.arena.pages,
-                                  .load_threads = options.load_threads,
-                                  .serve_while_loading = options.serve_while_loading,
-                                  .cancel = options.cancel},
-                                 metrics);
+      return PartialTables::Open(std::move(parts), rows, store, std::move(partial), metrics);
     }
   }
   ASSIGN_OR_RETURN(Arena arena, Arena::Allocate(parts.plan, options.arena));
   if (options.serve_while_loading) {
-    return LoadingTables::Start(std::move(parts), rows, std::move(arena), options.cold,
-                                options.load_threads, metrics);
+    return PartialTables::Load(std::move(parts), rows, store, std::move(arena), partial, metrics);
   }
   PartitionLoadOptions load;
   load.threads = options.load_threads;

@@ -10,8 +10,8 @@
 #include "common/table/placement.h"
 #include "memnode/store/manifest.h"
 #include "memnode/tables/arena.h"
-#include "memnode/tables/cold_tables.h"
 #include "memnode/tables/memory_budget.h"
+#include "memnode/tables/partial_tables.h"
 #include "memnode/tables/served_tables.h"
 
 namespace engram::memnode {
@@ -25,7 +25,7 @@ struct OpenTablesOptions {
   std::shared_ptr<MemoryBudget> memory;
   uint64_t send_buffer_bytes = 0;  // what the node takes besides, when it is judged what fits
   bool serve_while_loading = false;
-  ColdOptions cold;
+  PartialOptions partial;         // its first four
   StoreKeeper* keeper = nullptr;  // as of StoredRows::Open
   int load_threads = 0;           // 0: two a CPU
   // Ends OpenTables with CANCELLED, within a partition or two; not what goes on after it. May be

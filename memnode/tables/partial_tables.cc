@@ -8,6 +8,7 @@
 
 #include "common/base/threads.h"
 #include "common/obs/log.h"
+#include "memnode/tables/arena_tables.h"
 
 namespace engram::memnode {
 namespace {
@@ -22,32 +23,55 @@ constexpr double kReadsMin = 256;
 PartialTables::PartialTables(TableParts parts, const StoredRows& rows, RowStore& store,
                              std::unique_ptr<RowCache> cache, const PartialOptions& options,
                              obs::Metrics& metrics)
-    : ColdTables(std::move(parts), rows.reader(), std::move(cache), options.cold, metrics),
+    : ServedTables(std::move(parts), metrics),
+      reader_(rows.reader()),
       store_(store),
-      options_(options) {
+      options_(options),
+      residency_(plan()),
+      cache_(std::move(cache)),
+      cold_(reader_, cache_.get(), options.reader) {
   for (const LayerPlan& layer : plan().layers) heat_.emplace_back(layer.cut.partition_count, 0.0);
+}
+
+Result<std::shared_ptr<PartialTables>> PartialTables::Make(TableParts parts, const StoredRows& rows,
+                                                           RowStore& store,
+                                                           const PartialOptions& options,
+                                                           obs::Metrics& metrics) {
+  std::unique_ptr<RowCache> cache;
+  if (options.cache_bytes > 0) {
+    ASSIGN_OR_RETURN(
+        cache, RowCache::Create(options.cache_bytes, table::StoredRowBytes(parts.plan.row_bytes)));
+  }
+  std::shared_ptr<PartialTables> tables(
+      new PartialTables(std::move(parts), rows, store, std::move(cache), options, metrics));
+  RETURN_IF_ERROR(tables->cold_.started());
+  return tables;
 }
 
 Result<std::shared_ptr<ServedTables>> PartialTables::Open(TableParts parts, const StoredRows& rows,
                                                           RowStore& store, PartialOptions options,
                                                           obs::Metrics& metrics) {
-  options.cold.cache_bytes = parts.share.Take(options.cold.cache_bytes, 1);
-  ASSIGN_OR_RETURN(auto cache, MakeCache(options.cold, parts.plan));
-  std::shared_ptr<PartialTables> tables(
-      new PartialTables(std::move(parts), rows, store, std::move(cache), options, metrics));
-  RETURN_IF_ERROR(tables->started());
-  if (!options.cold.pinned.empty()) {
-    const uint64_t room = tables->share().Take(tables->share().left() / 2, 1);
-    RETURN_IF_ERROR(tables->Pin(options.cold.pinned, room));
-    const uint64_t in_use = tables->memory_bytes() - options.cold.cache_bytes;
-    tables->share().GiveBack(room - std::min(room, in_use));
-  }
+  options.cache_bytes = parts.share.Take(options.cache_bytes, 1);
+  ASSIGN_OR_RETURN(const auto tables, Make(std::move(parts), rows, store, options, metrics));
+  if (!options.pinned.empty()) RETURN_IF_ERROR(tables->Pin());
   if (!options.serve_while_loading) RETURN_IF_ERROR(tables->FillMemory(options.cancel).status());
   RETURN_IF_ERROR(tables->ChooseKnownAnswers());
-  ASSIGN_OR_RETURN(tables->balancer_, StartThread("balance", [raw = tables.get()] {
-                     raw->KeepBalanced(raw->options_.serve_while_loading);
-                   }));
-  return std::shared_ptr<ServedTables>(std::move(tables));
+  ASSIGN_OR_RETURN(tables->filler_,
+                   StartThread("balance", [raw = tables.get()] { raw->KeepBalanced(); }));
+  return std::shared_ptr<ServedTables>(tables);
+}
+
+Result<std::shared_ptr<ServedTables>> PartialTables::Load(TableParts parts, const StoredRows& rows,
+                                                          RowStore& store, Arena arena,
+                                                          const PartialOptions& options,
+                                                          obs::Metrics& metrics) {
+  ASSIGN_OR_RETURN(const auto tables, Make(std::move(parts), rows, store, options, metrics));
+  tables->arena_ = std::move(arena);
+  ASSIGN_OR_RETURN(tables->local_, ShareLocally(*tables->arena_));
+  RETURN_IF_ERROR(tables->ChooseKnownAnswers());
+  ASSIGN_OR_RETURN(tables->filler_,
+                   StartThread("fill memory", [raw = tables.get()] { raw->FillArena(); }));
+  return std::shared_ptr<ServedTables>(tables);
 }
 
 PartialTables::~PartialTables() {
@@ -56,7 +80,65 @@ PartialTables::~PartialTables() {
     stop_ = true;
   }
   stop_changed_.notify_all();
-  if (balancer_.joinable()) balancer_.join();
+  if (filler_.joinable()) filler_.join();
+}
+
+// As many of the wanted rows of this member's share as fit.
+Status PartialTables::Pin() {
+  const uint64_t taken_bytes = share().Take(share().left() / 2, 1);
+  const uint64_t room = PinnedRows::RowsThatFit(taken_bytes, stored_row_bytes());
+  std::set<RowId> taken;
+  for (const RowId& id : options_.pinned) {
+    if (taken.size() >= room) break;
+    if (id.layer_index >= layer_count()) continue;
+    const LayerPlan& layer = plan().layers[id.layer_index];
+    if (id.row >= layer.cut.total_rows) continue;
+    const uint32_t partition = layer.cut.PartitionOf(id.row);
+    if (!std::binary_search(layer.owned.begin(), layer.owned.end(), partition)) continue;
+    taken.insert(id);
+  }
+  ASSIGN_OR_RETURN(pinned_, PinnedRows::Read(reader_, {taken.begin(), taken.end()}));
+  share().GiveBack(taken_bytes - std::min(taken_bytes, pinned_->memory_bytes()));
+  return OkStatus();
+}
+
+Status PartialTables::Find(uint32_t layer_index, std::span<const uint64_t> rows,
+                           std::span<const std::byte*> addresses) const {
+  if (complete()) return arena_->Find(layer_index, rows, addresses);
+  RETURN_IF_ERROR(residency_.Find(layer_index, rows, addresses));
+  if (pinned_ == nullptr) return OkStatus();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (addresses[i] == nullptr) addresses[i] = pinned_->Find(layer_index, rows[i]);
+  }
+  return OkStatus();
+}
+
+uint64_t PartialTables::memory_bytes() const {
+  if (arena_) return arena_->size_bytes();
+  return options_.cache_bytes + (pinned_ == nullptr ? 0 : pinned_->memory_bytes()) + memory_bytes_;
+}
+
+Status PartialTables::LoadInto(const std::vector<PartitionPlace>& places,
+                               const std::atomic<bool>* cancel) {
+  PartitionLoadOptions load;
+  load.threads = options_.load_threads;
+  load.cancel = cancel;
+  load.on_loaded = [&](const PartitionPlace& place) {
+    residency_.Publish(place.layer_index, place.partition, place.stored);
+  };
+  return LoadPartitions(origin(), places, load);
+}
+
+void PartialTables::FillArena() {
+  const Status loaded = LoadInto(PlacesIn(*arena_, plan()), &stop_);
+  const std::string name = fmt::format("model={} version={}", identity().model, identity().version);
+  if (loaded.ok()) {
+    SetComplete();
+    obs::LogInfo(fmt::format("all rows are in memory {}", name));
+  } else if (loaded.code() != Code::kCancelled) {
+    obs::LogError(fmt::format("loading ended, rows are read from the store from now on {} why={}",
+                              name, loaded.message()));
+  }
 }
 
 std::string PartialTables::ResidentKey() const {
@@ -125,13 +207,7 @@ Result<uint64_t> PartialTables::FillMemory(const std::atomic<bool>* cancel) {
   for (size_t i = 0; i < taken; ++i) order[i].stored = memory->data() + i * slot_bytes;
   memory_.push_back(std::move(*memory));
   memory_bytes_ += taken * slot_bytes;
-  PartitionLoadOptions load;
-  load.threads = options_.load_threads;
-  load.cancel = cancel;
-  load.on_loaded = [&](const PartitionPlace& place) {
-    residency().Publish(place.layer_index, place.partition, place.stored);
-  };
-  const Status loaded = LoadPartitions(origin(), order, load);
+  const Status loaded = LoadInto(order, cancel);
   for (const PartitionPlace& place : order) {
     slots_.push_back({place, IsResident(place.layer_index, place.partition)});
   }
@@ -143,20 +219,20 @@ void PartialTables::CountReads() {
   for (uint32_t i = 0; i < plan().layers.size(); ++i) {
     for (const uint32_t partition : plan().layers[i].owned) {
       double& heat = heat_[i][partition];
-      heat = heat / 2 + static_cast<double>(residency().TakeReads(i, partition));
+      heat = heat / 2 + static_cast<double>(residency_.TakeReads(i, partition));
     }
   }
 }
 
 // The slot's partition goes, the wanted one comes; on an error the slot stays empty.
 Status PartialTables::Replace(Slot& slot, const PartitionPlace& wanted) {
-  if (slot.filled) residency().Withdraw(slot.place.layer_index, slot.place.partition);
+  if (slot.filled) residency_.Withdraw(slot.place.layer_index, slot.place.partition);
   slot.filled = false;
   slot.place.layer_index = wanted.layer_index;
   slot.place.partition = wanted.partition;
   RETURN_IF_ERROR(origin().Load(slot.place));
   slot.filled = true;
-  residency().Publish(wanted.layer_index, wanted.partition, slot.place.stored);
+  residency_.Publish(wanted.layer_index, wanted.partition, slot.place.stored);
   ++moved_;
   return OkStatus();
 }
@@ -199,15 +275,14 @@ Result<bool> PartialTables::FillAndRebalance() {
   return filled > 0 || moved > 0;
 }
 
-void PartialTables::KeepBalanced(bool fill_first) {
-  const Status filled = fill_first ? FillMemory(&stop_).status() : OkStatus();
+void PartialTables::KeepBalanced() {
+  const Status filled = options_.serve_while_loading ? FillMemory(&stop_).status() : OkStatus();
   if (!filled.ok() && filled.code() != Code::kCancelled) {
     obs::LogError(fmt::format("loading ended model={} version={} why={}", identity().model,
                               identity().version, filled.message()));
   }
   std::unique_lock lock(mutex_);
-  while (
-      !stop_changed_.wait_for(lock, options_.cold.balance_period, [&] { return stop_.load(); })) {
+  while (!stop_changed_.wait_for(lock, options_.balance_period, [&] { return stop_.load(); })) {
     lock.unlock();
     const Result<bool> changed = FillAndRebalance();
     Status done = changed.status();
@@ -220,8 +295,14 @@ void PartialTables::KeepBalanced(bool fill_first) {
 }
 
 std::optional<ServedTables::ColdFigures> PartialTables::cold_figures() const {
-  std::optional<ColdFigures> figures = ColdTables::cold_figures();
-  figures->partitions_moved = moved_;
+  ColdFigures figures;
+  if (pinned_ != nullptr) figures.pinned_rows = pinned_->size();
+  if (cache_ != nullptr) {
+    figures.cache_hits = cache_->hits();
+    figures.cache_misses = cache_->misses();
+  }
+  figures.pages_read = cold_.pages_read();
+  figures.partitions_moved = moved_;
   return figures;
 }
 

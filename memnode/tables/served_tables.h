@@ -1,9 +1,9 @@
 // One version of a model as a node serves it. Sessions share it: a version that is no longer
 // current lives until its last reader has left.
 //
-// Three kinds: every row in memory (arena_tables.h); memory for some of them, the others read from
-// the store (cold_tables.h: partial_tables.h, and loading_tables.h until all are in memory); every
-// row computed when it is asked for (procedural_tables.h). open_tables.h chooses.
+// Three kinds: every row in memory (arena_tables.h); memory for some of them, or not loaded yet,
+// and the others read from the store (partial_tables.h); every row computed when it is asked for
+// (procedural_tables.h). open_tables.h chooses.
 //
 // Immutable to its readers; any thread.
 #pragma once

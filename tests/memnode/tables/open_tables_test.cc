@@ -38,9 +38,9 @@ class OpenTablesTest : public testing::Test {
     options_.map = {.epoch = 1, .members = {"m0", "m1"}};
     options_.member = "m0";
     options_.arena.pages = PageBacking::kSmall;
-    options_.cold.cache_bytes = 256 << 10;
-    options_.cold.reader.threads = 4;
-    options_.cold.balance_period = std::chrono::hours(1);
+    options_.partial.cache_bytes = 256 << 10;
+    options_.partial.reader.threads = 4;
+    options_.partial.balance_period = std::chrono::hours(1);
     manifest_ =
         std::make_unique<Manifest>(*ImportProcedural(source_, "1", options_.map, "m0", store_));
     plan_ = *MakePlan(manifest_->identity, options_.map, "m0");
@@ -140,7 +140,7 @@ TEST_F(OpenTablesTest, EveryBudgetGivesTheSameBytes) {
 }
 
 TEST_F(OpenTablesTest, RowsReadOnceComeFromTheCache) {
-  LimitMemory(options_.cold.cache_bytes);
+  LimitMemory(options_.partial.cache_bytes);
   const auto tables = Open();
   const std::vector<ColdRow> rows = SomeRows(50, 4);
   ASSERT_TRUE(ReadAll(*tables, rows).ok());
@@ -153,7 +153,7 @@ TEST_F(OpenTablesTest, RowsReadOnceComeFromTheCache) {
 }
 
 TEST_F(OpenTablesTest, ADamagedPageFailsItsPartAloneAndIsReported) {
-  LimitMemory(options_.cold.cache_bytes);
+  LimitMemory(options_.partial.cache_bytes);
   FakeKeeper keeper;
   options_.keeper = &keeper;
   const auto tables = Open();
@@ -174,7 +174,7 @@ TEST_F(OpenTablesTest, ADamagedPageFailsItsPartAloneAndIsReported) {
 }
 
 TEST_F(OpenTablesTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
-  options_.cold.cache_bytes = 0;
+  options_.partial.cache_bytes = 0;
   const table::ArenaMap map = plan_.Map();
   LimitMemory(10 * map.PartitionBytes(0, plan_.layers[0].owned.front()));
   auto tables = Open();
@@ -198,7 +198,7 @@ TEST_F(OpenTablesTest, ABusyPartitionTakesThePlaceOfAnIdleOneAndIsRemembered) {
 }
 
 TEST_F(OpenTablesTest, ReadersAreRightWhilePartitionsMove) {
-  options_.cold.cache_bytes = 64 << 10;
+  options_.partial.cache_bytes = 64 << 10;
   LimitMemory(ShareBytes() / 3);
   const auto tables = Open();
   std::atomic<bool> stop = false;
@@ -222,8 +222,8 @@ TEST_F(OpenTablesTest, ReadersAreRightWhilePartitionsMove) {
 }
 
 TEST_F(OpenTablesTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
-  options_.cold.cache_bytes = 64 << 10;
-  options_.cold.balance_period = std::chrono::milliseconds(5);
+  options_.partial.cache_bytes = 64 << 10;
+  options_.partial.balance_period = std::chrono::milliseconds(5);
   LimitMemory(ShareBytes() + (ShareBytes() / 4));
   auto before = Open();
   ASSERT_TRUE(before->complete());
@@ -300,8 +300,8 @@ TEST_F(OpenTablesTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
 }
 
 TEST_F(OpenTablesTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {
-  options_.cold.reader.pending_rows_max = 10;
-  options_.cold.cache_bytes = 0;
+  options_.partial.reader.pending_rows_max = 10;
+  options_.partial.cache_bytes = 0;
   LimitMemory(1);
   const auto tables = Open();
   EXPECT_TRUE(ReadAll(*tables, SomeRows(50, 6)).ok()) << "alone, a batch of any size is taken";

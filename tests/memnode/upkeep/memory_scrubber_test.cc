@@ -25,7 +25,7 @@ class MemoryScrubberTest : public testing::Test {
     options.member = "m0";
     options.arena.pages = PageBacking::kSmall;
     options.load_threads = 1;
-    options.cold.cache_bytes = 64 << 10;
+    options.partial.cache_bytes = 64 << 10;
     if (budget_bytes > 0) options.memory = std::make_shared<MemoryBudget>(budget_bytes);
     auto tables = OpenTables(store_, *stored_.Find("1"), options, registry_);
     ASSERT_TRUE(tables.ok()) << tables.status().message();
