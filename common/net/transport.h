@@ -1,6 +1,6 @@
 // Transport: the seam under the row service. Messages of a small header and a body between two
 // processes that have exchanged addresses by other means (control.h). Real: ucx/transport.h. Fake:
-// loopback_transport.h (in process, with delay, drop and corruption).
+// tests/support/fakes/loopback_transport.h (in process, with delay, drop and corruption).
 //
 // Threads: one thread owns a transport and makes every call, except Dial, WakeUp and the constant
 // name, address and settings. Nothing is delivered outside Progress().

@@ -2,7 +2,8 @@
 // outputs. No sum is ever cut over ranks, so that every bit is that of one rank alone.
 //
 // Every rank calls the same operations in the same order; one thread of it at a time. Seam: real
-// ranks are processes (mpi_collective.h), the fake's are threads (thread_collective.h).
+// ranks are processes (mpi_collective.h), the fake's are threads
+// (tests/support/fakes/thread_collective.h).
 //
 // Failures stay: the first one (a rank that is gone, or did not come within the time) is kept in
 // status(), and every later operation returns at once and leaves its data untouched. The caller

@@ -3,7 +3,7 @@
 //            changed afterwards, only replaced or dropped;
 //   records  small values under text keys: manifests, the catalog of versions, import progress,
 //            changed pages of deltas, scrub state. A node needs no other file to restart.
-// Real: rocks_store.h. Fake, with faults on demand: memory_store.h.
+// Real: rocks_store.h. Fake, with faults on demand: tests/support/fakes/memory_store.h.
 //
 // Threads: any, several at once; a PageWriter belongs to one thread at a time.
 // Errors: DATA_LOSS names the page that is missing or damaged; RESOURCE_EXHAUSTED: the disk is

@@ -12,6 +12,7 @@
 
 #include "tests/e2e/durable_node.h"
 #include "tests/support/cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -199,12 +200,9 @@ TEST_F(DiskFault, ARunningNodeFindsAndRepairsABitFromItsMemory) {
   const auto log_has = [&](const char* text) {
     return node_->process().Stderr().find(text) != std::string::npos;
   };
-  for (const auto limit = std::chrono::steady_clock::now() + 20s;
-       !log_has("1 from memory") && std::chrono::steady_clock::now() < limit;) {
-    std::this_thread::sleep_for(10ms);
-  }
+  EXPECT_TRUE(testing_support::Eventually([&] { return log_has("1 from memory"); }))
+      << node_->process().Stderr();
   EXPECT_TRUE(log_has("damage in the store")) << node_->process().Stderr();
-  EXPECT_TRUE(log_has("1 from memory")) << node_->process().Stderr();
   ExpectServed();
   node_->Stop();
   EXPECT_EQ(Verify().exit_code, 0);

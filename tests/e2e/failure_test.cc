@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tests/support/cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -45,14 +46,12 @@ class Failure : public testing::Test {
 
   // Until node i has served rows.
   static bool WaitServing(const Cluster& cluster, size_t i) {
-    for (int attempt = 0; attempt < 200; ++attempt) {
+    return testing_support::Eventually([&] {
       int code = 0;
       const std::string text = cluster.Get(i, "/metrics", &code);
       const size_t at = text.find("\nengram_memnode_requests_total");
-      if (at != std::string::npos && text.substr(text.find(' ', at) + 1, 2) != "0\n") return true;
-      std::this_thread::sleep_for(10ms);
-    }
-    return false;
+      return at != std::string::npos && text.substr(text.find(' ', at) + 1, 2) != "0\n";
+    });
   }
 
   std::string work_dir_;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "tests/support/cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -117,11 +118,10 @@ TEST_F(MachineLimitsTest, ANodeServesWithAllStandardStreamsClosed) {
   Process node("closed", Shell(Node({"model.path=" + model_}), "<&- >" + address + " 2>&-"),
                folder_);
   std::string control;
-  for (int tries = 0; tries < 600 && control.empty(); ++tries) {
-    std::this_thread::sleep_for(50ms);
+  ASSERT_TRUE(testing_support::Eventually([&] {
     control = ValueOf(testing_support::ReadFile(address), "control");
-  }
-  ASSERT_FALSE(control.empty());
+    return !control.empty();
+  }));
   node.Signal(SIGTERM);
   EXPECT_EQ(node.WaitExit(20s), 0);
   Process blind("blind", Shell(Node({"model.path=" + model_}), "<&- >&- 2>&-"), folder_);

@@ -16,6 +16,7 @@
 #include "common/client/lookup/config.h"
 #include "tests/e2e/durable_node.h"
 #include "tests/support/cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -103,12 +104,12 @@ TEST_P(MemoryFault, ABitThatFlipsInTheArenaIsReportedByTheClientAndMendedByTheNo
   ASSERT_GT(flipped, 0);
   Status asked = ask();
   EXPECT_EQ(asked.code(), Code::kDataLoss) << asked.message();
-  const TimePoint limit = Clock::Real().Now() + std::chrono::seconds(20);
-  while (!asked.ok() && Clock::Real().Now() < limit) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_TRUE(testing_support::Eventually([&] {
     asked = ask();
-  }
-  EXPECT_TRUE(asked.ok()) << asked.message() << "\n" << node_->process().Stderr();
+    return asked.ok();
+  })) << asked.message()
+      << "\n"
+      << node_->process().Stderr();
   EXPECT_TRUE(served == expected);
   EXPECT_THAT(node_->process().Stderr(), HasSubstr("rows in memory are damaged"));
   EXPECT_THAT(node_->process().Stderr(), HasSubstr("found_by=client"));

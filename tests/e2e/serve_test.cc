@@ -12,6 +12,7 @@
 #include "common/io/json.h"
 #include "tests/common/net/raw_socket.h"
 #include "tests/support/cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -20,6 +21,7 @@ using namespace std::chrono_literals;
 using net::RawSocket;
 using testing::HasSubstr;
 using testing_support::Binary;
+using testing_support::Eventually;
 using testing_support::Process;
 
 class Serve : public testing::Test {
@@ -71,13 +73,12 @@ class Serve : public testing::Test {
   }
   // Until no request runs or waits.
   json::object AwaitQuiet() const {
-    for (int i = 0; i < 1000; ++i) {
-      json::object state = State();
-      if (state.at("running") == 0 && state.at("waiting") == 0) return state;
-      std::this_thread::sleep_for(10ms);
-    }
-    ADD_FAILURE() << "still busy";
-    return State();
+    json::object state;
+    EXPECT_TRUE(Eventually([&] {
+      state = State();
+      return state.at("running") == 0 && state.at("waiting") == 0;
+    })) << "still busy";
+    return state;
   }
 
   std::string work_dir_, model_;
@@ -124,8 +125,7 @@ TEST_F(Serve, AThousandRequestsAndATenthOfClientsLeavingLeaveNothingBehind) {
   const json::object state = AwaitQuiet();
   EXPECT_EQ(state.at("pages_used"), 0);
   EXPECT_TRUE(server_->Running());
-  for (int i = 0; i < 500 && OpenFiles() > files; ++i) std::this_thread::sleep_for(10ms);
-  EXPECT_LE(OpenFiles(), files);
+  EXPECT_TRUE(Eventually([&] { return OpenFiles() <= files; })) << OpenFiles();
   EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"still","max_tokens":3})"), HasSubstr(" 200 "));
 }
 
@@ -198,7 +198,7 @@ TEST_F(Serve, SigtermFinishesWhatRunsRefusesWhatComesAndExitsCleanly) {
   running.Read("data: ");
   RawSocket late(port_);
   server_->Signal(SIGTERM);
-  for (int i = 0; i < 500 && State().at("draining") != true; ++i) std::this_thread::sleep_for(2ms);
+  ASSERT_TRUE(Eventually([&] { return State().at("draining") == true; }));
   late.Send(Post("/v1/completions", R"({"prompt":"x"})"));
   EXPECT_THAT(late.Read(), HasSubstr(" 503 "));
   const std::string rest = running.Read();
@@ -272,12 +272,11 @@ TEST_F(Serve, AnIdleServersReadinessFollowsItsMemoryNodes) {
         cluster.memnodes());
   const auto await_ready = [&](const std::string& status) {
     std::string answer;
-    for (int i = 0; i < 1000; ++i) {
+    EXPECT_TRUE(Eventually([&] {
       answer = Get("/ready");
-      if (answer.find(status) != std::string::npos) return answer;
-      std::this_thread::sleep_for(10ms);
-    }
-    ADD_FAILURE() << "never" << status << "but " << answer;
+      return answer.find(status) != std::string::npos;
+    })) << "never"
+        << status << "but " << answer;
     return answer;
   };
   await_ready(" 200 ");
@@ -321,9 +320,7 @@ TEST_F(Serve, ADegradingServerWaitsForAStoppedNodeOnce) {
   EXPECT_THAT(answer, HasSubstr("degraded_positions"));
   EXPECT_LE(requests() - before, 4) << "of 24 tokens' lookups those before it was found silent";
   cluster.node(1).Signal(SIGCONT);
-  for (int i = 0; i < 1000 && Get("/ready").find(" 200 ") == std::string::npos; ++i) {
-    std::this_thread::sleep_for(10ms);
-  }
+  EXPECT_TRUE(Eventually([&] { return Get("/ready").find(" 200 ") != std::string::npos; }));
   EXPECT_THAT(Ask("/v1/completions", R"({"prompt":"other words","max_tokens":4})"),
               testing::Not(HasSubstr("degraded_positions")));
 }

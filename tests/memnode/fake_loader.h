@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "memnode/node/version_manager.h"
-#include "memnode/store/memory_store.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 

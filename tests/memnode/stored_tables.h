@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "memnode/store/manifest.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/store/page.h"
 #include "memnode/store/table_reader.h"
 #include "tests/memnode/procedural_source.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 

@@ -16,6 +16,7 @@
 #include "common/base/spread.h"
 #include "common/base/status.h"
 #include "common/base/types.h"
+#include "tests/support/fakes/fake_clock.h"
 
 namespace engram {
 namespace {

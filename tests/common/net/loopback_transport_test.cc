@@ -1,5 +1,5 @@
 // The fake transport keeps the Transport contract, and each of its faults does what it says.
-#include "common/net/loopback_transport.h"
+#include "tests/support/fakes/loopback_transport.h"
 
 #include <gtest/gtest.h>
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/compute/tiny_model.h"
+#include "tests/support/fakes/fake_clock.h"
 
 namespace engram::compute {
 namespace {

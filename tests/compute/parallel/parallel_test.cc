@@ -9,8 +9,8 @@
 
 #include "compute/engine/follower.h"
 #include "compute/engine/rank_messages.h"
-#include "compute/parallel/thread_collective.h"
 #include "tests/compute/same_answers.h"
+#include "tests/support/fakes/thread_collective.h"
 
 namespace engram::compute {
 namespace {

@@ -8,10 +8,10 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "memnode/store/memory_store.h"
 #include "tests/memnode/fake_loader.h"
 #include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

@@ -7,10 +7,10 @@
 #include <filesystem>
 
 #include "memnode/store/manifest.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/store/rocks_store.h"
 #include "memnode/tables/open_tables.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

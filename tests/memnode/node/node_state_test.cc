@@ -16,6 +16,7 @@
 #include "memnode/store/rocks_store.h"
 #include "tests/memnode/procedural_source.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/eventually.h"
 #include "tests/support/http_get.h"
 
 namespace engram::memnode {
@@ -73,15 +74,12 @@ class NodeStateTest : public testing::Test {
   void Job(const json::object& request) const {
     const json::object started = Call(request);
     if (!started.contains("job")) return;
-    for (int i = 0; i < 5000; ++i) {
-      const json::object seen = Call({{"command", "job"}, {"job", started.at("job")}});
-      if (seen.contains("state") && seen.at("state") != "running") {
-        EXPECT_EQ(seen.at("state"), "done") << json::serialize(seen);
-        return;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    ADD_FAILURE() << "the job did not end";
+    json::object seen;
+    EXPECT_TRUE(testing_support::Eventually([&] {
+      seen = Call({{"command", "job"}, {"job", started.at("job")}});
+      return seen.contains("state") && seen.at("state") != "running";
+    })) << "the job did not end";
+    EXPECT_EQ(seen["state"], "done") << json::serialize(seen);
   }
   void Publish(const std::string& version, int generation) const {
     json::object request = {{"command", "prepare"},

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/fakes/fake_clock.h"
+
 namespace engram::memnode {
 namespace {
 

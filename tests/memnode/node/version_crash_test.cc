@@ -8,9 +8,9 @@
 #include <thread>
 
 #include "memnode/node/version_manager.h"
-#include "memnode/store/memory_store.h"
 #include "tests/memnode/fake_loader.h"
 #include "tests/memnode/procedural_source.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

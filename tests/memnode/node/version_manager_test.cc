@@ -8,9 +8,9 @@
 #include <limits>
 #include <thread>
 
-#include "memnode/store/memory_store.h"
 #include "memnode/tables/open_tables.h"
 #include "tests/memnode/procedural_source.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

@@ -7,10 +7,10 @@
 
 #include "common/base/rng.h"
 #include "common/client/lookup/client.h"
-#include "common/net/loopback_transport.h"
 #include "common/table/procedural.h"
 #include "memnode/node/node.h"
 #include "tests/support/allocation_count.h"
+#include "tests/support/fakes/loopback_transport.h"
 
 namespace engram::memnode {
 namespace {

@@ -10,9 +10,9 @@
 
 #include "common/base/rng.h"
 #include "common/client/row_source.h"
-#include "common/net/loopback_transport.h"
 #include "common/net/wire_encode.h"
 #include "memnode/tables/arena_tables.h"
+#include "tests/support/fakes/loopback_transport.h"
 
 namespace engram::memnode {
 namespace {

@@ -7,10 +7,10 @@
 #include <fstream>
 
 #include "common/base/rng.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/store/page.h"
 #include "memnode/store/rocks_store.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

@@ -9,9 +9,10 @@
 
 #include "common/base/rng.h"
 #include "common/table/row_check.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/tables/partial_tables.h"
 #include "tests/memnode/procedural_source.h"
+#include "tests/support/eventually.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {
@@ -234,11 +235,8 @@ TEST_F(OpenTablesTest, MemoryThatAnotherVersionLeavesIsTakenByTheNextOne) {
   EXPECT_GT(tight.partitions, 0u);
   EXPECT_LE(before->memory_bytes() + after->memory_bytes(), ShareBytes() + ShareBytes() / 4);
   before.reset();
-  const TimePoint deadline = Clock::Real().Now() + std::chrono::seconds(20);
-  while (after->resident().partitions < tight.partitions_owned && Clock::Real().Now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  EXPECT_EQ(after->resident().partitions, tight.partitions_owned);
+  EXPECT_TRUE(testing_support::Eventually(
+      [&] { return after->resident().partitions == tight.partitions_owned; }));
   EXPECT_EQ(after->cold_figures()->partitions_moved, 0u);
   size_t cold = 1;
   ASSERT_TRUE(ReadAll(*after, SomeRows(400, 7), &cold).ok());

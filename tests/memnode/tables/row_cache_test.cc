@@ -10,9 +10,9 @@
 
 #include "common/base/rng.h"
 #include "common/table/row_check.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/tables/pinned_rows.h"
 #include "tests/memnode/procedural_source.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 namespace {

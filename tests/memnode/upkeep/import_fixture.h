@@ -20,12 +20,12 @@
 #include "common/checkpoint/checkpoint_tables.h"
 #include "common/checkpoint/table_source.h"
 #include "memnode/ctl/make_model/layout_maker.h"
-#include "memnode/store/memory_store.h"
 #include "memnode/store/table_reader.h"
 #include "memnode/tables/open_tables.h"
 #include "memnode/upkeep/importer.h"
 #include "memnode/upkeep/verify.h"
 #include "tests/memnode/tiny_checkpoint.h"
+#include "tests/support/fakes/memory_store.h"
 
 namespace engram::memnode {
 

@@ -10,6 +10,7 @@
 #include "memnode/tables/open_tables.h"
 #include "memnode/tables/procedural_tables.h"
 #include "tests/memnode/stored_tables.h"
+#include "tests/support/eventually.h"
 
 namespace engram::memnode {
 namespace {
@@ -56,10 +57,7 @@ class MemoryScrubberTest : public testing::Test {
   }
   // False: it did not come to that in time.
   bool WaitFor(const std::string& name, double count) {
-    for (int i = 0; i < 10'000 && Count(name) < count; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return Count(name) >= count;
+    return testing_support::Eventually([&] { return Count(name) >= count; });
   }
 
   MemoryStore store_;

@@ -8,21 +8,13 @@
 #include <thread>
 
 #include "tests/memnode/stored_tables.h"
+#include "tests/support/eventually.h"
+#include "tests/support/fakes/fake_clock.h"
 
 namespace engram::memnode {
 namespace {
 
 using namespace std::chrono_literals;
-
-// Until it is so; false after ten seconds.
-template <typename Condition>
-bool Soon(const Condition& condition) {
-  for (const auto limit = std::chrono::steady_clock::now() + 10s; !condition();) {
-    if (std::chrono::steady_clock::now() > limit) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
-}
 
 // Counts what is written under scrub/.
 class CountingStore : public MemoryStore {
@@ -67,7 +59,7 @@ class ScrubberTest : public testing::Test, protected RowCopies {
                                     : metrics_.GetGauge(name, "").Value();
   }
   bool PassesReach(uint64_t passes, const std::string& version = "1") {
-    return Soon([&] {
+    return testing_support::Eventually([&] {
       Advance(10ms);  // what the rate lets through
       return State(version).passes >= passes;
     });
@@ -115,8 +107,8 @@ TEST_F(ScrubberTest, ReportedDamageIsRepairedAlsoWithScrubbingOff) {
   Start();
   store_.CorruptPage(id_, 1, 33);
   EXPECT_TRUE(scrubber_->ReportDamage(id_, 1, 33));
-  EXPECT_TRUE(Soon([&] { return SoundInStore(1, 33); }));
-  EXPECT_TRUE(Soon([&] { return State().bad_pages_repaired == 1; }));
+  EXPECT_TRUE(testing_support::Eventually([&] { return SoundInStore(1, 33); }));
+  EXPECT_TRUE(testing_support::Eventually([&] { return State().bad_pages_repaired == 1; }));
   EXPECT_EQ(State().passes, 0u);
   EXPECT_EQ(Metric("engram_memnode_scrub_bytes_total"), 0);
 }
@@ -124,10 +116,11 @@ TEST_F(ScrubberTest, ReportedDamageIsRepairedAlsoWithScrubbingOff) {
 TEST_F(ScrubberTest, AReportIsNotHeldUpByTheRate) {
   options_.mib_per_s = 1e-6;
   Start();
-  ASSERT_TRUE(Soon([&] { return Metric("engram_memnode_scrub_bytes_total") > 0; }));
+  ASSERT_TRUE(
+      testing_support::Eventually([&] { return Metric("engram_memnode_scrub_bytes_total") > 0; }));
   store_.CorruptPage(id_, 1, 33);
   scrubber_->ReportDamage(id_, 1, 33);
-  EXPECT_TRUE(Soon([&] { return SoundInStore(1, 33); }));
+  EXPECT_TRUE(testing_support::Eventually([&] { return SoundInStore(1, 33); }));
   EXPECT_EQ(State().passes, 0u);
 }
 
@@ -140,7 +133,7 @@ TEST_F(ScrubberTest, ReportsThatMakeNoSenseAreIgnored) {
   EXPECT_TRUE(scrubber_->ReportDamage(id_, 0, 2)) << "it is sound";
   store_.CorruptPage(id_, 0, 5);
   scrubber_->ReportDamage(id_, 0, 5);
-  EXPECT_TRUE(Soon([&] { return SoundInStore(0, 5); })) << "and it works on";
+  EXPECT_TRUE(testing_support::Eventually([&] { return SoundInStore(0, 5); })) << "and it works on";
   EXPECT_EQ(Metric("engram_memnode_bad_pages_found_total"), 1);
 }
 
@@ -151,7 +144,8 @@ TEST_F(ScrubberTest, WaitingReportsAreMergedAndBounded) {
   store_.CorruptPage(id_, 0, 0);
   Start();
   scrubber_->ReportDamage(id_, 0, 0);
-  ASSERT_TRUE(Soon([&] { return Metric("engram_memnode_bad_pages_found_total") == 1; }));
+  ASSERT_TRUE(testing_support::Eventually(
+      [&] { return Metric("engram_memnode_bad_pages_found_total") == 1; }));
   for (int again = 0; again < 100; ++again) {
     EXPECT_TRUE(scrubber_->ReportDamage(id_, 0, 10)) << "all of one page count as one";
   }
@@ -160,7 +154,7 @@ TEST_F(ScrubberTest, WaitingReportsAreMergedAndBounded) {
   EXPECT_FALSE(scrubber_->ReportDamage(id_, 0, 13));
   EXPECT_EQ(Metric("engram_memnode_damage_reports_dropped_total"), 1);
   memory_gate_.set_value();
-  EXPECT_TRUE(Soon([&] { return SoundInStore(0, 0); }));
+  EXPECT_TRUE(testing_support::Eventually([&] { return SoundInStore(0, 0); }));
 }
 
 TEST_F(ScrubberTest, WhatCannotBeRepairedIsListedAndTriedAgainLater) {
@@ -170,7 +164,7 @@ TEST_F(ScrubberTest, WhatCannotBeRepairedIsListedAndTriedAgainLater) {
   store_.CorruptPage(id_, 0, 9);
   Start();
   scrubber_->ReportDamage(id_, 0, 8);
-  ASSERT_TRUE(Soon([&] { return Metric("engram_memnode_bad_pages") == 2; }));
+  ASSERT_TRUE(testing_support::Eventually([&] { return Metric("engram_memnode_bad_pages") == 2; }));
   ASSERT_EQ(scrubber_->Bad().size(), 2u);
   EXPECT_EQ(scrubber_->Bad()[1].page, 9u);
   EXPECT_EQ(Metric("engram_memnode_repair_failures_total"), 1);
@@ -178,11 +172,11 @@ TEST_F(ScrubberTest, WhatCannotBeRepairedIsListedAndTriedAgainLater) {
   scrubber_->ReportDamage(id_, 0, 8);
   store_.CorruptPage(id_, 1, 0);
   scrubber_->ReportDamage(id_, 1, 0);
-  ASSERT_TRUE(Soon([&] { return SoundInStore(1, 0); }));
+  ASSERT_TRUE(testing_support::Eventually([&] { return SoundInStore(1, 0); }));
   EXPECT_FALSE(SoundInStore(0, 8)) << "not again within retry_pause";
   Advance(options_.retry_pause);
   scrubber_->ReportDamage(id_, 0, 8);
-  EXPECT_TRUE(Soon([&] { return Metric("engram_memnode_bad_pages") == 0; }));
+  EXPECT_TRUE(testing_support::Eventually([&] { return Metric("engram_memnode_bad_pages") == 0; }));
   EXPECT_TRUE(SoundInStore(0, 8));
   EXPECT_EQ(State().bad_pages_found, 3u) << "counted once, however often it was met";
   EXPECT_TRUE(scrubber_->Bad().empty());
@@ -196,7 +190,7 @@ TEST_F(ScrubberTest, ReadsNoFasterThanTheRate) {
   for (int step = 0; step < 60; ++step) {
     clock_.Advance(30ms);  // less than a burst, which is all that can be saved up
     allowed += 0.03 * 0.25 * (1 << 20);
-    ASSERT_TRUE(Soon([&] {
+    ASSERT_TRUE(testing_support::Eventually([&] {
       scrubber_->Refresh();
       return Metric("engram_memnode_scrub_bytes_total") >= allowed - burst_bytes - 4000;
     }));
@@ -207,7 +201,7 @@ TEST_F(ScrubberTest, ReadsNoFasterThanTheRate) {
 TEST_F(ScrubberTest, GoesOnWhereItWasAfterARestart) {
   options_.mib_per_s = 0.25;
   Start();
-  ASSERT_TRUE(Soon([&] {
+  ASSERT_TRUE(testing_support::Eventually([&] {
     Advance(20ms);
     return State().next_partition >= 30;
   }));
@@ -240,7 +234,8 @@ TEST_F(ScrubberTest, RestsBetweenPassesAndThenBeginsAnew) {
   store_.CorruptPage(id_, 0, 3);
   Advance(options_.idle_pause / 2);
   scrubber_->ReportDamage(id_, 1, 0);
-  ASSERT_TRUE(Soon([&] { return Metric("engram_memnode_scrub_pages_total") > 290; }));
+  ASSERT_TRUE(testing_support::Eventually(
+      [&] { return Metric("engram_memnode_scrub_pages_total") > 290; }));
   EXPECT_FALSE(SoundInStore(0, 3));
   Advance(options_.idle_pause);
   ASSERT_TRUE(PassesReach(2));
@@ -256,7 +251,7 @@ TEST_F(ScrubberTest, NewVersionsArePickedUpAndDroppedOnesForgotten) {
   ASSERT_TRUE(ImportProcedural(tables_.base(), "2", {.members = {"m0"}}, "m0", store_).ok());
   ASSERT_TRUE(DropTableSet(store_, kModel, "1").ok());
   scrubber_->Refresh();
-  ASSERT_TRUE(Soon([&] { return scrubber_->Bad().empty(); }));
+  ASSERT_TRUE(testing_support::Eventually([&] { return scrubber_->Bad().empty(); }));
   EXPECT_EQ(Metric("engram_memnode_bad_pages"), 0);
   Advance(options_.idle_pause);
   ASSERT_TRUE(PassesReach(1, "2"));
@@ -268,9 +263,10 @@ TEST_F(ScrubberTest, NewVersionsArePickedUpAndDroppedOnesForgotten) {
 TEST_F(ScrubberTest, AVersionDroppedWhileItIsReadIsNoDamage) {
   options_.mib_per_s = 0.25;
   Start();
-  ASSERT_TRUE(Soon([&] { return Metric("engram_memnode_scrub_bytes_total") > 0; }));
+  ASSERT_TRUE(
+      testing_support::Eventually([&] { return Metric("engram_memnode_scrub_bytes_total") > 0; }));
   ASSERT_TRUE(DropTableSet(store_, kModel, "1").ok());
-  ASSERT_TRUE(Soon([&] {
+  ASSERT_TRUE(testing_support::Eventually([&] {
     Advance(100ms);
     return scrubber_->States().empty();
   }));
@@ -289,7 +285,7 @@ TEST_F(ScrubberTest, ReportsFromManyThreadsAreAllMended) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_TRUE(Soon([&] {
+  EXPECT_TRUE(testing_support::Eventually([&] {
     for (uint64_t page = 0; page < 40; ++page) {
       if (!SoundInStore(1, page)) return false;
     }

@@ -15,9 +15,9 @@
 #include "common/base/rng.h"
 #include "common/client/lookup/client.h"
 #include "common/io/host_port.h"
-#include "common/net/loopback_transport.h"
 #include "common/net/ucx/transport.h"
 #include "tests/common/client/lookup/fake_node.h"
+#include "tests/support/fakes/loopback_transport.h"
 
 namespace engram::client {
 

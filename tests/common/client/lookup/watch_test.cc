@@ -6,23 +6,17 @@
 #include <thread>
 
 #include "tests/common/client/lookup/fake_cluster.h"
+#include "tests/support/eventually.h"
 
 namespace engram::client {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing_support::Eventually;
 
 TimePoint Soon() { return Clock::Real().Now() + std::chrono::seconds(20); }
 TimePoint Shortly() { return Clock::Real().Now() + std::chrono::milliseconds(100); }
-
-bool Eventually(const std::function<bool()>& is_so) {
-  for (const TimePoint end = Soon(); Clock::Real().Now() < end;) {
-    if (is_so()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
-}
 
 class LookupWatch : public testing::Test {
  protected:

@@ -1,4 +1,4 @@
-#include "common/net/loopback_transport.h"
+#include "tests/support/fakes/loopback_transport.h"
 
 #include <fmt/format.h>
 

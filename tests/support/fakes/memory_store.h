@@ -36,7 +36,6 @@ class MemoryStore : public RowStore {
   void FailNextRecord(std::string prefix, Status status);
   size_t page_count() const;
   // Calls of ReadPage so far.
-  size_t point_reads() const { return point_reads_; }
 
  private:
   friend class MemoryPageWriter;
@@ -50,7 +49,6 @@ class MemoryStore : public RowStore {
   Status next_ingest_;
   Status next_record_;
   std::string next_record_prefix_;
-  std::atomic<size_t> point_reads_ = 0;
 };
 
 }  // namespace engram::memnode

@@ -1,4 +1,4 @@
-#include "memnode/store/memory_store.h"
+#include "tests/support/fakes/memory_store.h"
 
 #include <fmt/format.h>
 
@@ -111,7 +111,6 @@ Status MemoryStore::ReadPages(TableSetId table_set, uint32_t layer_index, uint64
 
 Status MemoryStore::ReadPage(TableSetId table_set, uint32_t layer_index, uint64_t page,
                              std::string* bytes) {
-  ++point_reads_;
   return FindPage({table_set, layer_index, page}, bytes);
 }
 

@@ -1,4 +1,4 @@
-#include "compute/parallel/thread_collective.h"
+#include "tests/support/fakes/thread_collective.h"
 
 #include <fmt/format.h>
 
