@@ -11,12 +11,12 @@
 namespace engram::memnode::load {
 namespace {
 
-constexpr std::pair<const char*, double> kQuantiles[] = {
+constexpr std::pair<const char*, double> kReportedQuantiles[] = {
     {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1.0}};
 
 json::object LatencyJson(const obs::LatencyHistogram& histogram, bool refused) {
   json::object object;
-  for (const auto& [name, quantile] : kQuantiles) {
+  for (const auto& [name, quantile] : kReportedQuantiles) {
     if (refused)
       object[name] = nullptr;
     else

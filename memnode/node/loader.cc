@@ -14,8 +14,8 @@
 namespace engram::memnode {
 namespace {
 
-Result<Manifest> Import(const ModelRequest& request, const client::ModelTables& model,
-                        RowStore& store) {
+Result<Manifest> ImportModel(const ModelRequest& request, const client::ModelTables& model,
+                             RowStore& store) {
   ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(request.model_path, model));
   ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, request.map, request.member));
   obs::LogInfo(fmt::format("importing model={} version={} rows={} owned_rows={} from={}",
@@ -55,7 +55,7 @@ Result<FoundModel> FindOrImport(const ModelRequest& request, RowStore& store) {
     ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(found->identity, request.map, request.member));
     if (Covers(*found, plan)) return FoundModel{std::move(*found), false};
   }
-  ASSIGN_OR_RETURN(Manifest manifest, Import(request, model, store));
+  ASSIGN_OR_RETURN(Manifest manifest, ImportModel(request, model, store));
   return FoundModel{std::move(manifest), true};
 }
 

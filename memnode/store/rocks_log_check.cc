@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kBlockBytes = 32 << 10;
+constexpr size_t kLogBlockBytes = 32 << 10;
 constexpr size_t kHeaderBytes = 7;
 
 uint32_t Unmasked(uint32_t masked) {
@@ -46,7 +46,7 @@ bool SomePrefixFits(std::string_view typed, uint32_t crc) {
 bool Sound(std::string_view log) {
   size_t at = 0;
   while (at < log.size()) {
-    const size_t block_left = kBlockBytes - at % kBlockBytes;
+    const size_t block_left = kLogBlockBytes - at % kLogBlockBytes;
     if (block_left < kHeaderBytes) {
       at += block_left;
       continue;

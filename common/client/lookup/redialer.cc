@@ -10,7 +10,8 @@ namespace {
 
 constexpr Nanos kFirst = std::chrono::milliseconds(50);
 constexpr Nanos kLongest = std::chrono::milliseconds(800);
-constexpr Nanos kRecheck = std::chrono::milliseconds(20);  // a clock moved by hand is noticed, too
+constexpr Nanos kClockRecheck =
+    std::chrono::milliseconds(20);  // a clock moved by hand is noticed, too
 
 }  // namespace
 
@@ -62,7 +63,7 @@ void Redialer::Run() {
     }
     const Nanos left = next->due - clock_.Now();
     if (left > Nanos::zero()) {
-      changed_.wait_for(lock, std::min(left, kRecheck));
+      changed_.wait_for(lock, std::min(left, kClockRecheck));
       continue;
     }
     next->lost = false;  // Lost may say so again while the node is rejoined

@@ -11,8 +11,6 @@
 namespace engram::net {
 namespace {
 
-constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a node whose host vanished
-
 class SocketControlClient : public ControlClient {
  public:
   SocketControlClient(TcpStream stream, Welcome welcome)
@@ -62,7 +60,7 @@ struct Answered {
 Result<Answered> Ask(const std::string& host, uint16_t port, const std::string& frame,
                      TimePoint deadline, const Security& security, const std::string& what) {
   ASSIGN_OR_RETURN(TcpStream stream, DialTcp(host, port, deadline));
-  stream.SetOptions(kPeerTimeout);
+  stream.SetOptions(kControlPeerTimeout);
   RETURN_IF_ERROR(Introduce(stream, security, ChallengePurpose::kControl, RandomEndpointId(),
                             EndpointId{}, deadline));
   RETURN_IF_ERROR(WriteAll(stream, frame, deadline, what));

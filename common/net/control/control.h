@@ -36,6 +36,8 @@ namespace engram::net {
 inline constexpr uint32_t kControlProtocol = 2;
 inline constexpr size_t kControlFrameBytesMax = 1 << 20;
 inline constexpr int kControlConnectionsMax = 1024;  // per node
+inline constexpr Nanos kControlPeerTimeout =
+    std::chrono::seconds(20);  // a peer whose host vanished
 // A node takes one report of a client in this time.
 inline constexpr Nanos kDamageReportEvery = std::chrono::milliseconds(10);
 // A connection that has not said hello by then is dropped.

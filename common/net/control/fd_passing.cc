@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/random_bytes.h"
 #include "common/base/threads.h"
 
 namespace engram::net {
@@ -45,12 +45,6 @@ Result<Address> AddressOf(const std::string& name) {
   std::memcpy(address.raw.sun_path + 1, name.data(), name.size());
   address.bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
   return address;
-}
-
-Result<std::string> RandomBytes(size_t count) {
-  std::string bytes(count, '\0');
-  if (::getrandom(bytes.data(), count, 0) == static_cast<ssize_t>(count)) return bytes;
-  return SystemError("getrandom");
 }
 
 bool ReadableWithin(int fd, int timeout_ms) {
@@ -114,9 +108,9 @@ class UnixFdServer : public FdServer {
   }
 
   Status Open() {
-    ASSIGN_OR_RETURN(const std::string random, RandomBytes(16));
     name_ = "engram-";
-    for (const char c : random) name_ += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    for (const char c : RandomBytes(16))
+      name_ += fmt::format("{:02x}", static_cast<unsigned char>(c));
     ASSIGN_OR_RETURN(const Address address, AddressOf(name_));
     stop_ = OwnedFd(::eventfd(0, EFD_CLOEXEC));
     socket_ = OwnedFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -133,7 +127,7 @@ class UnixFdServer : public FdServer {
   const std::string& socket_name() const override { return name_; }
 
   Result<std::string> NewToken() override {
-    ASSIGN_OR_RETURN(std::string token, RandomBytes(kFdTokenBytes));
+    std::string token = RandomBytes(kFdTokenBytes);
     const std::lock_guard lock(mutex_);
     if (tokens_.size() >= kTokensMax) tokens_.pop_front();
     tokens_.emplace_back(token, Clock::Real().Now() + kTokenLife);

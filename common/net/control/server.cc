@@ -34,7 +34,6 @@ using boost::system::error_code;
 constexpr auto kGuestCheck = std::chrono::milliseconds(100);  // for guests out of time
 constexpr size_t kUnwelcomedMax = 128;   // connections with no session; each may hold a frame
 constexpr size_t kDescriptorsShare = 4;  // at most one of so many is for connections
-constexpr Nanos kPeerTimeout = std::chrono::seconds(20);  // a client whose host vanished
 
 class Connection;
 
@@ -88,7 +87,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
         context_(context) {}
 
   void Start() {
-    stream_.SetOptions(kPeerTimeout);
+    stream_.SetOptions(kControlPeerTimeout);
     error_code unwatched;
     ready_.assign(stream_.fd(), unwatched);
     if (unwatched) return Close();

@@ -4,9 +4,10 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/rand.h>
 
 #include <cstring>
+
+#include "common/base/random_bytes.h"
 
 namespace engram::net {
 namespace {
@@ -19,13 +20,6 @@ constexpr size_t kProofBytes = 32;
 constexpr size_t kOpeningBytes = kPrefixBytes + kNonceBytes + 2 * kIdBytes;
 constexpr size_t kAnswerBytes = kPrefixBytes + kNonceBytes + kIdBytes;
 constexpr size_t kAcceptorProofBytes = kPrefixBytes + kProofBytes;
-
-std::string RandomBytes(size_t count) {
-  std::string bytes(count, '\0');
-  CHECK_EQ(RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()), static_cast<int>(count)), 1)
-      << "the system gives no random bytes";
-  return bytes;
-}
 
 std::string_view BytesOf(const EndpointId& id) {
   return {reinterpret_cast<const char*>(id.data()), id.size()};
