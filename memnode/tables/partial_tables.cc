@@ -80,6 +80,7 @@ PartialTables::~PartialTables() {
     stop_ = true;
   }
   stop_changed_.notify_all();
+  origin().GiveUp();
   if (filler_.joinable()) filler_.join();
 }
 

@@ -36,7 +36,8 @@ Status StoredRows::Load(const PartitionPlace& place) const {
   if (loaded.code() != Code::kDataLoss || keeper_ == nullptr) return loaded;
   const table::TableIdentity& identity = reader_->manifest().identity;
   const Status repaired = keeper_->RepairPartition(identity.model, identity.version,
-                                                   place.layer_index, place.partition);
+                                                   place.layer_index, place.partition, given_up());
+  if (repaired.code() == Code::kCancelled) return repaired;
   if (!repaired.ok()) {
     return DataLoss(loaded.message() + "; and no repair: " + repaired.message());
   }

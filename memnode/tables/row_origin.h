@@ -2,6 +2,7 @@
 // (procedural_tables.h).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,6 +28,15 @@ class RowOrigin {
   virtual Status Load(const PartitionPlace& place) const = 0;
   // One row without its check; may block for a disk read.
   virtual Status ReadRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) const = 0;
+  // Ends a Load that waits for repairs with CANCELLED, now and from now on: the thread that
+  // destroys tables may hold up repairs until they are gone.
+  void GiveUp() const { given_up_.store(true); }
+
+ protected:
+  const std::atomic<bool>& given_up() const { return given_up_; }
+
+ private:
+  mutable std::atomic<bool> given_up_ = false;
 };
 
 // Keeps a store sound. Any thread.
@@ -36,9 +46,11 @@ class StoreKeeper {
   // A page of this table set was read and is damaged. Never waits for the disk.
   virtual void ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
                             const Status& why) = 0;
-  // Rebuilds a damaged partition; OK when it may be read again.
+  // Rebuilds a damaged partition; OK when it may be read again. CANCELLED: `given_up` became true
+  // while other repairs, or a drop, were waited for.
   virtual Status RepairPartition(const std::string& model, const std::string& version,
-                                 uint32_t layer_index, uint32_t partition) = 0;
+                                 uint32_t layer_index, uint32_t partition,
+                                 const std::atomic<bool>& given_up) = 0;
 };
 
 class StoredRows final : public RowOrigin {

@@ -3,14 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
+#include "common/base/clock.h"
 #include "common/base/sha256.h"
 #include "common/checkpoint/model_tables.h"
 #include "memnode/store/page.h"
 
 namespace engram::memnode {
 namespace {
+
+constexpr Nanos kLookEvery = std::chrono::milliseconds(20);
 
 using ReaderList = std::vector<std::unique_ptr<TableReader>>;
 
@@ -286,8 +290,13 @@ Result<RepairedFile> Repairer::Rebuild::Run(uint32_t partition) {
 }
 
 Result<RepairReport> Repairer::Repair(const std::string& model, const std::string& version,
-                                      uint32_t layer_index, uint32_t partition) {
-  const std::lock_guard lock(mutex_);
+                                      uint32_t layer_index, uint32_t partition,
+                                      const std::atomic<bool>* given_up) {
+  std::unique_lock lock(mutex_, std::defer_lock);
+  while (!lock.try_lock_for(kLookEvery)) {
+    if (given_up != nullptr && given_up->load())
+      return Cancelled("the repair is not wanted any more");
+  }
   ASSIGN_OR_RETURN(const ReaderList chain, OpenChain(store_, model, version));
   const TableReader& top = *chain.back();
   if (layer_index >= top.manifest().layers.size() ||

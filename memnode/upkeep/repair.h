@@ -5,6 +5,7 @@
 // Threads: any; one repair at a time.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -53,12 +54,14 @@ class Repairer {
       : store_(store), copies_(copies), open_source_(std::move(open_source)) {}
 
   // Makes a held partition whole again, in the files of the table set and of its bases. DATA_LOSS
-  // says what is damaged and why no copy could be used; NOT_FOUND: no such table set.
+  // says what is damaged and why no copy could be used; NOT_FOUND: no such table set; CANCELLED:
+  // `given_up` (may be null) became true while another repair, or a pause, was waited for.
   Result<RepairReport> Repair(const std::string& model, const std::string& version,
-                              uint32_t layer_index, uint32_t partition);
+                              uint32_t layer_index, uint32_t partition,
+                              const std::atomic<bool>* given_up = nullptr);
 
   // No repair writes while it is held: for dropping table sets.
-  [[nodiscard]] std::unique_lock<std::mutex> Pause() { return std::unique_lock(mutex_); }
+  [[nodiscard]] std::unique_lock<std::timed_mutex> Pause() { return std::unique_lock(mutex_); }
 
  private:
   class Rebuild;
@@ -66,7 +69,7 @@ class Repairer {
   RowStore& store_;
   const RowCopies& copies_;
   const OpenSource open_source_;
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
 };
 
 }  // namespace engram::memnode

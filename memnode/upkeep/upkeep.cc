@@ -52,8 +52,9 @@ void Upkeep::ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t p
 }
 
 Status Upkeep::RepairPartition(const std::string& model, const std::string& version,
-                               uint32_t layer_index, uint32_t partition) {
-  return store_->repairer.Repair(model, version, layer_index, partition).status();
+                               uint32_t layer_index, uint32_t partition,
+                               const std::atomic<bool>& given_up) {
+  return store_->repairer.Repair(model, version, layer_index, partition, &given_up).status();
 }
 
 void Upkeep::CheckPage(TableSetId table_set, uint32_t layer_index, uint64_t page) {

@@ -4,6 +4,7 @@
 // Any thread.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,7 +38,7 @@ class Upkeep final : public StoreKeeper {
   void ReportDamage(TableSetId table_set, uint32_t layer_index, uint64_t page,
                     const Status& why) override;
   Status RepairPartition(const std::string& model, const std::string& version, uint32_t layer_index,
-                         uint32_t partition) override;
+                         uint32_t partition, const std::atomic<bool>& given_up) override;
   // Has a page looked at and repaired. Never waits for the disk.
   void CheckPage(TableSetId table_set, uint32_t layer_index, uint64_t page);
   // Has a row of tables in memory looked at, which a client found damaged. Never waits.

@@ -23,13 +23,16 @@ class FakeKeeper : public StoreKeeper {
  public:
   void ReportDamage(TableSetId, uint32_t, uint64_t, const Status&) override { ++reports; }
   Status RepairPartition(const std::string&, const std::string&, uint32_t layer_index,
-                         uint32_t partition) override {
+                         uint32_t partition, const std::atomic<bool>& given_up) override {
     ++repairs;
-    return repair(layer_index, partition);
+    if (repair) return repair(layer_index, partition);
+    EXPECT_TRUE(testing_support::Eventually([&] { return given_up.load(); }));
+    return Cancelled("given up");
   }
 
   std::atomic<int> reports = 0;
-  int repairs = 0;
+  std::atomic<int> repairs = 0;
+  // Null: a repair waits until it is given up.
   std::function<Status(uint32_t layer_index, uint32_t partition)> repair;
 };
 
@@ -295,6 +298,19 @@ TEST_F(OpenTablesTest, DamageFoundWhileLoadingIsRepairedOrNamed) {
   EXPECT_NE(Open(), nullptr);
   EXPECT_EQ(keeper.repairs, 1);
   EXPECT_EQ(keeper.reports, 1);
+}
+
+// The thread that destroys them may be the one that holds up repairs.
+TEST_F(OpenTablesTest, TablesEndWhileTheirLoadingWaitsForARepair) {
+  const uint64_t page = plan_.layers[1].owned[2] * plan_.layers[1].PagesPerPartition();
+  store_.CorruptPage(TableSetIdOf("procedural", "1"), 1, page);
+  FakeKeeper keeper;
+  options_.keeper = &keeper;
+  options_.serve_while_loading = true;
+  auto tables = Open();
+  ASSERT_TRUE(testing_support::Eventually([&] { return keeper.repairs > 0; }));
+  tables.reset();
+  EXPECT_EQ(keeper.repairs, 1);
 }
 
 TEST_F(OpenTablesTest, TooManyRowsOnTheirWayAreHeldBackButNeverForGood) {

@@ -213,6 +213,13 @@ TEST_F(RepairTest, ADroppedVersionIsNotWrittenTo) {
   EXPECT_EQ(Repair("1", 0, 0).status().code(), Code::kNotFound);
 }
 
+TEST_F(RepairTest, ARepairThatWaitsCanBeGivenUp) {
+  Repairer repairer(store_, *this);
+  const auto paused = repairer.Pause();
+  const std::atomic<bool> given_up = true;
+  EXPECT_EQ(repairer.Repair(kModel, "1", 0, 0, &given_up).status().code(), Code::kCancelled);
+}
+
 TEST_F(RepairTest, AFullDiskIsToldAndChangesNothing) {
   InSource(std::make_shared<ChangedSource>());
   store_.CorruptPage(id_, 0, 0);
