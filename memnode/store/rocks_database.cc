@@ -1,7 +1,9 @@
 #include "memnode/store/rocks_database.h"
 
+#include <fmt/format.h>
 #include <rocksdb/listener.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include "memnode/store/rocks_files.h"
@@ -31,6 +33,13 @@ class ErrorListener : public rocksdb::EventListener {
   const std::shared_ptr<std::atomic<bool>> stopped_;
 };
 
+// The databases that this thread uses now, one of several uses several times.
+thread_local std::vector<const RocksDatabase*> in_use;
+
+bool UsedByThisThread(const RocksDatabase* database) {
+  return std::find(in_use.begin(), in_use.end(), database) != in_use.end();
+}
+
 std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
   return {{rocksdb::kDefaultColumnFamilyName, RecordsOptions()}, {kPagesFamily, PagesOptions()}};
 }
@@ -42,15 +51,31 @@ Status RocksDatabase::Open() {
   return OpenWith(read_only_ ? ReadOnlyOptions(path_) : StoreOptions(path_), read_only_);
 }
 
+RocksDatabase::Use::Use(const RocksDatabase& of, std::shared_lock<std::shared_mutex> lock)
+    : of_(&of), lock_(std::move(lock)) {
+  in_use.push_back(of_);
+}
+
+RocksDatabase::Use::~Use() {
+  if (of_ != nullptr) in_use.erase(std::find(in_use.begin(), in_use.end(), of_));
+}
+
 Result<RocksDatabase::Use> RocksDatabase::Hold() {
+  if (UsedByThisThread(this)) return Use(*this, {});  // to wait here would be to wait for itself
   const std::lock_guard in(entrance_);
   std::shared_lock lock(users_);
   if (db_ == nullptr) return closed_;
-  return Use(std::move(lock));
+  return Use(*this, std::move(lock));
 }
 
 Status RocksDatabase::EnsureWritable() {
   if (!stopped() && !fallen_back_) return OkStatus();
+  if (UsedByThisThread(this)) {
+    return Unavailable(
+        fmt::format("the store {} is to be opened again after an error of the disk, and is being "
+                    "read; try again",
+                    path_));
+  }
   const std::lock_guard in(entrance_);
   const std::lock_guard lock(users_);
   if (!stopped() && !fallen_back_) return OkStatus();  // another thread has opened it

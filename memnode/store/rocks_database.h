@@ -28,14 +28,19 @@ class RocksDatabase {
   // found to be damaged when they are read.
   Status Open();
 
-  // The handles below hold while it lives. A thread has one at a time: one that waits to open the
-  // database again goes before further uses.
+  // The handles below hold while it lives, in the thread that made it. A thread that waits to open
+  // the database again goes before further uses, but for those that a using thread makes meanwhile,
+  // as the visitor of a read does.
   class [[nodiscard]] Use {
    public:
-    explicit Use(std::shared_lock<std::shared_mutex> lock) : lock_(std::move(lock)) {}
+    Use(const RocksDatabase& of, std::shared_lock<std::shared_mutex> lock);
+    Use(Use&& other) noexcept
+        : of_(std::exchange(other.of_, nullptr)), lock_(std::move(other.lock_)) {}
+    ~Use();
 
    private:
-    std::shared_lock<std::shared_mutex> lock_;
+    const RocksDatabase* of_;                   // null: moved from
+    std::shared_lock<std::shared_mutex> lock_;  // of the thread's first use
   };
   // Fails where the database could not be opened again even for reading.
   Result<Use> Hold();
@@ -52,7 +57,7 @@ class RocksDatabase {
   void Stop() { stopped_->store(true); }
   // OK where changes can be made. Opens a database that is stopped again, once no thread uses it;
   // where the disk has no room for that it is open for reading, and the next call tries again.
-  // Called without a Use.
+  // UNAVAILABLE: it is to be opened again, and this thread uses it.
   Status EnsureWritable();
 
  private:

@@ -77,8 +77,8 @@ bool MemoryScrubber::WaitUntil(TimePoint time) {
   }
 }
 
-std::unique_lock<std::timed_mutex> MemoryScrubber::Pause() const {
-  return repairer_ == nullptr ? std::unique_lock<std::timed_mutex>() : repairer_->Pause();
+std::unique_lock<std::mutex> MemoryScrubber::Pause() const {
+  return repairer_ == nullptr ? std::unique_lock<std::mutex>() : repairer_->Pause();
 }
 
 void MemoryScrubber::Run() {

@@ -66,7 +66,7 @@ class MemoryScrubber {
 
   using WeakTables = std::weak_ptr<const ServedTables>;
 
-  std::unique_lock<std::timed_mutex> Pause() const;
+  std::unique_lock<std::mutex> Pause() const;
   void Run();
   void Pass();
   std::vector<WeakTables> AllTables() const;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 
 #include "common/base/clock.h"
 #include "common/base/sha256.h"
@@ -14,7 +15,7 @@
 namespace engram::memnode {
 namespace {
 
-constexpr Nanos kLookEvery = std::chrono::milliseconds(20);
+constexpr Nanos kLookEvery = std::chrono::milliseconds(5);
 
 using ReaderList = std::vector<std::unique_ptr<TableReader>>;
 
@@ -293,7 +294,8 @@ Result<RepairReport> Repairer::Repair(const std::string& model, const std::strin
                                       uint32_t layer_index, uint32_t partition,
                                       const std::atomic<bool>* given_up) {
   std::unique_lock lock(mutex_, std::defer_lock);
-  while (!lock.try_lock_for(kLookEvery)) {
+  while (!lock.try_lock()) {
+    std::this_thread::sleep_for(kLookEvery);
     if (given_up != nullptr && given_up->load())
       return Cancelled("the repair is not wanted any more");
   }

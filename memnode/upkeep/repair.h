@@ -61,7 +61,7 @@ class Repairer {
                               const std::atomic<bool>* given_up = nullptr);
 
   // No repair writes while it is held: for dropping table sets.
-  [[nodiscard]] std::unique_lock<std::timed_mutex> Pause() { return std::unique_lock(mutex_); }
+  [[nodiscard]] std::unique_lock<std::mutex> Pause() { return std::unique_lock(mutex_); }
 
  private:
   class Rebuild;
@@ -69,7 +69,7 @@ class Repairer {
   RowStore& store_;
   const RowCopies& copies_;
   const OpenSource open_source_;
-  std::timed_mutex mutex_;
+  std::mutex mutex_;
 };
 
 }  // namespace engram::memnode

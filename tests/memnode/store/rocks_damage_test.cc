@@ -321,6 +321,29 @@ TEST_F(RocksStoreTest, FilesAreIngestedAfterAWriteThatAFullDiskRefused) {
   }
 }
 
+// The scrubber repairs from the visitor of a read: the thread must not wait for itself.
+TEST_F(RocksStoreTest, AVisitorMayUseTheStoreThatAFullDiskStopped) {
+  if (!Mount("24m")) GTEST_SKIP() << "this user may not mount a tmpfs";
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(Import(*store_, kSet, 0, kPages).ok());
+  Rng rng(3);
+  std::string large(12 << 20, '\0');
+  for (char& byte : large) byte = static_cast<char>(rng.NextU64());
+  const std::string filler = folder_ + "/filler";
+  std::ofstream(filler) << std::string(fs::space(folder_).available - (6 << 20), 'x');
+  EXPECT_EQ(PutRecord(*store_, "large", large).code(), Code::kResourceExhausted);
+  fs::remove(filler);
+  const Status read = store_->ReadPages(kSet, 0, 0, 1, [&](uint64_t, std::span<const std::byte>) {
+    EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
+    EXPECT_EQ(Import(*store_, kOtherSet, 0, kPages).code(), Code::kUnavailable);
+    return OkStatus();
+  });
+  EXPECT_TRUE(read.ok()) << read.message();
+  const Status imported = Import(*store_, kOtherSet, 0, kPages);
+  EXPECT_TRUE(imported.ok()) << imported.message();
+  EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
+}
+
 TEST_F(RocksStoreTest, TheFirstRecordMayMeetAFullDisk) {
   if (!Mount("24m")) GTEST_SKIP() << "this user may not mount a tmpfs";
   ASSERT_TRUE(Open().ok());
