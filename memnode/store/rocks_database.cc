@@ -69,7 +69,7 @@ Result<RocksDatabase::Use> RocksDatabase::Hold() {
 }
 
 Status RocksDatabase::EnsureWritable() {
-  if (!stopped() && !fallen_back_) return OkStatus();
+  if (writable()) return OkStatus();
   if (UsedByThisThread(this)) {
     return Unavailable(
         fmt::format("the store {} is to be opened again after an error of the disk, and is being "
@@ -78,7 +78,7 @@ Status RocksDatabase::EnsureWritable() {
   }
   const std::lock_guard in(entrance_);
   const std::lock_guard lock(users_);
-  if (!stopped() && !fallen_back_) return OkStatus();  // another thread has opened it
+  if (writable()) return OkStatus();  // another thread has opened it
   Close();
   const Status opened = OpenWith(StoreOptions(path_), /*read_only=*/false);
   fallen_back_ = !opened.ok();

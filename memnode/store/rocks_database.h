@@ -55,9 +55,11 @@ class RocksDatabase {
   // ingestion would end the process, and the next record might go behind a torn one.
   bool stopped() const { return stopped_->load(); }
   void Stop() { stopped_->store(true); }
+  bool writable() const { return !stopped() && !fallen_back_; }
   // OK where changes can be made. Opens a database that is stopped again, once no thread uses it;
   // where the disk has no room for that it is open for reading, and the next call tries again.
-  // UNAVAILABLE: it is to be opened again, and this thread uses it.
+  // UNAVAILABLE: it is to be opened again, and this thread uses it. Called without a lock that a
+  // thread may take while it uses the database.
   Status EnsureWritable();
 
  private:

@@ -71,8 +71,8 @@ class RocksStore : public RowStore {
     // Only after the store's lock is ours: files an interrupted import left.
     fs::remove_all(import_path, error);
     fs::create_directories(import_path, error);
-    const std::lock_guard lock(files_mutex_);
     ASSIGN_OR_RETURN(const auto use, db_.Hold());
+    const std::lock_guard lock(files_mutex_);
     Settle();
     reserve_.Take();
     return OkStatus();
@@ -129,13 +129,11 @@ class RocksStore : public RowStore {
       spans.push_back(writer->span());
     }
     RETURN_IF_ERROR(CheckRoom(kRoomForRecords, "ingesting into"));
-    const std::lock_guard lock(files_mutex_);
     return Changed([&] { return Replace(paths, spans); });
   }
 
   Status DropPages(TableSetId table_set) override {
     if (read_only_) return Refused();
-    const std::lock_guard lock(files_mutex_);
     RETURN_IF_ERROR(Changed([&] {
       return DeleteFiles({PageKey(table_set, 0, 0).ToString(),
                           PageKey(table_set, UINT32_MAX, UINT64_MAX).ToString()});
@@ -203,9 +201,7 @@ class RocksStore : public RowStore {
   // With `keep` the records are put into a file of their own as well: the log may be lost.
   Status Write(std::span<const RecordChange> changes, bool keep) {
     if (read_only_) return Refused();
-    const std::lock_guard lock(records_mutex_);
-    RETURN_IF_ERROR(db_.EnsureWritable());
-    ASSIGN_OR_RETURN(const auto use, db_.Hold());
+    ASSIGN_OR_RETURN(const Turn turn, Begin(records_mutex_));
     rocksdb::WriteBatch batch;
     for (const RecordChange& change : changes) {
       if (change.value) {
@@ -233,14 +229,29 @@ class RocksStore : public RowStore {
     return FromRocks(rocksdb::Status::NoSpace(), what, path_);
   }
 
+  // One change at a time of what a mutex guards, of a database that takes changes.
+  struct Turn {
+    rocks::RocksDatabase::Use use;
+    std::unique_lock<std::mutex> lock;
+  };
+  // The use comes before the lock, and the database is opened again without either: a thread that
+  // uses it, as the visitor of a read, may wait for the lock.
+  Result<Turn> Begin(std::mutex& mutex) {
+    while (true) {
+      RETURN_IF_ERROR(db_.EnsureWritable());
+      ASSIGN_OR_RETURN(auto use, db_.Hold());
+      std::unique_lock lock(mutex);
+      if (db_.writable()) return Turn{std::move(use), std::move(lock)};
+    }
+  }
+
   // Calls `change`, a change of the set of files: once more where an error of the disk, of an
   // earlier change or of this one, has stopped the database.
   template <typename Change>
   Status Changed(Change change) {
     Status changed;
     for (int attempt = 0; attempt < 2; ++attempt) {
-      RETURN_IF_ERROR(db_.EnsureWritable());
-      ASSIGN_OR_RETURN(const auto use, db_.Hold());
+      ASSIGN_OR_RETURN(const Turn turn, Begin(files_mutex_));
       changed = change();
       if (changed.ok() || !db_.stopped()) break;
     }

@@ -333,11 +333,19 @@ TEST_F(RocksStoreTest, AVisitorMayUseTheStoreThatAFullDiskStopped) {
   std::ofstream(filler) << std::string(fs::space(folder_).available - (6 << 20), 'x');
   EXPECT_EQ(PutRecord(*store_, "large", large).code(), Code::kResourceExhausted);
   fs::remove(filler);
+  std::thread other;
   const Status read = store_->ReadPages(kSet, 0, 0, 1, [&](uint64_t, std::span<const std::byte>) {
     EXPECT_TRUE(Compare(*store_, kSet, 0, kPages).ok());
     EXPECT_EQ(Import(*store_, kOtherSet, 0, kPages).code(), Code::kUnavailable);
+    // Waits for this visitor to end, and must not keep it from ending.
+    other = std::thread([&] { EXPECT_TRUE(PutRecord(*store_, "other", "1").ok()); });
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_EQ(PutRecord(*store_, "own", "1").code(), Code::kUnavailable);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     return OkStatus();
   });
+  other.join();
   EXPECT_TRUE(read.ok()) << read.message();
   const Status imported = Import(*store_, kOtherSet, 0, kPages);
   EXPECT_TRUE(imported.ok()) << imported.message();
