@@ -38,6 +38,9 @@ void RmsNormRows(Pool& pool, const float* x, int64_t x_stride, std::span<const f
 // Linear (ops.h) of activations that are rounded already.
 void Linear(Pool& pool, const Activations& x, const Matrix& w, std::span<float> y);
 
+// Several products of the same activations, in one loop where all are packed.
+void LinearAll(Pool& pool, const Activations& x, std::span<const Product> products);
+
 // y[t * y_stride + o] = sum_c (x[t, c] weight[c]) w[o, c] / sqrt(mean(x[t]^2) + eps): RmsNorm and
 // LinearRows, a few rows at a time. |error| <= (columns/16 + 8 +
 // columns/32) eps * sum |x weight w| / the root. `scratch`: kNormedTokens * columns.

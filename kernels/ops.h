@@ -57,6 +57,8 @@ void TransposedRows(Rows x, const Matrix& w, float* y, int64_t y_stride);
 // x [tokens, columns] -> y [tokens, rows] over the pool, split by output column: LinearRows, or
 // LinearPacked when `w` is packed.
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y);
+// The same into rows that are `y_stride` apart, by LinearRows.
+void Linear(Pool& pool, std::span<const float> x, const Matrix& w, float* y, int64_t y_stride);
 // Begins to read rows that lie close together into the second-level cache. For a few hundred KiB
 // that are used soon: short rows of a small matrix come too late otherwise.
 void Prefetch(const Matrix& w);

@@ -74,6 +74,19 @@ class RoundedActivations {
   int64_t columns_ = 0;
 };
 
+// Tells the threads that `w` is read by the loop after the next one (Pool::Expect).
+void Expect(Pool& pool, const Matrix& w);
+void Expect(Pool& pool, const PackedMatrix& w);
+
+// One of several products of the same activations: y[t * y_stride + o].
+struct Product {
+  const Matrix* w = nullptr;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+// All in one loop; of matrices that are packed.
+void LinearPacked(Pool& pool, const RoundedActivations& x, std::span<const Product> products);
+
 // y [tokens, w.rows] = x [tokens, w.columns] w^T. |error| <= (columns + 1) eps * sum |x w| for x
 // rounded to bf16, which itself moves each x by at most 2^-9 of it.
 void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w,
@@ -90,8 +103,9 @@ struct ExpertGroup {
 // out [sum of counts, D] = down(silu(gate x) * up x) of each group, one behind the other; the
 // middle is rounded to bf16 once. x is row rows[i] of the activations for the i-th entry of all
 // groups; once `rows` is used up, a group begins with row 0. Parallel over (expert, tile); which
-// thread takes what changes nothing.
+// thread takes what changes nothing. `next`, which may be null, is what the loop after it reads.
 void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
-                  std::span<const int32_t> rows, std::span<float> out);
+                  std::span<const int32_t> rows, std::span<float> out,
+                  const Matrix* next = nullptr);
 
 }  // namespace engram::kernels

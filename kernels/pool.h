@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -48,19 +49,36 @@ class Pool {
                count, grain});
   }
 
-  // Calls body(i, share) for each i in [0, count), handed out in ascending order to the threads
-  // that are free: for tasks of unequal size. Which thread gets which must not change a result.
+  // Calls body(i, share) for each i in [0, count), for tasks of unequal size: each thread begins
+  // with its part of them, in ascending order, then takes what other threads have not begun. Which
+  // thread gets which must not change a result.
   template <typename Body>
   void HandOut(int64_t count, const Body& body) {
     if (workers_.empty() || count <= 1) {
       for (int64_t i = 0; i < count; ++i) body(i, int64_t{0});
       return;
     }
-    std::atomic<int64_t> next{0};
+    for (int s = 0; s < threads(); ++s) of_shares_[s].next = FirstOf(count, s);
     Run(threads(), 1, [&](int64_t, int64_t, int64_t share) {
-      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) body(i, share);
+      for (int k = 0; k < threads(); ++k) {
+        const int64_t s = (share + k) % threads();
+        const int64_t end = FirstOf(count, s + 1);
+        for (int64_t i = of_shares_[s].next++; i < end; i = of_shares_[s].next++) body(i, share);
+      }
     });
   }
+
+  // What a share of the loop after the next one reads first: a thread that has done its part of the
+  // next loop asks for it while it waits, so that memory is busy while one thread works alone. By
+  // the caller of loops, between two of them. It is a hint: a thread that looks at this moment may
+  // join the old address to the new length, and the bytes may be gone by then; a prefetch of any
+  // address is harmless.
+  void Expect(int64_t share, std::span<const std::byte> bytes) {
+    of_shares_[share].expected_bytes = std::ssize(bytes);
+    of_shares_[share].expected = reinterpret_cast<uintptr_t>(bytes.data());
+  }
+  // Where a share begins with `count` tasks that are handed out.
+  int64_t FirstOf(int64_t count, int64_t share) const { return count * share / threads(); }
 
  private:
   struct Job {
@@ -70,6 +88,15 @@ class Pool {
     int64_t grain = 1;
   };
 
+  struct alignas(64) OfShare {
+    std::atomic<int64_t> next{0};  // task to be handed out
+    // What the thread asks for when it waits next, once.
+    std::atomic<uintptr_t> expected{0};
+    std::atomic<int64_t> expected_bytes{0};
+  };
+
+  template <typename Done>
+  bool SpinUntil(int share, const Done& done);
   void RunErased(const Job& job);
   // Computes the share if no thread has begun with it in this epoch.
   void TryShare(uint64_t epoch, int share);
@@ -83,6 +110,7 @@ class Pool {
   // The last epoch in which a thread began with each share. A share is begun exactly once in each
   // epoch, so that it can only go from e - 1 to e: a thread late for an epoch fails to.
   std::array<std::atomic<uint64_t>, kThreadsMax> begun_{};
+  std::array<OfShare, kThreadsMax> of_shares_;
   std::atomic<int> unfinished_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;

@@ -59,15 +59,16 @@ void EngramLayer::KeysAndValues(const Activations& embeddings, std::span<float> 
   const bool is_whole = width == context_.config.hidden_size;
   const std::span<float> mine = is_whole ? out : memory.Take<float>(tokens * (g_count + 1) * width);
   const std::span<float> value = mine.last(tokens * width);
-  kernels::Linear(context_.pool, embeddings, weights_.value, value);
-  if (!weights_.value_bias.empty()) kernels::AddBias(value, weights_.value_bias);
-  const std::span<float> one = memory.Take<float>(tokens * width);
+  const std::span products = memory.Take<kernels::Product>(g_count + 1);
   for (int64_t g = 0; g < g_count; ++g) {
-    kernels::Linear(context_.pool, embeddings, weights_.keys[g], one);
-    if (!weights_.key_biases[g].empty()) kernels::AddBias(one, weights_.key_biases[g]);
-    for (int64_t t = 0; t < tokens; ++t) {
-      std::copy_n(one.data() + t * width, width, mine.data() + (t * g_count + g) * width);
-    }
+    products[g] = {&weights_.keys[g], mine.data() + g * width, g_count * width};
+  }
+  products[g_count] = {&weights_.value, value.data(), width};
+  kernels::LinearAll(context_.pool, embeddings, products);
+  if (!weights_.value_bias.empty()) kernels::AddBias(value, weights_.value_bias);
+  for (int64_t i = 0; i < tokens * g_count; ++i) {
+    const std::vector<float>& bias = weights_.key_biases[i % g_count];
+    if (!bias.empty()) kernels::Add(mine.subspan(i * width, width), bias);
   }
   if (is_whole) return;
   parallel::GatherColumns(context_.ranks, memory, mine, tokens * (g_count + 1), kShardRows, out);

@@ -1,12 +1,19 @@
 #include "compute/model/mla.h"
 
+#include <array>
+
 namespace engram::compute {
 
 using kernels::Activations;
 using kernels::Workspace;
 
-MlaBlock::MlaBlock(const ModelContext& context, const AttentionWeights& weights, int64_t layer)
-    : context_(context), weights_(weights), layer_(layer), shape_(context.config.attention) {
+MlaBlock::MlaBlock(const ModelContext& context, const AttentionWeights& weights, int64_t layer,
+                   const kernels::PackedMatrix* next)
+    : context_(context),
+      weights_(weights),
+      layer_(layer),
+      next_(next),
+      shape_(context.config.attention) {
   shape_.heads = parallel::SliceOf(shape_.heads, context.ranks).count;
 }
 
@@ -17,21 +24,28 @@ int64_t MlaBlock::FloatsOf(const ModelConfig& config, int64_t tokens, int64_t th
          kernels::MlaFloatsOf(shape, tokens, threads);
 }
 
-// q [T, heads, nope + rope], rotated.
-void MlaBlock::Queries(const Activations& x, const StepContext& step, std::span<float> q) const {
+// q [T, heads, nope + rope], rotated, and the cache's entries [T, latent + rope], neither normed
+// nor rotated.
+void MlaBlock::Project(const Activations& x, const StepContext& step, std::span<float> q,
+                       std::span<float> entries) const {
   kernels::Pool& pool = context_.pool;
+  const kernels::Product kv{&weights_.kv_a, entries.data(), weights_.kv_a.rows};
   if (weights_.q_a) {
     Workspace& memory = context_.memory();
     const Workspace::Scope scope(memory);
     const int64_t rank = context_.config.q_lora_rank;
     const std::span<float> low = memory.Take<float>(step.tokens * rank);
-    kernels::Linear(pool, x, *weights_.q_a, low);
     Activations normed(memory, step.tokens, rank);
+    kernels::Expect(pool, weights_.q);
+    kernels::LinearAll(pool, x, std::array{kernels::Product{&*weights_.q_a, low.data(), rank}, kv});
     kernels::RmsNormRows(pool, low.data(), rank, weights_.q_a_norm, context_.config.norm_eps,
                          normed);
+    kernels::Expect(pool, weights_.kv_b);
     kernels::Linear(pool, normed, weights_.q, q);
   } else {
-    kernels::Linear(pool, x, weights_.q, q);
+    kernels::Expect(pool, weights_.kv_b);
+    kernels::LinearAll(pool, x,
+                       std::array{kernels::Product{&weights_.q, q.data(), weights_.q.rows}, kv});
   }
   const int64_t width = shape_.nope + shape_.rope;
   for (int64_t i = 0; i < step.tokens * shape_.heads; ++i) {
@@ -40,12 +54,8 @@ void MlaBlock::Queries(const Activations& x, const StepContext& step, std::span<
   }
 }
 
-void MlaBlock::FillCache(const Activations& x, const StepContext& step) const {
-  Workspace& memory = context_.memory();
-  const Workspace::Scope scope(memory);
+void MlaBlock::FillCache(const StepContext& step, std::span<float> entries) const {
   const int64_t width = shape_.latent + shape_.rope;
-  const std::span<float> entries = memory.Take<float>(step.tokens * width);
-  kernels::Linear(context_.pool, x, weights_.kv_a, entries);
   const int64_t page_positions = step.pages.shape().positions;
   int64_t t = 0;
   for (const Segment& segment : step.segments) {
@@ -66,8 +76,13 @@ void MlaBlock::Forward(const Activations& x, const StepContext& step, std::span<
   const Workspace::Scope scope(memory);
   const std::span<float> q =
       memory.Take<float>(step.tokens * shape_.heads * (shape_.nope + shape_.rope));
-  Queries(x, step, q);
-  FillCache(x, step);
+  {
+    const Workspace::Scope of_entries(memory);
+    const std::span<float> entries =
+        memory.Take<float>(step.tokens * (shape_.latent + shape_.rope));
+    Project(x, step, q, entries);
+    FillCache(step, entries);
+  }
   const std::span segments = memory.Take<kernels::MlaSegment>(std::ssize(step.segments));
   for (int64_t i = 0; i < std::ssize(segments); ++i) {
     const SequenceState& state = *step.segments[i].state;
@@ -75,6 +90,7 @@ void MlaBlock::Forward(const Activations& x, const StepContext& step, std::span<
   }
   const int64_t all_heads = context_.config.attention.heads;
   const std::span<float> out = memory.Take<float>(step.tokens * shape_.heads * shape_.value);
+  kernels::Expect(context_.pool, weights_.out);
   kernels::MlaAttention(context_.pool, shape_, step.pages.Layer(layer_), segments, q, weights_.kv_b,
                         out);
   std::span<float> gathered = out;
@@ -82,6 +98,7 @@ void MlaBlock::Forward(const Activations& x, const StepContext& step, std::span<
     gathered = memory.Take<float>(step.tokens * all_heads * shape_.value);
     parallel::GatherColumns(context_.ranks, memory, out, step.tokens, shape_.value, gathered);
   }
+  if (next_ != nullptr) kernels::Expect(context_.pool, *next_);
   GatheredLinear(context_, std::span<const float>(gathered), weights_.out,
                  context_.config.hidden_size, y);
 }

@@ -11,19 +11,23 @@ namespace engram::compute {
 class MlaBlock {
  public:
   // Each rank attends with its own heads and computes its own columns of the output.
-  MlaBlock(const ModelContext& context, const AttentionWeights& weights, int64_t layer);
+  // `next`, which may be null, is what the block after it reads first.
+  MlaBlock(const ModelContext& context, const AttentionWeights& weights, int64_t layer,
+           const kernels::PackedMatrix* next);
   // x [T, D] -> y [T, D]; fills the layer's cache entries of the tokens' positions.
   void Forward(const kernels::Activations& x, const StepContext& step, std::span<float> y) const;
   // Of the workspace, for a step of so many tokens.
   static int64_t FloatsOf(const ModelConfig& config, int64_t tokens, int64_t threads);
 
  private:
-  void Queries(const kernels::Activations& x, const StepContext& step, std::span<float> q) const;
-  void FillCache(const kernels::Activations& x, const StepContext& step) const;
+  void Project(const kernels::Activations& x, const StepContext& step, std::span<float> q,
+               std::span<float> entries) const;
+  void FillCache(const StepContext& step, std::span<float> entries) const;
 
   const ModelContext context_;
   const AttentionWeights& weights_;
   const int64_t layer_;
+  const kernels::PackedMatrix* const next_;
   kernels::MlaShape shape_;  // of this rank's heads
 };
 

@@ -23,7 +23,7 @@ void DenseBlock::Forward(const Activations& x, std::span<float> y) const {
   kernels::Pool& pool = context_.pool;
   if (weights_.gate_up != nullptr) {
     const kernels::ExpertGroup group{weights_.gate_up, weights_.down.packed, x.count()};
-    return kernels::GatedExperts(pool, {&group, 1}, x.rounded(), {}, y);
+    return kernels::GatedExperts(pool, {&group, 1}, x.rounded(), {}, y, next_);
   }
   Workspace& memory = context_.memory();
   const Workspace::Scope scope(memory);
@@ -97,7 +97,7 @@ void MoeBlock::Run(const Activations& x, const Routes& routes, parallel::Slice e
   }
   if (packed) {
     return kernels::GatedExperts(context_.pool, groups.first(count), x.rounded(),
-                                 routes.tokens.subspan(first, end - first), out);
+                                 routes.tokens.subspan(first, end - first), out, next_);
   }
   // fp32 experts, or some of each: one after the other, a packed one with the same bits as above.
   const ModelContext alone{context_.config, context_.pool, parallel::Solo()};

@@ -11,8 +11,9 @@ namespace engram::compute {
 class DenseBlock {
  public:
   // Of weights that are cut the ranks gather the middle and the outputs.
-  DenseBlock(const ModelContext& context, const MlpWeights& weights)
-      : context_(context), weights_(weights) {}
+  // `next`, which may be null, is what the block after it reads first.
+  DenseBlock(const ModelContext& context, const MlpWeights& weights, const Matrix* next = nullptr)
+      : context_(context), weights_(weights), next_(next) {}
   void Forward(const kernels::Activations& x, std::span<float> y) const;  // [T, D] -> [T, D]
   void Forward(const kernels::Activations& x, const StepContext&, std::span<float> y) const {
     Forward(x, y);
@@ -21,13 +22,15 @@ class DenseBlock {
  private:
   const ModelContext context_;
   const MlpWeights& weights_;
+  const Matrix* const next_;
 };
 
 class MoeBlock {
  public:
   // Each rank runs its own experts.
-  MoeBlock(const ModelContext& context, const MoeWeights& weights, int64_t layer)
-      : context_(context), weights_(weights), layer_(layer) {}
+  MoeBlock(const ModelContext& context, const MoeWeights& weights, int64_t layer,
+           const Matrix* next)
+      : context_(context), weights_(weights), layer_(layer), next_(next) {}
   // x [T, D] -> y [T, D]. Tokens are grouped by expert; each token sums its experts in ascending
   // order, then the shared expert.
   void Forward(const kernels::Activations& x, const StepContext& step, std::span<float> y) const;
@@ -47,6 +50,7 @@ class MoeBlock {
   const ModelContext context_;
   const MoeWeights& weights_;
   const int64_t layer_;
+  const Matrix* const next_;
 };
 
 // Of the workspace, for a step of so many tokens: either block.

@@ -17,18 +17,25 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights,
       hidden_(pool.memory().Take<float>(tokens_max * config.hidden_size)) {
   for (int64_t i = 0; i < config.layer_count; ++i) {
     const LayerWeights& w = weights.layers[i];
-    Layer& layer = layers_.emplace_back(Layer{{},
-                                              {context_, w.attention_hyper, w.input_norm},
-                                              {context_, w.attention, i},
-                                              {context_, w.mlp_hyper, w.post_attention_norm},
-                                              {},
-                                              {}});
+    const MlpWeights* const every = w.dense ? &*w.dense : w.moe->shared ? &*w.moe->shared : nullptr;
+    const Matrix* next = &weights.lm_head;
+    if (i + 1 < config.layer_count) {
+      const AttentionWeights& attention = weights.layers[i + 1].attention;
+      next = attention.q_a ? &*attention.q_a : &attention.q;
+    }
+    Layer& layer = layers_.emplace_back(
+        Layer{{},
+              {context_, w.attention_hyper, w.input_norm},
+              {context_, w.attention, i, every == nullptr ? nullptr : every->gate_up},
+              {context_, w.mlp_hyper, w.post_attention_norm},
+              {},
+              {}});
     const auto engram = config.EngramIndex(i);
     if (engram) layer.engram.emplace(context_, *w.engram, row_format, *engram);
     if (w.dense) {
-      layer.dense.emplace(context_, *w.dense);
+      layer.dense.emplace(context_, *w.dense, next);
     } else {
-      layer.moe.emplace(context_, *w.moe, i);
+      layer.moe.emplace(context_, *w.moe, i, next);
     }
   }
 }

@@ -33,6 +33,20 @@ void Linear(Pool& pool, const Activations& x, const Matrix& w, std::span<float> 
   Linear(pool, x.values(), w, y);
 }
 
+void LinearAll(Pool& pool, const Activations& x, std::span<const Product> products) {
+  const auto is_packed = [](const Product& one) { return one.w->packed != nullptr; };
+  if (std::all_of(products.begin(), products.end(), is_packed)) {
+    return LinearPacked(pool, x.rounded(), products);
+  }
+  for (const Product& one : products) {
+    if (is_packed(one)) {
+      LinearPacked(pool, x.rounded(), std::span(&one, 1));
+    } else {
+      Linear(pool, x.values(), *one.w, one.y, one.y_stride);
+    }
+  }
+}
+
 void NormedLinearRows(Rows x, std::span<const float> weight, float norm_eps, const Matrix& w,
                       float* y, int64_t y_stride, std::span<float> scratch) {
   const int64_t width = std::ssize(weight);

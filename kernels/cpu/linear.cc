@@ -248,10 +248,14 @@ void Prefetch(const Matrix& w) {
 }
 
 void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<float> y) {
+  CHECK_EQ(std::ssize(y), std::ssize(x) / w.columns * w.rows);
   if (w.packed != nullptr) return LinearPacked(pool, x, *w.packed, y);
-  const int64_t tokens = static_cast<int64_t>(x.size()) / w.columns;
-  CHECK_EQ(static_cast<int64_t>(x.size()), tokens * w.columns);
-  CHECK_EQ(static_cast<int64_t>(y.size()), tokens * w.rows);
+  Linear(pool, x, w, y.data(), w.rows);
+}
+
+void Linear(Pool& pool, std::span<const float> x, const Matrix& w, float* y, int64_t y_stride) {
+  const int64_t tokens = std::ssize(x) / w.columns;
+  CHECK_EQ(std::ssize(x), tokens * w.columns);
   // Tokens in blocks whose x (fp32) stays in a 1 MiB second-level cache beside a block of weights.
   const int64_t token_block = std::max<int64_t>(12, 131072 / w.columns / 3 * 3);
   // Below about 10 us of work a second thread costs more than it saves.
@@ -259,7 +263,7 @@ void Linear(Pool& pool, std::span<const float> x, const Matrix& w, std::span<flo
   pool.Run(w.rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = 0; t < tokens; t += token_block) {
       const Rows block{x.data() + t * w.columns, std::min(token_block, tokens - t), w.columns};
-      LinearRows(block, w.Rows(begin, end - begin), y.data() + t * w.rows + begin, w.rows);
+      LinearRows(block, w.Rows(begin, end - begin), y + t * y_stride + begin, y_stride);
     }
   });
 }

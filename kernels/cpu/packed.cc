@@ -116,19 +116,58 @@ void RoundedActivations::Round(Pool& pool, std::span<const float> x) {
   });
 }
 
+namespace {
+
+std::span<const std::byte> BytesFrom(const PackedMatrix& w, int64_t tile) {
+  const std::span all(reinterpret_cast<const std::byte*>(w.view().data), w.bytes());
+  return all.subspan(w.bytes() / w.tiles() * tile);
+}
+
+}  // namespace
+
+void Expect(Pool& pool, const PackedMatrix& w) {
+  for (int s = 0; s < pool.threads(); ++s) pool.Expect(s, BytesFrom(w, pool.FirstOf(w.tiles(), s)));
+}
+
+void Expect(Pool& pool, const Matrix& w) {
+  if (w.packed != nullptr) return Expect(pool, *w.packed);
+  for (int s = 0; s < pool.threads() && w.data != nullptr; ++s) {
+    const std::byte* const first = w.row(pool.FirstOf(w.rows, s));
+    pool.Expect(s, std::span(first, w.row(w.rows)));
+  }
+}
+
+void LinearPacked(Pool& pool, const RoundedActivations& x, std::span<const Product> products) {
+  const int64_t tokens = x.count();
+  const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
+  int64_t tiles = 0;
+  for (const Product& one : products) {
+    CHECK(!one.w->packed->is_pair());
+    CHECK_EQ(x.columns(), one.w->packed->columns());
+    tiles += one.w->packed->tiles();
+  }
+  const auto multiply = [&](const Product& one, int64_t begin, int64_t end) {
+    product(x.row(0), x.stride(), tokens, one.w->packed->view(), begin, end,
+            one.y + begin * cpu::kTileRows, one.y_stride);
+  };
+  if (pool.threads() == 1 || tiles * x.columns() * cpu::kTileRows * tokens <= kProductGrain) {
+    for (const Product& one : products) multiply(one, 0, one.w->packed->tiles());
+    return;
+  }
+  pool.HandOut(tiles, [&](int64_t tile, int64_t) {
+    const Product* one = products.data();
+    for (; tile >= one->w->packed->tiles(); ++one) tile -= one->w->packed->tiles();
+    multiply(*one, tile, tile + 1);
+  });
+}
+
 void LinearPacked(Pool& pool, const RoundedActivations& x, const PackedMatrix& w,
                   std::span<float> y) {
-  const int64_t tokens = x.count();
-  CHECK(!w.is_pair());
-  CHECK_EQ(x.columns(), w.columns());
-  CHECK_EQ(std::ssize(y), tokens * w.rows());
-  const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
-  const int64_t grain =
-      std::max<int64_t>(1, kProductGrain / (w.columns() * cpu::kTileRows * tokens));
-  pool.Run(w.tiles(), grain, [&](int64_t begin, int64_t end) {
-    product(x.row(0), x.stride(), tokens, w.view(), begin, end, y.data() + begin * cpu::kTileRows,
-            w.rows());
-  });
+  CHECK_EQ(std::ssize(y), x.count() * w.rows());
+  Matrix matrix;
+  matrix.packed = &w;
+  const Product product{&matrix, y.data(), w.rows()};
+  LinearPacked(pool, x, std::span(&product, 1));
 }
 
 void LinearPacked(Pool& pool, std::span<const float> x, const PackedMatrix& w, std::span<float> y) {
@@ -170,13 +209,28 @@ struct Task {
   int64_t tile;
 };
 
+int64_t TilesOf(std::span<const Gated> groups, const PackedMatrix* Gated::*matrix) {
+  int64_t tiles = 0;
+  for (const Gated& group : groups) tiles += (group.*matrix)->tiles();
+  return tiles;
+}
+
+void ExpectTiles(Pool& pool, std::span<const Gated> groups, const PackedMatrix* Gated::*matrix) {
+  const int64_t tiles = TilesOf(groups, matrix);
+  for (int s = 0; s < pool.threads(); ++s) {
+    int64_t tile = pool.FirstOf(tiles, s);
+    const Gated* group = groups.data();
+    for (; tile >= (group->*matrix)->tiles(); ++group) tile -= (group->*matrix)->tiles();
+    pool.Expect(s, BytesFrom(*(group->*matrix), tile));
+  }
+}
+
 // Every tile of one matrix of each group, over the pool.
 template <typename Body>
 void ForTiles(Pool& pool, std::span<Gated> groups, const PackedMatrix* Gated::*matrix,
               const Body& body) {
   const Workspace::Scope scope(pool.memory());
-  int64_t tiles = 0;
-  for (const Gated& group : groups) tiles += (group.*matrix)->tiles();
+  int64_t tiles = TilesOf(groups, matrix);
   const std::span<Task> tasks = pool.memory().Take<Task>(tiles);
   tiles = 0;
   for (int64_t g = 0; g < std::ssize(groups); ++g) {
@@ -189,7 +243,7 @@ void ForTiles(Pool& pool, std::span<Gated> groups, const PackedMatrix* Gated::*m
 }  // namespace
 
 void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const RoundedActivations& x,
-                  std::span<const int32_t> rows, std::span<float> out) {
+                  std::span<const int32_t> rows, std::span<float> out, const Matrix* next) {
   if (groups.empty()) return;
   Workspace& memory = pool.memory();
   const Workspace::Scope scope(memory);
@@ -218,9 +272,11 @@ void GatedExperts(Pool& pool, std::span<const ExpertGroup> groups, const Rounded
   CHECK_EQ(std::ssize(out), entries * width);
   const cpu::PackedProduct product = VersionOf(ActiveIsa()).product;
   const std::span<float> sums = memory.Take<float>(pool.threads() * largest * kPairWidth);
+  ExpectTiles(pool, gated, &Gated::down);
   ForTiles(pool, gated, &Gated::gate_up, [&](Gated& group, int64_t tile, int64_t share) {
     GateTile(product, group, tile, sums.data() + share * largest * kPairWidth);
   });
+  if (next != nullptr) Expect(pool, *next);
   ForTiles(pool, gated, &Gated::down, [&](const Gated& group, int64_t tile, int64_t) {
     product(group.middle.row(0), group.middle.stride(), group.count, group.down->view(), tile,
             tile + 1, out.data() + group.first_out * width + tile * cpu::kTileRows, width);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "kernels/isa.h"
@@ -91,6 +92,50 @@ TEST(Activations, NormedAndRoundedInOnePassAreTheSameAsOneAfterTheOther) {
     Linear(pool, normed, matrix, one);
     Linear(pool, activations, matrix, other);
     EXPECT_EQ(one, other) << pack;
+  }
+}
+
+TEST(Activations, ProductsInOneLoopAreTheSameAsOneAfterTheOther) {
+  Rng rng(33);
+  const int64_t count = 5, width = 301;
+  const std::vector<float> x = RandomFloats(rng, count * width);
+  const std::array<int64_t, 3> rows = {70, 3, 640};
+  const int64_t stride = 1000;
+  for (const int threads : {1, 3}) {
+    Pool pool(threads);
+    WeightMemory memory;
+    Activations activations(pool.memory(), count, width);
+    for (int64_t i = 0; i < count; ++i) {
+      std::copy_n(x.data() + i * width, width, activations.row(i).data());
+      activations.RowIsComplete(i);
+    }
+    std::vector<std::vector<Bf16>> weights;
+    std::vector<Matrix> matrices;
+    std::vector<PackedMatrix> packed;
+    for (const int64_t r : rows) {
+      weights.push_back(RandomBf16(rng, r * width));
+      matrices.push_back(MatrixOf(weights.back(), r, width));
+      auto one = PackedMatrix::Pack(pool, memory, matrices.back());
+      ASSERT_TRUE(one.ok());
+      packed.push_back(*std::move(one));
+    }
+    for (int which_packed = 0; which_packed < 8; ++which_packed) {
+      std::vector<float> together(count * stride), alone(together.size());
+      std::vector<Product> products;
+      int64_t first = 0;
+      for (int m = 0; m < 3; ++m) {
+        matrices[m].packed = which_packed >> m & 1 ? &packed[m] : nullptr;
+        products.push_back({&matrices[m], together.data() + first, stride});
+        std::vector<float> y(count * rows[m]);
+        Linear(pool, activations, matrices[m], y);
+        for (int64_t t = 0; t < count; ++t) {
+          std::copy_n(y.data() + t * rows[m], rows[m], alone.data() + t * stride + first);
+        }
+        first += rows[m];
+      }
+      LinearAll(pool, activations, products);
+      EXPECT_EQ(together, alone) << threads << " " << which_packed;
+    }
   }
 }
 

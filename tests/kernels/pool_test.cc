@@ -32,10 +32,26 @@ TEST(Pool, HandsOutEveryIndexOnce) {
   }
 }
 
+// The thread that begins with the first task holds on to it until all others are done, most of them
+// out of its own part.
+TEST(Pool, ThreadsTakeWhatABusyOneHasNotBegun) {
+  Pool pool(2);
+  if (pool.threads() == 1) GTEST_SKIP() << "the machine gives no second thread";
+  std::atomic<int> done{0};
+  pool.HandOut(100, [&](int64_t i, int64_t) {
+    while (i == 0 && done < 99) std::this_thread::yield();
+    ++done;
+  });
+  EXPECT_EQ(done, 100);
+}
+
+// What the threads expect to read is gone before they ask for it, in most rounds.
 TEST(Pool, ManySmallLoopsOneAfterTheOtherLoseNothing) {
   Pool pool(4);
   std::vector<int64_t> sums(4);
   for (int64_t round = 0; round < 20'000; ++round) {
+    const std::vector<std::byte> gone(round % 5000);
+    for (int share = 0; share < pool.threads(); ++share) pool.Expect(share, gone);
     pool.Run(4, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) sums[static_cast<size_t>(i)] += round;
     });
