@@ -56,6 +56,15 @@ class AtomicHistogram : public Histogram {
     sum_.store(buckets.sum, std::memory_order_relaxed);
   }
 
+  Buckets Value() const override {
+    Buckets buckets(bounds_);
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      buckets.counts[i] = counts_[i].load(std::memory_order_relaxed);
+    }
+    buckets.sum = sum_.load(std::memory_order_relaxed);
+    return buckets;
+  }
+
   prometheus::ClientMetric Collect(const Labels& labels) const {
     prometheus::ClientMetric metric;
     for (const auto& [name, value] : labels) metric.label.push_back({name, value});

@@ -36,6 +36,7 @@ class Histogram {
   virtual void Observe(double value) = 0;
   // Shows these counts, of the same bounds, from now on.
   virtual void Set(const Buckets& buckets) = 0;
+  virtual Buckets Value() const = 0;
 };
 
 // One value as it is at a scrape. Samples of one name have the same help and kind, and no metric of

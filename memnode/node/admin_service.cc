@@ -9,6 +9,7 @@
 
 #include "common/checkpoint/model_tables.h"
 #include "common/checkpoint/table_source.h"
+#include "memnode/node/status_reply.h"
 #include "memnode/store/import_progress.h"
 #include "memnode/store/table_plan.h"
 #include "memnode/upkeep/row_description.h"
@@ -45,32 +46,6 @@ Result<std::string> GetName(const json::object& request, std::string_view key) {
 // Neither part has a line break.
 std::string SubjectOf(const std::string& model, const std::string& version) {
   return model + "\n" + version;
-}
-
-json::object ToJson(const VersionInfo& info, uint64_t stored_bytes,
-                    const ServedTables::Resident& resident) {
-  return {{"model", info.model},
-          {"version", info.version},
-          {"base", info.base_version},
-          {"digest", info.content_digest},
-          {"rows_held", std::to_string(info.rows_held)},
-          {"stored_bytes", std::to_string(stored_bytes)},
-          {"generation", std::to_string(info.generation)},
-          {"published", info.published},
-          {"prepared", info.prepared_generation != 0 || info.promised_generation != 0},
-          {"prepared_generation",
-           std::to_string(std::max(info.prepared_generation, info.promised_generation))},
-          {"promised_generation", std::to_string(info.promised_generation)},
-          {"pinned", info.pinned},
-          {"rolled_back", info.rolled_back},
-          {"loaded", info.loaded},
-          {"partitions_in_memory", std::to_string(resident.partitions)},
-          {"partitions_owned", std::to_string(resident.partitions_owned)},
-          {"bytes_in_memory", std::to_string(resident.bytes)},
-          {"bytes_owned", std::to_string(resident.bytes_owned)},
-          {"readers", std::to_string(info.readers)},
-          {"problem", info.problem},
-          {"incomplete", info.incomplete}};
 }
 
 Result<json::object> Done(const Status& status) {
@@ -233,8 +208,9 @@ Result<json::object> AdminService::Versions(const Request&) {
     const TableSetId id = TableSetIdOf(info.model, info.version);
     const auto bytes = stored.find(id);
     const TablesPtr tables = loaded_.Find(id);
-    versions.push_back(ToJson(info, bytes == stored.end() ? 0 : bytes->second,
-                              tables == nullptr ? ServedTables::Resident() : tables->resident()));
+    versions.push_back(
+        VersionJson(info, bytes == stored.end() ? 0 : bytes->second,
+                    tables == nullptr ? ServedTables::Resident() : tables->resident()));
   }
   return json::object{{"member", member_},
                       {"instance", jobs_.instance()},

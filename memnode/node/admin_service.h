@@ -1,6 +1,7 @@
 // What a tool can ask of a node (common/net/control/admin.h): looks at and changes versions. Long
 // work is a job, asked about by its name.
 //
+//   {"command": "status"}                   -> status_reply.h
 //   {"command": "versions"}                 -> member, instance, epoch, members, versions
 //   {"command": "import", "model_path", "name", "version",
 //    "base", "threads", "memory_mib"}                        -> job
@@ -19,7 +20,9 @@
 // Where a tool has reserved the model, prepare, renew, promise, commit, abort and drop are
 // refused unless their "token" is that tool's. 64-bit numbers travel as decimal strings. A job that
 // changes a version is refused while another one does. No call waits for a job; several wait for
-// the disk, so that the control server has a thread for them (control.h).
+// the disk, so that the control server has a thread for them (control.h). "status" waits for
+// neither and is told of every node, one that loads or has procedural tables too: node.h answers
+// it.
 #pragma once
 
 #include <string>
@@ -47,6 +50,7 @@ class AdminService {
 
   // INVALID_ARGUMENT names the command or key at fault; else the operation's own error.
   Result<json::object> Call(const json::object& request);
+  const Reservations& reservations() const { return reservations_; }
 
  private:
   struct Target {

@@ -10,6 +10,7 @@
 #include "common/net/wire_config.h"
 #include "common/obs/log.h"
 #include "common/obs/log_samples.h"
+#include "memnode/node/status_reply.h"
 
 namespace engram::memnode {
 namespace {
@@ -52,6 +53,7 @@ Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, TransportFac
 Node::~Node() {
   // The sockets' threads call into the service, so they end first.
   control_.reset();
+  status_thread_.Stop();
   http_.reset();
   services_.clear();
 }
@@ -83,6 +85,7 @@ Status Node::OpenSockets() {
                               const auto& answer) { Hello(hello, answer); },
            .on_gone = [this](uint64_t session) { CloseSession(session); },
            .on_admin = [this](const json::object& request) { return Admin(request); },
+           .on_status = [this](const auto& answer) { TellStatus(answer); },
            .on_damaged = [this](uint64_t session,
                                 const net::DamagedRow& row) { DamagedRow(session, row); }},
           security_));
@@ -125,7 +128,7 @@ Result<std::unique_ptr<net::Transport>> Node::MakeTransport(int64_t worker) cons
   return net::MakeTransport(config_.wire, security_, listen.host, listen.port);
 }
 
-const Node::Worker& Node::LeastBusy() const {
+const Node::Service& Node::LeastBusy() const {
   return *std::min_element(services_.begin(), services_.end(), [](const auto& a, const auto& b) {
     return a.service->session_count() < b.service->session_count();
   });
@@ -137,7 +140,7 @@ void Node::CloseSession(uint64_t session) {
     const std::lock_guard lock(sessions_mutex_);
     tables_of_session_.erase(session);
   }
-  for (const Worker& worker : services_) worker.service->CloseSession(session);
+  for (const Service& worker : services_) worker.service->CloseSession(session);
 }
 
 void Node::DamagedRow(uint64_t session, const net::DamagedRow& row) {
@@ -149,7 +152,7 @@ void Node::DamagedRow(uint64_t session, const net::DamagedRow& row) {
 
 size_t Node::session_count() const {
   size_t count = 0;
-  for (const Worker& worker : services_) count += worker.service->session_count();
+  for (const Service& worker : services_) count += worker.service->session_count();
   return count;
 }
 
@@ -180,7 +183,7 @@ Result<Node::Offer> Node::MakeOffer(const net::Hello& hello) const {
                    tables_->Find(hello.identity.model, hello.identity.version));
   const ServedTables& tables = *found.tables;
   RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables.identity(), us));
-  const Worker& worker = LeastBusy();
+  const Service& worker = LeastBusy();
   const RowService& service = *worker.service;
   if (hello.transport != service.transport_name()) {
     return FailedPrecondition(fmt::format("transport is \"{}\" here, \"{}\" at {}: use the same",
@@ -218,6 +221,51 @@ Result<json::object> Node::Admin(const json::object& request) {
   return tables_->Admin(request);
 }
 
+void Node::TellStatus(const net::ControlServer::AnswerTool& answer) {
+  if (status_thread_.TryPost([this, answer] { answer(StatusReply()); })) return;
+  answer(ResourceExhausted(
+      fmt::format("{} tools wait for this memory node's status: try again", kStatusWaitingMax)));
+}
+
+json::object Node::StatusReply() const {
+  const bool open = ready_;
+  const json::object tables = open ? tables_->StatusFigures() : TablesStatus({});
+  const TimePoint now = Clock::Real().Now();
+  const LookupOutcomes::Counts recent = service_metrics_.outcomes.Recent(now);
+  const obs::Buckets service = service_metrics_.service_seconds.Value();
+  json::array bounds, counts;
+  for (const double bound : service.bounds) bounds.push_back(bound * 1e6);
+  for (const uint64_t count : service.counts) counts.push_back(json::string(std::to_string(count)));
+  json::object reply = {{"member", config_.node_name},
+                        {"zone", ""},
+                        {"epoch", config_.cluster_epoch},
+                        {"members", json::value_from(config_.Map().members)},
+                        {"run", run_},
+                        {"state", draining_           ? "draining"
+                                  : ServesAny(tables) ? "serving"
+                                                      : "joining"},
+                        {"loading", !open},
+                        {"why", Trouble()},
+                        {"clock_ns", std::to_string(now.time_since_epoch().count())},
+                        {"sessions", std::to_string(open ? session_count() : 0)},
+                        {"rows_sent", std::to_string(service_metrics_.outcomes.rows_served())},
+                        {"recent_lookups", std::to_string(recent.served + recent.unreadable)},
+                        {"recent_unreadable", std::to_string(recent.unreadable)},
+                        {"service_bounds_us", std::move(bounds)},
+                        {"service_counts", std::move(counts)}};
+  for (const auto& [key, value] : tables) reply[key] = value;
+  return reply;
+}
+
+// Why /health or /ready is 503, but for what the state says.
+std::string Node::Trouble() const {
+  net::HttpResponse seen = Health();
+  if (seen.status == 200 && ready_ && !draining_) seen = Ready();
+  if (seen.status == 200) return "";
+  while (seen.body.ends_with('\n')) seen.body.pop_back();
+  return seen.body;
+}
+
 net::HttpResponse Node::Health() const {
   if (!ready_) return {.body = "alive\n"};
   for (size_t i = 0; i < services_.size(); ++i) {
@@ -250,7 +298,7 @@ net::HttpResponse Node::Ready() const {
 
 void Node::Drain() {
   draining_ = true;
-  for (const Worker& worker : services_) worker.service->Drain();
+  for (const Service& worker : services_) worker.service->Drain();
   const TimePoint deadline =
       Clock::Real().Now() + std::chrono::milliseconds(config_.limits_drain_timeout_ms);
   while (session_count() > 0 && Clock::Real().Now() < deadline) {

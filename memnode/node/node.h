@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/base/worker.h"
 #include "common/net/control/control.h"
 #include "common/net/http/server.h"
 #include "common/net/tcp/security.h"
@@ -21,6 +22,7 @@
 #include "common/obs/metrics.h"
 #include "memnode/node/config.h"
 #include "memnode/node/node_tables.h"
+#include "memnode/node/random_name.h"
 #include "memnode/serve/row_service.h"
 #include "memnode/serve/service_metrics.h"
 
@@ -49,7 +51,9 @@ class Node {
   size_t session_count() const;
 
  private:
-  struct Worker {
+  static constexpr size_t kStatusWaitingMax = 32;
+
+  struct Service {
     std::unique_ptr<RowService> service;
     std::string one_sided_key;  // empty: its transport has no such reads
   };
@@ -64,16 +68,20 @@ class Node {
   Status OpenSockets();
   Status OpenServices(const TransportFactory& make_transport, const TablesPtr& main);
   Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
-  const Worker& LeastBusy() const;
+  const Service& LeastBusy() const;
   void CloseSession(uint64_t session);
   void DamagedRow(uint64_t session, const net::DamagedRow& row);
   void Hello(const net::Hello& hello, const net::ControlServer::AnswerHello& answer);
   Result<Offer> MakeOffer(const net::Hello& hello) const;
   Result<json::object> Admin(const json::object& request);
+  void TellStatus(const net::ControlServer::AnswerTool& answer);
+  json::object StatusReply() const;
+  std::string Trouble() const;
   net::HttpResponse Health() const;
   net::HttpResponse Ready() const;
 
   const NodeConfig config_;
+  const std::string run_ = RandomName();
   obs::Metrics metrics_;
   std::unique_ptr<NodeTables> tables_;
   table::TableIdentity identity_;
@@ -82,13 +90,14 @@ class Node {
   TablesPtr one_sided_tables_;
   ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
-  std::vector<Worker> services_;
+  std::vector<Service> services_;
   std::mutex sessions_mutex_;
   // What each session reads; guarded by sessions_mutex_.
   std::unordered_map<uint64_t, std::weak_ptr<const ServedTables>> tables_of_session_;
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;
   std::atomic<bool> draining_ = false;
+  Worker status_thread_{kStatusWaitingMax};
   std::string control_host_, http_host_;
   std::unique_ptr<net::ControlServer> control_;
   std::unique_ptr<net::HttpServer> http_;

@@ -7,6 +7,7 @@
 #include "common/table/hot_set.h"
 #include "common/table/row_check.h"
 #include "memnode/node/loader.h"
+#include "memnode/node/status_reply.h"
 #include "memnode/store/import_progress.h"
 #include "memnode/store/rocks_store.h"
 #include "memnode/tables/procedural_tables.h"
@@ -90,6 +91,10 @@ Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
       std::make_unique<Upkeep>(tables->store_.get(), tables->loaded_, metrics, upkeep);
   RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenVersions());
   RETURN_IF_ERROR(tables->upkeep_->Start());
+  if (tables->store_ != nullptr) {
+    tables->store_watch_ = std::make_unique<StoreWatch>(*tables->store_, config.store_path);
+    RETURN_IF_ERROR(tables->store_watch_->Start());
+  }
   return tables;
 }
 
@@ -197,6 +202,14 @@ Result<json::object> NodeTables::Admin(const json::object& request) {
     return FailedPrecondition("this node serves procedural tables: there is nothing to administer");
   }
   return admin_->Call(request);
+}
+
+json::object NodeTables::StatusFigures() const {
+  return TablesStatus({.versions = versions_.get(),
+                       .loaded = &loaded_,
+                       .upkeep = upkeep_.get(),
+                       .store = store_watch_.get(),
+                       .reservations = admin_ == nullptr ? nullptr : &admin_->reservations()});
 }
 
 void NodeTables::AddFigures(std::vector<obs::Sample>& samples) const {

@@ -17,6 +17,7 @@
 #include "memnode/tables/loaded_tables.h"
 #include "memnode/tables/memory_budget.h"
 #include "memnode/tables/open_tables.h"
+#include "memnode/upkeep/store_watch.h"
 #include "memnode/upkeep/upkeep.h"
 
 namespace engram::memnode {
@@ -41,6 +42,8 @@ class NodeTables : private TableLoader {
   }
   // A tool's request (admin_service.h).
   Result<json::object> Admin(const json::object& request);
+  // For a tool that asks for the node's status (status_reply.h). Never waits for the disk.
+  json::object StatusFigures() const;
   // Why most lookups would fail now, by what is served and what of it is damaged; empty: they would
   // not. `lookup_rows`: rows of a usual lookup. Never waits for the disk.
   std::string NotReady(double lookup_rows) const;
@@ -59,8 +62,9 @@ class NodeTables : private TableLoader {
 
   const NodeConfig& config_;
   obs::Metrics& metrics_;
-  std::shared_ptr<MemoryBudget> memory_;  // null: no limit
-  std::unique_ptr<RowStore> store_;       // null: procedural
+  std::shared_ptr<MemoryBudget> memory_;     // null: no limit
+  std::unique_ptr<RowStore> store_;          // null: procedural
+  std::unique_ptr<StoreWatch> store_watch_;  // null: procedural
   LoadedTables loaded_;
   // Each uses what is above it. Sessions have ended before: tables that they still held would lose
   // their store.

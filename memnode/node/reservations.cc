@@ -29,6 +29,15 @@ Status Reservations::Check(const std::string& model, const std::string& token) c
   return CheckLocked(model, token);
 }
 
+std::vector<Reservations::Reserved> Reservations::List() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Reserved> all;
+  for (const auto& [model, held] : held_) {
+    if (clock_.Now() < held.until) all.push_back({model, held.holder});
+  }
+  return all;
+}
+
 Status Reservations::Take(const std::string& model, const std::string& token,
                           const std::string& holder) {
   const std::lock_guard lock(mutex_);

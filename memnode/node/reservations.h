@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
@@ -31,6 +32,11 @@ class Reservations {
   // FAILED_PRECONDITION names the holder when another tool has reserved the model. `token` may be
   // empty: none.
   Status Check(const std::string& model, const std::string& token) const;
+
+  struct Reserved {
+    std::string model, holder;
+  };
+  std::vector<Reserved> List() const;  // those that have not ended
 
  private:
   struct Held {

@@ -1,4 +1,4 @@
-// Counts how lookups ended in the last seconds, for readiness. Nothing older counts.
+// Counts how lookups ended in the last seconds, for readiness, and the rows of all lookups so far.
 //
 // Any thread, without locks; two threads that begin the same second may lose a count.
 #pragma once
@@ -24,12 +24,12 @@ class LookupOutcomes {
   void Served(TimePoint now, uint64_t rows) {
     Of(now).served.fetch_add(1, std::memory_order_relaxed);
     lookups_.fetch_add(1, std::memory_order_relaxed);
-    rows_.fetch_add(rows, std::memory_order_relaxed);
+    rows_served_.fetch_add(rows, std::memory_order_relaxed);
   }
   void Unreadable(TimePoint now, uint64_t rows) {
     Of(now).unreadable.fetch_add(1, std::memory_order_relaxed);
     lookups_.fetch_add(1, std::memory_order_relaxed);
-    rows_.fetch_add(rows, std::memory_order_relaxed);
+    rows_unreadable_.fetch_add(rows, std::memory_order_relaxed);
   }
 
   Counts Recent(TimePoint now) const {
@@ -43,11 +43,13 @@ class LookupOutcomes {
     return counts;
   }
 
+  // Of lookups that were served, since the start.
+  uint64_t rows_served() const { return rows_served_.load(std::memory_order_relaxed); }
   // Of all lookups so far; of one token's, 48, before the first.
   double MeanRows() const {
     const uint64_t lookups = lookups_.load(std::memory_order_relaxed);
     if (lookups == 0) return 48;
-    return static_cast<double>(rows_.load(std::memory_order_relaxed)) /
+    return static_cast<double>(rows_served() + rows_unreadable_.load(std::memory_order_relaxed)) /
            static_cast<double>(lookups);
   }
 
@@ -73,7 +75,8 @@ class LookupOutcomes {
 
   std::array<Second, kWindowSeconds> seconds_;
   std::atomic<uint64_t> lookups_ = 0;
-  std::atomic<uint64_t> rows_ = 0;
+  std::atomic<uint64_t> rows_served_ = 0;
+  std::atomic<uint64_t> rows_unreadable_ = 0;
 };
 
 }  // namespace engram::memnode

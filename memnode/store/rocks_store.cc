@@ -142,6 +142,16 @@ class RocksStore : public RowStore {
     return OkStatus();
   }
 
+  Status CheckWritable() override {
+    if (read_only_) return Refused();
+    RETURN_IF_ERROR(CheckRoom(kRoomForRecords, "writing to"));
+    if (db_.writable()) return OkStatus();
+    return FailedPrecondition(fmt::format(
+        "an error of the disk has stopped the store {}: it can be read, and the next change opens "
+        "it again",
+        path_));
+  }
+
   // Every file is of one table set.
   Result<std::map<TableSetId, uint64_t>> AllPageBytes() override {
     std::map<TableSetId, uint64_t> bytes;

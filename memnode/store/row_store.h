@@ -66,6 +66,8 @@ class RowStore {
   virtual Status Ingest(std::vector<std::unique_ptr<PageWriter>> files) = 0;
   // Removes all pages of a table set, and gives the disk space back. No error when there are none.
   virtual Status DropPages(TableSetId table_set) = 0;
+  // Why changes would fail now, as far as it is known without making one. May wait for the disk.
+  virtual Status CheckWritable() { return OkStatus(); }
   // What they take on disk, of every table set that has any.
   virtual Result<std::map<TableSetId, uint64_t>> AllPageBytes() = 0;
 

@@ -100,7 +100,20 @@ std::vector<PartitionPlace> MemoryScrubber::PlacesOf(const WeakTables& weak) con
   return tables == nullptr ? std::vector<PartitionPlace>() : OwnedPartitions(tables->plan());
 }
 
+void MemoryScrubber::ForgetDropped() {
+  const std::unique_lock paused = Pause();
+  const std::vector<TablesPtr> loaded = loaded_.All();
+  std::erase_if(failed_, [&](const auto& failed) {
+    return std::ranges::none_of(loaded, [&](const TablesPtr& tables) {
+      return tables->identity().model == std::get<0>(failed.first) &&
+             tables->identity().version == std::get<1>(failed.first);
+    });
+  });
+  unmended_ = failed_.size();
+}
+
 void MemoryScrubber::Pass() {
+  ForgetDropped();
   for (const WeakTables& tables : AllTables()) {
     for (const PartitionPlace& place : PlacesOf(tables)) {
       const uint64_t bytes = Check(tables, place);
@@ -179,6 +192,7 @@ void MemoryScrubber::Mend(const ServedTables& tables, uint32_t layer_index, uint
   const Result<uint64_t> mended = tables.Reload(layer_index, partition, rows);
   if (mended.ok()) {
     failed_.erase(place);
+    unmended_ = failed_.size();
     metrics_.mended.Add(static_cast<double>(*mended));
     obs::LogInfo(
         fmt::format("rows in memory were written again from the store {} rows={}", where, *mended));
@@ -191,6 +205,7 @@ void MemoryScrubber::Mend(const ServedTables& tables, uint32_t layer_index, uint
   }
   if (known || failed_.size() < options_.failed_max) {
     failed_[place] = clock_.Now() + options_.retry_pause;
+    unmended_ = failed_.size();
   }
 }
 

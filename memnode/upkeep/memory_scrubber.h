@@ -5,6 +5,7 @@
 // Threads: any; the work is done on a thread of its own, never on a data thread.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -45,6 +46,9 @@ class MemoryScrubber {
   // A client found this row damaged. Never waits. The node checks the row itself before it acts.
   void Report(const std::weak_ptr<const ServedTables>& tables, uint32_t layer_index, uint64_t row);
 
+  // Partitions of loaded tables whose damaged rows could not be written again, as of the last try.
+  size_t unmended() const { return unmended_.load(std::memory_order_relaxed); }
+
  private:
   struct RowReport {
     std::weak_ptr<const ServedTables> tables;
@@ -69,6 +73,7 @@ class MemoryScrubber {
   std::unique_lock<std::mutex> Pause() const;
   void Run();
   void Pass();
+  void ForgetDropped();
   std::vector<WeakTables> AllTables() const;
   std::vector<PartitionPlace> PlacesOf(const WeakTables& tables) const;
   uint64_t Check(const WeakTables& tables, const PartitionPlace& place);
@@ -86,6 +91,7 @@ class MemoryScrubber {
   Metrics metrics_;
   ReadRate rate_;
   std::map<Place, TimePoint> failed_;  // the thread's own: when to try again
+  std::atomic<size_t> unmended_ = 0;   // the size of failed_
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable wake_;

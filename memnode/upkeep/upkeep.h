@@ -52,6 +52,8 @@ class Upkeep final : public StoreKeeper {
   // Damage of the store that could not be repaired, and imports that have not ended, as last seen.
   std::vector<Damage> damage() const { return store_->scrubber.Bad(); }
   std::vector<IncompleteImport> incomplete() const { return store_->scrubber.Incomplete(); }
+  // Partitions in memory whose damaged rows could not be written again.
+  size_t unmended() const { return memory_scrubber_.unmended(); }
   // Why most lookups of `lookup_rows` rows would fail now; empty: they would not.
   std::string Unreadable(double lookup_rows) const;
 

@@ -93,6 +93,8 @@ class ControlServer {
   // An error status becomes "refused". To be called once, on any thread; later than
   // kSessionTimeout the client has been refused, and after the server nothing happens.
   using AnswerHello = std::function<void(Result<Welcome>)>;
+  // The same of a tool's request, which waits for as long as the tool does.
+  using AnswerTool = std::function<void(Result<json::object>)>;
   struct Callbacks {
     // Has a hello answered, at once or later.
     std::function<void(const Hello& hello, AnswerHello answer)> on_hello;
@@ -102,6 +104,9 @@ class ControlServer {
     // Answers a tool (null: refused). On a thread of its own, one request after the other: it may
     // take long. Beyond kAdminWaitingMax that wait, tools are refused.
     std::function<Result<json::object>(const json::object& request)> on_admin = nullptr;
+    // Has a tool's "status" answered, at once or later, also while on_admin is busy (null: on_admin
+    // answers it as any other request).
+    std::function<void(AnswerTool answer)> on_status = nullptr;
     // A session's client found a row damaged (null: clients have nothing to say).
     std::function<void(uint64_t session, const DamagedRow& row)> on_damaged = nullptr;
   };

@@ -217,6 +217,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
           "loopback address: set security.secret_file on the nodes and give the tool "
           "--secret-file (SECURITY.md)")));
     }
+    if (const json::value* const command = request.if_contains("command");
+        context_->callbacks.on_status && command != nullptr && *command == "status") {
+      return TellStatus();
+    }
     if (!context_->callbacks.on_admin) {
       return Reply(RefusedFrame(InvalidArgument("nothing can be administered here")));
     }
@@ -229,6 +233,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
     request_ = std::move(request);
     context_->tools.push_back(weak_from_this());
     CarryOutNext(context_);
+  }
+
+  void TellStatus() {
+    timer_.cancel();
+    context_->callbacks.on_status(
+        [gate = context_->gate, weak = weak_from_this()](const Result<json::object>& reply) {
+          gate->Post([weak, frame = FrameOf(reply)] {
+            const auto self = weak.lock();
+            if (self == nullptr || self->step_ != Step::kPending || self->closed_) return;
+            self->Reply(frame);
+            self->Move();
+          });
+        });
   }
 
   static void CarryOutNext(ServerContext* context) {

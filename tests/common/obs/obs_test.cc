@@ -29,7 +29,10 @@ TEST(Metrics, SameNameAndLabelsIsTheSameMetric) {
 TEST(Metrics, GaugesAndHistogramsAppearInTheText) {
   Metrics metrics;
   metrics.GetGauge("engram_sessions", "open sessions").Set(4);
-  metrics.GetHistogram("engram_seconds", "time", {0.1, 1.0}).Observe(0.5);
+  Histogram& seconds = metrics.GetHistogram("engram_seconds", "time", {0.1, 1.0});
+  seconds.Observe(0.5);
+  EXPECT_EQ(seconds.Value().bounds, (std::vector<double>{0.1, 1.0}));
+  EXPECT_EQ(seconds.Value().counts, (std::vector<uint64_t>{0, 1, 0}));
   const std::string text = metrics.Text();
   EXPECT_THAT(text, HasSubstr("engram_sessions 4"));
   EXPECT_THAT(text, HasSubstr("engram_seconds_bucket{le=\"1\"} 1"));

@@ -29,6 +29,9 @@ TEST_F(ReservationsTest, TheSecondIsToldTheFirst) {
   EXPECT_FALSE(reservations_.Check("a", "").ok());
   EXPECT_TRUE(reservations_.Check("a", "first").ok());
   EXPECT_TRUE(reservations_.Take("b", "second", "another model").ok());
+  ASSERT_EQ(reservations_.List().size(), 2u);
+  EXPECT_EQ(reservations_.List().front().model, "a");
+  EXPECT_EQ(reservations_.List().front().holder, "publish by engramctl 7");
   reservations_.Release("a", "second");
   EXPECT_FALSE(reservations_.Check("a", "second").ok()) << "not its own";
   reservations_.Release("a", "first");
@@ -43,6 +46,7 @@ TEST_F(ReservationsTest, AToolThatIsGoneKeepsNoOtherOut) {
   EXPECT_FALSE(reservations_.Check("a", "second").ok());
   clock_.Advance(std::chrono::seconds(1));
   EXPECT_TRUE(reservations_.Check("a", "second").ok());
+  EXPECT_TRUE(reservations_.List().empty());
   EXPECT_TRUE(reservations_.Take("a", "first", "x").ok()) << "late, and no other came";
   clock_.Advance(Reservations::kKept);
   EXPECT_TRUE(reservations_.Take("a", "second", "y").ok());

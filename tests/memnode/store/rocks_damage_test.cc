@@ -222,8 +222,10 @@ TEST_F(RocksStoreTest, AFullDiskHasAReserveForDropping) {
   ASSERT_TRUE(open());
   EXPECT_EQ(fs::file_size(reserve), kReserve);
   ASSERT_TRUE(Import(*store_, kSet, 0, 16 * kPages).ok());
+  EXPECT_TRUE(store_->CheckWritable().ok());
   fill();
   EXPECT_EQ(PutRecord(*store_, "k", "v").code(), Code::kResourceExhausted);
+  EXPECT_THAT(store_->CheckWritable().message(), HasSubstr("the disk is full"));
   EXPECT_TRUE(fs::exists(reserve)) << "kept for drops only";
   const RecordChange dropping = {"dropping/1", "m\n1"};
   const Status begun = store_->WriteDrop({&dropping, 1});

@@ -115,6 +115,7 @@ TEST_F(MemoryScrubberTest, ADamagedRowStaysAndIsToldWhenThereIsNoSoundCopy) {
   store_.CorruptPage(StoredTables::Id("1"), 0, 0);
   scrubber_->Report(tables_, 0, 6);
   ASSERT_TRUE(WaitFor("memory_mend_failures", 1));
+  EXPECT_TRUE(testing_support::Eventually([&] { return scrubber_->unmended() == 1; }));
   EXPECT_FALSE(tables_->RowIsSound(0, 6)) << "clients refuse it";
   EXPECT_TRUE(IsRight(0, 7)) << "nothing else was touched";
 }

@@ -29,7 +29,7 @@ constexpr Nanos kTimeout = std::chrono::seconds(10);
 // Answers with what it was asked, and how often it was.
 struct Node {
   explicit Node(std::shared_ptr<const Security> security = nullptr, bool answers = true,
-                const std::string& host = "127.0.0.1") {
+                const std::string& host = "127.0.0.1", bool tells_status = false) {
     ControlServer::Callbacks callbacks;
     callbacks.on_hello = [](const Hello&, const auto& answer) {
       answer(Unavailable("no clients"));
@@ -45,6 +45,9 @@ struct Node {
         }
         return json::object{{"heard", request}};
       };
+    }
+    if (tells_status) {
+      callbacks.on_status = [](const auto& answer) { answer(json::object{{"state", "serving"}}); };
     }
     server = *ControlServer::Start(host, 0, std::move(callbacks), std::move(security));
   }
@@ -89,6 +92,27 @@ TEST(Admin, ARefusalNamesTheNodeAndKeepsItsCode) {
   EXPECT_EQ(status.code(), Code::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("no such thing"));
   EXPECT_THAT(status.message(), HasSubstr(std::to_string(node.server->port())));
+}
+
+TEST(Admin, AStatusIsToldWhileAnotherRequestIsCarriedOut) {
+  Node node(nullptr, true, "127.0.0.1", /*tells_status=*/true);
+  auto carried_out = std::async(std::launch::async, [&] { return node.Call({{"wait", true}}); });
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  while (node.asked == 0 && Clock::Real().Now() < deadline) std::this_thread::yield();
+  const auto told = node.Call({{"command", "status"}});
+  ASSERT_TRUE(told.ok()) << told.status().ToString();
+  EXPECT_EQ(told->at("state"), "serving");
+  EXPECT_EQ(node.asked, 1) << "by the other callback";
+  node.go.set_value();
+  EXPECT_TRUE(carried_out.get().ok());
+  Node plain;
+  EXPECT_TRUE(plain.Call({{"command", "status"}})->contains("heard")) << "a request as any other";
+}
+
+TEST(Admin, AStatusNeedsTheSecret) {
+  Node node(nullptr, true, "0.0.0.0", /*tells_status=*/true);
+  EXPECT_THAT(node.Call({{"command", "status"}}).status().message(),
+              HasSubstr("security.secret_file"));
 }
 
 TEST(Admin, ANodeThatTakesNoneRefuses) {
