@@ -9,6 +9,7 @@
 #include "memnode/ctl/import_command.h"
 #include "memnode/ctl/layout_command.h"
 #include "memnode/ctl/make_model/make_model_command.h"
+#include "memnode/ctl/status/status_command.h"
 #include "memnode/ctl/verify_command.h"
 #include "memnode/ctl/version_commands.h"
 
@@ -22,7 +23,8 @@ int Run(int argc, char** argv) {
       engram::ctl::AddDigestCommand(app),    engram::ctl::AddDumpCommand(app),
       engram::ctl::AddHashCommand(app),      engram::ctl::AddHotsetCommand(app),
       engram::ctl::AddImportCommand(app),    engram::ctl::AddLayoutCommand(app),
-      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddVerifyCommand(app),
+      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddStatusCommand(app),
+      engram::ctl::AddVerifyCommand(app),
   };
   for (const Subcommand& command : engram::ctl::AddVersionCommands(app)) {
     commands.push_back(command);

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <thread>
 
 #include "common/base/clock.h"
+#include "common/base/threads.h"
 #include "common/io/host_port.h"
 #include "common/net/control/admin.h"
 #include "memnode/ctl/progress_line.h"
@@ -16,7 +18,6 @@
 namespace engram::ctl {
 namespace {
 
-constexpr Nanos kCallTimeout = std::chrono::seconds(20);
 constexpr Nanos kLookEvery = std::chrono::milliseconds(50);
 constexpr Nanos kKeepAliveEvery = std::chrono::milliseconds(500);
 constexpr size_t kNodesMax = 1024;
@@ -94,9 +95,15 @@ Nodes Nodes::Those(const std::vector<size_t>& chosen) const {
   return those;
 }
 
-Result<json::object> Nodes::Call(size_t node, const json::object& request) const {
-  return net::CallNode(places_[node].host, places_[node].port, request, kCallTimeout,
-                       security_.get());
+Result<json::object> Nodes::Call(size_t node, const json::object& request, Nanos timeout) const {
+  return net::CallNode(places_[node].host, places_[node].port, request, timeout, security_.get());
+}
+
+void Nodes::AtOnce(const std::function<void(size_t node)>& body) const {
+  std::atomic<size_t> next = 0;
+  RunOnThreads(size(), "node call", [&] {
+    for (size_t node = next++; node < size(); node = next++) body(node);
+  });
 }
 
 std::vector<Result<json::object>> Nodes::CallEach(const json::object& request) const {

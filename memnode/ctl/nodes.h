@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/io/host_port.h"
 #include "common/io/json.h"
@@ -36,8 +37,12 @@ class Nodes {
   // Some of these.
   Nodes Those(const std::vector<size_t>& chosen) const;
 
+  static constexpr Nanos kCallTimeout = std::chrono::seconds(20);
   // Errors name the node.
-  Result<json::object> Call(size_t node, const json::object& request) const;
+  Result<json::object> Call(size_t node, const json::object& request,
+                            Nanos timeout = kCallTimeout) const;
+  // Runs `body` for every node, at the same time on threads of its own; returns when all are done.
+  void AtOnce(const std::function<void(size_t node)>& body) const;
   // Of every node, in order: its reply or its error.
   std::vector<Result<json::object>> CallEach(const json::object& request) const;
   // The replies in order, or one error that names every node which gave none.
