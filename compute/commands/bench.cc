@@ -38,8 +38,8 @@ Result<double> StreamBandwidth(int threads) {
   return best;
 }
 
-Result<LoadOptions> LoadOf(const ComputeConfig& config, const BenchOptions& options) {
-  LoadOptions load;
+Result<RequestLoad> LoadOf(const ComputeConfig& config, const BenchOptions& options) {
+  RequestLoad load;
   load.requests = options.requests;
   load.seed = options.seed;
   ASSIGN_OR_RETURN(load.prompt, ParseLengths(options.prompt_tokens));
@@ -67,7 +67,7 @@ Status FirstFailure(const LoadResult& result) {
 // One engine: an open loop for each rate, or a closed one for each concurrency.
 Result<json::array> RunLoads(const ComputeConfig& config, const BenchOptions& options,
                              parallel::Collective& ranks) {
-  ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
+  ASSIGN_OR_RETURN(RequestLoad load, LoadOf(config, options));
   ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::Open(config, ranks));
   ASSIGN_OR_RETURN(const double stream, StreamBandwidth(ThreadsOf(config, ranks)));
   const double token_bytes = static_cast<double>(session->decode_bytes());
@@ -151,7 +151,7 @@ Result<json::array> RunComparison(const ComputeConfig& config, const BenchOption
   if (config.lookup.memnodes.empty()) {
     return InvalidArgument("--compare local,remote needs --memnodes for the remote side");
   }
-  ASSIGN_OR_RETURN(LoadOptions load, LoadOf(config, options));
+  ASSIGN_OR_RETURN(RequestLoad load, LoadOf(config, options));
   ComputeConfig local_config = config;
   local_config.lookup.memnodes.clear();
   ASSIGN_OR_RETURN(const std::unique_ptr<Session> local, Session::Open(local_config));

@@ -40,7 +40,7 @@ std::vector<int64_t> ArrivalsNs(double rate, int64_t requests, uint64_t seed) {
   return due;
 }
 
-std::vector<CompletionRequest> MakeRequests(const LoadOptions& options, int64_t vocab_size) {
+std::vector<CompletionRequest> MakeRequests(const RequestLoad& options, int64_t vocab_size) {
   Rng rng(Mix64(options.seed, 2));
   std::vector<CompletionRequest> requests;
   for (int64_t i = 0; i < options.requests; ++i) {
@@ -61,7 +61,7 @@ std::vector<CompletionRequest> MakeRequests(const LoadOptions& options, int64_t 
   return requests;
 }
 
-LoadResult RunLoad(CompletionEngine& engine, const LoadOptions& options, int64_t vocab_size) {
+LoadResult RunLoad(CompletionEngine& engine, const RequestLoad& options, int64_t vocab_size) {
   std::vector<CompletionRequest> requests = MakeRequests(options, vocab_size);
   const std::vector<int64_t> arrivals = ArrivalsNs(options.rate, options.requests, options.seed);
   const bool closed = options.rate == 0;

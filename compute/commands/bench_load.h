@@ -18,7 +18,7 @@ struct LengthRange {
 // "128" or "64:512". INVALID_ARGUMENT names the text.
 Result<LengthRange> ParseLengths(const std::string& text);
 
-struct LoadOptions {
+struct RequestLoad {
   double rate = 0;          // requests a second, Poisson arrivals; 0: closed loop
   int64_t concurrency = 1;  // of the closed loop
   int64_t requests = 32;
@@ -45,9 +45,9 @@ struct LoadResult {
 // When the n-th request is due: exponential gaps of mean 1 / rate, from the seed alone.
 std::vector<int64_t> ArrivalsNs(double rate, int64_t requests, uint64_t seed);
 // The prompts and lengths of a load, from the seed alone.
-std::vector<CompletionRequest> MakeRequests(const LoadOptions& options, int64_t vocab_size);
+std::vector<CompletionRequest> MakeRequests(const RequestLoad& options, int64_t vocab_size);
 
 // Runs the load to its end. A refused request is a record with its status.
-LoadResult RunLoad(CompletionEngine& engine, const LoadOptions& options, int64_t vocab_size);
+LoadResult RunLoad(CompletionEngine& engine, const RequestLoad& options, int64_t vocab_size);
 
 }  // namespace engram::compute

@@ -10,10 +10,10 @@
 #include <utility>
 
 #include "common/base/standard_streams.h"
+#include "memnode/load/load_session.h"
 #include "memnode/load/report_json.h"
 #include "memnode/load/report_plot.h"
 #include "memnode/load/report_text.h"
-#include "memnode/load/session.h"
 
 namespace engram::memnode::load {
 namespace {
@@ -44,7 +44,7 @@ class Program {
 
   Result<int> Run() {
     if (!options_.plot_file.empty()) RETURN_IF_ERROR(CheckGnuplot());
-    ASSIGN_OR_RETURN(session_, Session::Open(options_, &interrupted));
+    ASSIGN_OR_RETURN(session_, LoadSession::Open(options_, &interrupted));
     Say(EnvironmentText(environment_));
     for (const std::string& line : session_->paths()) Say("node              " + line + "\n");
     if (options_.knee.enabled)
@@ -248,7 +248,7 @@ class Program {
 
   const LoadOptions& options_;
   const Environment environment_;
-  std::unique_ptr<Session> session_;
+  std::unique_ptr<LoadSession> session_;
   double own_rate_factor_ = 0;
   std::string self_check_refusal_;
   std::string refusal_;  // of the last run

@@ -8,7 +8,7 @@
 
 #include "common/base/clock.h"
 #include "memnode/load/figures.h"
-#include "memnode/load/step_pool.h"
+#include "memnode/load/id_pool.h"
 
 namespace engram::memnode::load {
 
@@ -26,7 +26,7 @@ Host RealHost();
 
 struct RunParts {
   const table::TableLayout* layout = nullptr;
-  const StepPool* pool = nullptr;
+  const IdPool* pool = nullptr;
   client::RowSource* service = nullptr;
   const RowReference* reference = nullptr;  // null: nothing is verified
 };

@@ -1,5 +1,5 @@
 // Where the tester's row ids come from, step after step: seeded and deterministic. Runs ahead of
-// the timed part (step_pool.h), so it may be slow.
+// the timed part (id_pool.h), so it may be slow.
 #pragma once
 
 #include <cstdint>

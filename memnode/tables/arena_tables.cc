@@ -7,7 +7,7 @@ Result<std::unique_ptr<net::FdServer>> ShareLocally(const Arena& arena) {
   return net::FdServer::Start(arena.shared_fd());
 }
 
-Result<std::shared_ptr<ServedTables>> ArenaTables::Make(TableParts parts,
+Result<std::shared_ptr<ServedTables>> ArenaTables::Make(ServedParts parts,
                                                         std::shared_ptr<const Arena> arena,
                                                         obs::Metrics& metrics) {
   std::shared_ptr<ArenaTables> tables(new ArenaTables(std::move(parts), std::move(arena), metrics));

@@ -16,7 +16,7 @@ Result<std::unique_ptr<net::FdServer>> ShareLocally(const Arena& arena);
 class ArenaTables final : public ServedTables {
  public:
   // Every row is in `arena`, laid out by the plan's Map().
-  static Result<std::shared_ptr<ServedTables>> Make(TableParts parts,
+  static Result<std::shared_ptr<ServedTables>> Make(ServedParts parts,
                                                     std::shared_ptr<const Arena> arena,
                                                     obs::Metrics& metrics);
 
@@ -30,7 +30,7 @@ class ArenaTables final : public ServedTables {
   bool IsResident(uint32_t, uint32_t) const override { return true; }
 
  private:
-  ArenaTables(TableParts parts, std::shared_ptr<const Arena> arena, obs::Metrics& metrics)
+  ArenaTables(ServedParts parts, std::shared_ptr<const Arena> arena, obs::Metrics& metrics)
       : ServedTables(std::move(parts), metrics), arena_(std::move(arena)) {}
 
   const std::shared_ptr<const Arena> arena_;  // benchmarks fill one for several tables

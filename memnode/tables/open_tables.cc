@@ -13,7 +13,7 @@ namespace engram::memnode {
 Result<std::shared_ptr<ServedTables>> OpenTables(RowStore& store, Manifest manifest,
                                                  const OpenTablesOptions& options,
                                                  obs::Metrics& metrics) {
-  TableParts parts;
+  ServedParts parts;
   parts.identity = manifest.identity;
   ASSIGN_OR_RETURN(parts.plan, MakePlan(parts.identity, options.map, options.member));
   if (!Covers(manifest, parts.plan)) {

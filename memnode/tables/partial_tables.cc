@@ -20,7 +20,7 @@ constexpr double kReadsMin = 256;
 
 }  // namespace
 
-PartialTables::PartialTables(TableParts parts, const StoredRows& rows, RowStore& store,
+PartialTables::PartialTables(ServedParts parts, const StoredRows& rows, RowStore& store,
                              std::unique_ptr<RowCache> cache, const PartialOptions& options,
                              obs::Metrics& metrics)
     : ServedTables(std::move(parts), metrics),
@@ -33,8 +33,8 @@ PartialTables::PartialTables(TableParts parts, const StoredRows& rows, RowStore&
   for (const LayerPlan& layer : plan().layers) heat_.emplace_back(layer.cut.partition_count, 0.0);
 }
 
-Result<std::shared_ptr<PartialTables>> PartialTables::Make(TableParts parts, const StoredRows& rows,
-                                                           RowStore& store,
+Result<std::shared_ptr<PartialTables>> PartialTables::Make(ServedParts parts,
+                                                           const StoredRows& rows, RowStore& store,
                                                            const PartialOptions& options,
                                                            obs::Metrics& metrics) {
   std::unique_ptr<RowCache> cache;
@@ -48,7 +48,7 @@ Result<std::shared_ptr<PartialTables>> PartialTables::Make(TableParts parts, con
   return tables;
 }
 
-Result<std::shared_ptr<ServedTables>> PartialTables::Open(TableParts parts, const StoredRows& rows,
+Result<std::shared_ptr<ServedTables>> PartialTables::Open(ServedParts parts, const StoredRows& rows,
                                                           RowStore& store, PartialOptions options,
                                                           obs::Metrics& metrics) {
   options.cache_bytes = parts.share.Take(options.cache_bytes, 1);
@@ -61,7 +61,7 @@ Result<std::shared_ptr<ServedTables>> PartialTables::Open(TableParts parts, cons
   return std::shared_ptr<ServedTables>(tables);
 }
 
-Result<std::shared_ptr<ServedTables>> PartialTables::Load(TableParts parts, const StoredRows& rows,
+Result<std::shared_ptr<ServedTables>> PartialTables::Load(ServedParts parts, const StoredRows& rows,
                                                           RowStore& store, Arena arena,
                                                           const PartialOptions& options,
                                                           obs::Metrics& metrics) {

@@ -48,11 +48,11 @@ class PartialTables final : public ServedTables {
   // Takes from parts.share for the cache, for pinned rows at most half of what remains, and for
   // partitions, which are in memory and verified when it returns, unless it serves while loading.
   // `store` outlives it; parts.origin is `rows`. Errors: reading rows, memory.
-  static Result<std::shared_ptr<ServedTables>> Open(TableParts parts, const StoredRows& rows,
+  static Result<std::shared_ptr<ServedTables>> Open(ServedParts parts, const StoredRows& rows,
                                                     RowStore& store, PartialOptions options,
                                                     obs::Metrics& metrics);
   // Loads all rows into `arena`, of parts.plan, in the background.
-  static Result<std::shared_ptr<ServedTables>> Load(TableParts parts, const StoredRows& rows,
+  static Result<std::shared_ptr<ServedTables>> Load(ServedParts parts, const StoredRows& rows,
                                                     RowStore& store, Arena arena,
                                                     const PartialOptions& options,
                                                     obs::Metrics& metrics);
@@ -85,10 +85,10 @@ class PartialTables final : public ServedTables {
     bool filled = false;
   };
 
-  PartialTables(TableParts parts, const StoredRows& rows, RowStore& store,
+  PartialTables(ServedParts parts, const StoredRows& rows, RowStore& store,
                 std::unique_ptr<RowCache> cache, const PartialOptions& options,
                 obs::Metrics& metrics);
-  static Result<std::shared_ptr<PartialTables>> Make(TableParts parts, const StoredRows& rows,
+  static Result<std::shared_ptr<PartialTables>> Make(ServedParts parts, const StoredRows& rows,
                                                      RowStore& store, const PartialOptions& options,
                                                      obs::Metrics& metrics);
   bool HasDamagedCopy(uint32_t layer_index, uint64_t row) const override {

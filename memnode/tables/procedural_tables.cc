@@ -14,7 +14,7 @@ Result<std::shared_ptr<ServedTables>> OpenProceduralTables(
     const table::ProceduralSpec& spec, const table::ClusterMap& map, const std::string& member,
     const ArenaOptions& arena, uint64_t budget_bytes, obs::Metrics& metrics) {
   ASSIGN_OR_RETURN(const table::TableLayout layout, table::MakeProceduralLayout(spec));
-  TableParts parts;
+  ServedParts parts;
   parts.identity = table::MakeProceduralIdentity(spec, layout);
   ASSIGN_OR_RETURN(parts.plan, MakePlan(parts.identity, map, member));
   auto rule = std::make_unique<ProceduralRows>(layout.row_format, spec.seed, parts.plan);
@@ -55,7 +55,7 @@ Status ProceduralRows::ReadRow(uint32_t layer_index, uint64_t row, std::span<std
   return OkStatus();
 }
 
-Result<std::shared_ptr<ServedTables>> ProceduralTables::Make(TableParts parts,
+Result<std::shared_ptr<ServedTables>> ProceduralTables::Make(ServedParts parts,
                                                              const ProceduralRows& rows,
                                                              obs::Metrics& metrics) {
   std::shared_ptr<ProceduralTables> tables(new ProceduralTables(std::move(parts), rows, metrics));

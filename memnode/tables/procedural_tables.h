@@ -41,7 +41,7 @@ class ProceduralRows final : public RowOrigin {
 class ProceduralTables final : public ServedTables {
  public:
   // parts.origin is `rows`.
-  static Result<std::shared_ptr<ServedTables>> Make(TableParts parts, const ProceduralRows& rows,
+  static Result<std::shared_ptr<ServedTables>> Make(ServedParts parts, const ProceduralRows& rows,
                                                     obs::Metrics& metrics);
 
   Status Find(uint32_t layer_index, std::span<const uint64_t> rows,
@@ -53,7 +53,7 @@ class ProceduralTables final : public ServedTables {
   bool IsResident(uint32_t, uint32_t) const override { return false; }
 
  private:
-  ProceduralTables(TableParts parts, const ProceduralRows& rows, obs::Metrics& metrics)
+  ProceduralTables(ServedParts parts, const ProceduralRows& rows, obs::Metrics& metrics)
       : ServedTables(std::move(parts), metrics), rows_(rows), map_(plan().Map()) {}
 
   const ProceduralRows& rows_;

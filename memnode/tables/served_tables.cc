@@ -36,7 +36,7 @@ std::vector<uint64_t> RowsToTell(const LayerPlan& layer, uint64_t seed) {
 
 }  // namespace
 
-ServedTables::ServedTables(TableParts parts, obs::Metrics& metrics) : parts_(std::move(parts)) {
+ServedTables::ServedTables(ServedParts parts, obs::Metrics& metrics) : parts_(std::move(parts)) {
   if (parts_.origin == nullptr) parts_.origin = std::make_unique<NoOrigin>();
   for (const LayerPlan& layer : plan().layers) {
     rows_served_.push_back(&metrics.GetCounter("engram_memnode_rows_served_total", "Rows sent",

@@ -30,7 +30,7 @@
 namespace engram::memnode {
 
 // What a kind of tables is made of.
-struct TableParts {
+struct ServedParts {
   table::TableIdentity identity;
   TablePlan plan;
   std::unique_ptr<const RowOrigin> origin = nullptr;  // null: there is none
@@ -111,7 +111,7 @@ class ServedTables {
   virtual std::optional<ColdFigures> cold_figures() const { return std::nullopt; }
 
  protected:
-  ServedTables(TableParts parts, obs::Metrics& metrics);
+  ServedTables(ServedParts parts, obs::Metrics& metrics);
   // Once rows can be read.
   Status ChooseKnownAnswers();
   void SetComplete() { complete_.store(true, std::memory_order_release); }
@@ -124,7 +124,7 @@ class ServedTables {
   virtual bool HasDamagedCopy(uint32_t /*layer_index*/, uint64_t /*row*/) const { return false; }
   virtual bool ForgetDamagedCopy(uint32_t /*layer_index*/, uint64_t /*row*/) const { return false; }
 
-  TableParts parts_;
+  ServedParts parts_;
   std::vector<obs::Counter*> rows_served_;  // by layer
   std::vector<net::KnownAnswer> known_answers_;
   std::atomic<bool> complete_ = false;

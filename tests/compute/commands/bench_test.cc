@@ -59,7 +59,7 @@ TEST(Bench, LatenciesCountFromWhenARequestWasDue) {
 }
 
 TEST(Bench, ALoadRunsToItsEndAndGivesTheSameAnswersTwice) {
-  LoadOptions load;
+  RequestLoad load;
   load.requests = 9;
   load.concurrency = 4;
   load.prompt = {3, 20};

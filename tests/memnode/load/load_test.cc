@@ -106,8 +106,7 @@ class LoadRun : public testing::Test {
   }
   Result<RunFigures> Run() {
     const auto maker = MakeUniformSteps(tables_.layout, 1);
-    ASSIGN_OR_RETURN(const StepPool pool,
-                     StepPool::Make(*maker, tables_.layout, shape_, 1, 2000, ""));
+    ASSIGN_OR_RETURN(const IdPool pool, IdPool::Make(*maker, tables_.layout, shape_, 1, 2000, ""));
     RunParts parts;
     parts.layout = &tables_.layout;
     parts.pool = &pool;

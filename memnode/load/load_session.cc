@@ -1,4 +1,4 @@
-#include "memnode/load/session.h"
+#include "memnode/load/load_session.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -43,16 +43,16 @@ Result<std::unique_ptr<client::LookupClient>> ConnectService(const ServiceOption
 
 }  // namespace
 
-Result<std::unique_ptr<Session>> Session::Open(const LoadOptions& options,
-                                               const std::atomic<bool>* stop) {
-  std::unique_ptr<Session> session(new Session(options, stop));
+Result<std::unique_ptr<LoadSession>> LoadSession::Open(const LoadOptions& options,
+                                                       const std::atomic<bool>* stop) {
+  std::unique_ptr<LoadSession> session(new LoadSession(options, stop));
   ASSIGN_OR_RETURN(session->tables_, OpenTables(options.tables, options.run.verify_rate > 0));
   RETURN_IF_ERROR(session->Reshape(options.shape));
   RETURN_IF_ERROR(session->Connect());
   return session;
 }
 
-Status Session::Connect() {
+Status LoadSession::Connect() {
   if (!options_.service.memnodes.empty()) {
     ASSIGN_OR_RETURN(std::unique_ptr<client::LookupClient> cluster,
                      ConnectService(options_.service, tables_));
@@ -69,26 +69,25 @@ Status Session::Connect() {
   return OkStatus();
 }
 
-Status Session::Reshape(const StepShape& shape) {
+Status LoadSession::Reshape(const StepShape& shape) {
   StepShape made = shape;
   ASSIGN_OR_RETURN(const std::unique_ptr<StepMaker> maker,
                    MakeSteps(options_.source, tables_, &made));
   pool_.reset();  // before the next, so that there is one at a time
-  ASSIGN_OR_RETURN(StepPool pool,
-                   StepPool::Make(*maker, tables_.layout, made, options_.source.pool_mib,
-                                  StepsNeeded(options_), options_.source.record_file));
-  pool_ = std::make_unique<StepPool>(std::move(pool));
+  ASSIGN_OR_RETURN(IdPool pool, IdPool::Make(*maker, tables_.layout, made, options_.source.pool_mib,
+                                             StepsNeeded(options_), options_.source.record_file));
+  pool_ = std::make_unique<IdPool>(std::move(pool));
   return OkStatus();
 }
 
-RunParts Session::Parts() const {
+RunParts LoadSession::Parts() const {
   return {.layout = &tables_.layout,
           .pool = pool_.get(),
           .service = service_.get(),
           .reference = tables_.reference.get()};
 }
 
-Result<RunFigures> Session::Run(const RunSettings& settings) {
+Result<RunFigures> LoadSession::Run(const RunSettings& settings) {
   Host host = RealHost();
   host.stop = stop_;
   std::optional<Progress> progress;
@@ -109,7 +108,7 @@ Result<RunFigures> Session::Run(const RunSettings& settings) {
   return figures;
 }
 
-Result<double> Session::MeasureOwnRate() {
+Result<double> LoadSession::MeasureOwnRate() {
   const std::unique_ptr<client::RowSource> no_op = MakeNoOpSource(tables_.identity);
   RunParts parts = Parts();
   parts.service = no_op.get();

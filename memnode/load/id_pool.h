@@ -12,13 +12,13 @@
 
 namespace engram::memnode::load {
 
-class StepPool {
+class IdPool {
  public:
   // As many steps as `pool_mib` holds, at most `steps_max` and one cycle of the maker, at least
   // one. Also written to `record_file` unless that is empty.
-  static Result<StepPool> Make(StepMaker& maker, const table::TableLayout& layout,
-                               const StepShape& shape, int64_t pool_mib, uint64_t steps_max,
-                               const std::string& record_file);
+  static Result<IdPool> Make(StepMaker& maker, const table::TableLayout& layout,
+                             const StepShape& shape, int64_t pool_mib, uint64_t steps_max,
+                             const std::string& record_file);
 
   const StepShape& shape() const { return shape_; }
   size_t step_count() const { return step_count_; }

@@ -1,4 +1,4 @@
-#include "memnode/load/step_pool.h"
+#include "memnode/load/id_pool.h"
 
 #include <algorithm>
 #include <optional>
@@ -8,10 +8,10 @@
 
 namespace engram::memnode::load {
 
-Result<StepPool> StepPool::Make(StepMaker& maker, const table::TableLayout& layout,
-                                const StepShape& shape, int64_t pool_mib, uint64_t steps_max,
-                                const std::string& record_file) {
-  StepPool pool;
+Result<IdPool> IdPool::Make(StepMaker& maker, const table::TableLayout& layout,
+                            const StepShape& shape, int64_t pool_mib, uint64_t steps_max,
+                            const std::string& record_file) {
+  IdPool pool;
   pool.shape_ = shape;
   pool.layer_count_ = layout.layers.size();
   pool.rows_per_layer_ = shape.positions() * static_cast<size_t>(layout.rows_per_position());

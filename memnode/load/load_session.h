@@ -14,11 +14,11 @@
 
 namespace engram::memnode::load {
 
-class Session {
+class LoadSession {
  public:
   // Reads the tables, connects, makes the ids of options.shape. `stop` ends a run early.
-  static Result<std::unique_ptr<Session>> Open(const LoadOptions& options,
-                                               const std::atomic<bool>* stop);
+  static Result<std::unique_ptr<LoadSession>> Open(const LoadOptions& options,
+                                                   const std::atomic<bool>* stop);
 
   Result<RunFigures> Run(const RunSettings& settings);
   // From now on steps of this shape.
@@ -32,7 +32,7 @@ class Session {
   }  // what was calibrated; may be empty
 
  private:
-  Session(const LoadOptions& options, const std::atomic<bool>* stop)
+  LoadSession(const LoadOptions& options, const std::atomic<bool>* stop)
       : options_(options), stop_(stop) {}
   Status Connect();
   RunParts Parts() const;
@@ -40,7 +40,7 @@ class Session {
   const LoadOptions options_;
   const std::atomic<bool>* const stop_;
   LoadTables tables_;
-  std::unique_ptr<StepPool> pool_;
+  std::unique_ptr<IdPool> pool_;
   std::unique_ptr<io::Checkpoint> checkpoint_;  // of an in-process service; outlives it
   std::unique_ptr<client::RowSource> service_;
   std::vector<std::string> paths_;
