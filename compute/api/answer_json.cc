@@ -96,6 +96,18 @@ json::object ChoiceJson(const AnswerHead& head, const text::Tokenizer& tokenizer
   return choice;
 }
 
+// The object's text, in which the value of `key` is `value`, JSON itself.
+std::string TextWith(const json::object& object, std::string_view key, std::string_view value) {
+  std::string text;
+  for (const json::key_value_pair& member : object) {
+    text += text.empty() ? '{' : ',';
+    text += json::serialize(json::string(member.key()));
+    text += ':';
+    text += member.key() == key ? value : json::serialize(member.value());
+  }
+  return text + "}";
+}
+
 constexpr std::array<const char*, 4> kLists = {"tokens", "token_logprobs", "top_logprobs",
                                                "text_offset"};
 
@@ -129,16 +141,14 @@ std::string LogprobsText::Finish() {
 }
 
 std::string AnswerText(const json::object& answer, std::span<const std::string> logprobs) {
-  // No string of the answer holds it: a quote within a string follows a backslash.
-  constexpr std::string_view kNone = "\"logprobs\":null";
-  std::string text = json::serialize(answer);
-  size_t at = 0;
+  std::string choices = "[";
   for (const std::string& one : logprobs) {
-    at = text.find(kNone, at) + kNone.size();
-    if (!one.empty()) text.replace(at - 4, 4, one);
-    at += one.size();
+    if (choices.size() > 1) choices += ',';
+    const size_t index = &one - logprobs.data();
+    choices += TextWith(answer.at("choices").at(index).as_object(), "logprobs",
+                        one.empty() ? "null" : one);
   }
-  return text;
+  return TextWith(answer, "choices", choices + "]");
 }
 
 std::string TokenBytes(const text::Tokenizer& tokenizer, int32_t token) {

@@ -61,8 +61,8 @@ class LogprobsText {
   std::array<std::string, 4> lists_;  // of completions; a chat's content is the first
 };
 
-// The text of `answer`, in which choice n has `logprobs[n]`, JSON itself, instead of null; null
-// stays where that is empty. The library has no value that is text already.
+// The text of `answer`, in which choice n has the log-probabilities `logprobs[n]`, JSON itself, or
+// null where that is empty. The library has no value that is text already.
 std::string AnswerText(const json::object& answer, std::span<const std::string> logprobs);
 
 // Bytes of one token by itself; none when the tokenizer does not know it.
