@@ -5,7 +5,7 @@
 #include <charconv>
 #include <utility>
 
-#include "common/io/json.h"
+#include "common/io/object_reader.h"
 
 namespace engram::memnode {
 namespace {
@@ -43,17 +43,13 @@ std::string ScrubStateToText(const ScrubState& state, const std::string& content
 
 ScrubState ParseScrubState(std::string_view text, const std::string& content_digest) {
   const auto document = io::ParseJson(text, "scrub state");
-  if (!document.ok() || !document->is_object()) return {};
-  const json::object& object = document->get_object();
-  const auto digest = io::GetString(object, "content_digest", "scrub state");
-  if (!digest.ok() || *digest != content_digest) return {};
+  if (!document.ok()) return {};
+  io::ObjectReader read(*document, "scrub state");
+  std::string digest;
   ScrubState state;
-  for (const auto& [name, field] : kFields) {
-    const auto value = io::GetInt(object, name, "scrub state");
-    if (!value.ok() || *value < 0) return {};
-    state.*field = static_cast<uint64_t>(*value);
-  }
-  return state;
+  read.String("content_digest", digest);
+  for (const auto& [name, field] : kFields) read.Int(name, 0, INT64_MAX, state.*field);
+  return read.status().ok() && digest == content_digest ? state : ScrubState();
 }
 
 }  // namespace engram::memnode
