@@ -29,6 +29,7 @@ std::string Listed(const Names& names) {
 template <typename Value>
 std::string Sides(const std::map<Value, Names>& sides) {
   std::vector<std::string> texts;
+  texts.reserve(sides.size());
   for (const auto& [value, names] : sides) {
     texts.push_back(fmt::format("{} on {}", value, Listed(names)));
   }
@@ -168,7 +169,9 @@ void FindTools(const ClusterView& view, Problems& problems) {
 
 // While a tool is at work on the model, members may differ for a moment.
 void FindBehind(const ClusterView& view, Problems& problems) {
-  for (const auto& [model, newest] : view.newest) {
+  for (const auto& entry : view.newest) {
+    const std::string& model = entry.first;
+    const Publication& newest = entry.second;
     if (!ReservedBy(view, model).empty()) continue;
     std::map<Publication, Names> behind;
     bool incomplete = false;
@@ -371,7 +374,8 @@ std::vector<Problem> FindProblems(const ClusterView& view) {
     if (member.reply) FindOnMember(member, problems);
   }
   FindTools(view, problems);
-  std::ranges::stable_partition(problems, &Problem::needs_person);
+  std::stable_partition(problems.begin(), problems.end(),
+                        [](const Problem& problem) { return problem.needs_person; });
   return problems;
 }
 
