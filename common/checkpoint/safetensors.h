@@ -100,7 +100,7 @@ class SafetensorsWriter {
     std::vector<uint64_t> shape;
   };
   static Result<SafetensorsWriter> Create(const std::string& path,
-                                          std::vector<Declaration> tensors);
+                                          const std::vector<Declaration>& tensors);
   SafetensorsWriter(SafetensorsWriter&& other) noexcept;
   SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
   ~SafetensorsWriter();

@@ -35,7 +35,7 @@ Result<uint64_t> DeclaredBytes(const SafetensorsWriter::Declaration& tensor,
 }  // namespace
 
 Result<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
-                                                    std::vector<Declaration> tensors) {
+                                                    const std::vector<Declaration>& tensors) {
   json::object header;
   uint64_t offset = 0;
   for (const Declaration& tensor : tensors) {

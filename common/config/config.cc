@@ -31,7 +31,7 @@ Status Assign(const Field& field, const YAML::Node& node, std::string_view what)
   if (wants_list) {
     std::vector<std::string> items;
     if (node.IsScalar()) {  // "a,b" is a list too: that is how --set writes one
-      std::string text = node.Scalar();
+      const std::string& text = node.Scalar();
       for (size_t begin = 0; begin <= text.size() && !text.empty();) {
         const size_t end = std::min(text.find(',', begin), text.size());
         items.push_back(text.substr(begin, end - begin));

@@ -10,6 +10,7 @@ Status Transport::OpenMemory(PeerId, const std::string&) {
   return FailedPrecondition("transport " + name() + " has no one-sided reads");
 }
 Status Transport::Read(PeerId, std::span<const ReadPiece>, SendBuffer*,
+                       // NOLINTNEXTLINE(performance-unnecessary-value-param): others keep it.
                        std::function<void(Status)>) {
   return FailedPrecondition("transport " + name() + " has no one-sided reads");
 }

@@ -48,7 +48,7 @@ std::string TakeCharacters(std::string& bytes) {
 
 }  // namespace
 
-std::string TextStream::Certain(std::string text) {
+std::string TextStream::Certain(const std::string& text) {
   held_ += text;
   size_t found = std::string::npos;
   size_t end = 0;  // of the text, when one is found

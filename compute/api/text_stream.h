@@ -32,7 +32,7 @@ class TextStream {
   bool stopped() const { return stopped_; }  // by a stop string
 
  private:
-  std::string Certain(std::string text);
+  std::string Certain(const std::string& text);
 
   const text::Tokenizer& tokenizer_;
   const std::vector<std::string> stop_;

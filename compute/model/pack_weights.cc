@@ -48,7 +48,7 @@ class Packer {
       status_ = packed.status().WithContext("packing the weights");
       return nullptr;
     }
-    weights_.packed.push_back(std::move(*packed));
+    weights_.packed.push_back(*packed);
     return &weights_.packed.back();
   }
 

@@ -15,17 +15,16 @@ namespace {
 
 // Four floats with the operators of one.
 typedef float Float4 __attribute__((vector_size(16)));
-typedef int32_t Int4 __attribute__((vector_size(16)));
 
 void Transpose(Float4 (&m)[4]) {
-  const Float4 a = __builtin_shuffle(m[0], m[1], Int4{0, 4, 1, 5});
-  const Float4 b = __builtin_shuffle(m[2], m[3], Int4{0, 4, 1, 5});
-  const Float4 c = __builtin_shuffle(m[0], m[1], Int4{2, 6, 3, 7});
-  const Float4 d = __builtin_shuffle(m[2], m[3], Int4{2, 6, 3, 7});
-  m[0] = __builtin_shuffle(a, b, Int4{0, 1, 4, 5});
-  m[1] = __builtin_shuffle(a, b, Int4{2, 3, 6, 7});
-  m[2] = __builtin_shuffle(c, d, Int4{0, 1, 4, 5});
-  m[3] = __builtin_shuffle(c, d, Int4{2, 3, 6, 7});
+  const Float4 a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+  const Float4 b = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+  const Float4 c = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+  const Float4 d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+  m[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  m[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  m[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+  m[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
 // The rounds of a 4 x 4 matrix, four rows or columns at a time, with the additions of the general

@@ -31,7 +31,7 @@ std::string ValueOf(const char* path, const std::string& key) {
   return "";
 }
 
-std::string OrUnknown(std::string text) { return text.empty() ? "?" : text; }
+std::string OrUnknown(const std::string& text) { return text.empty() ? "?" : text; }
 
 }  // namespace
 

@@ -34,7 +34,8 @@ obs::Sample CpuSeconds() {
 
 }  // namespace
 
-Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, TransportFactory make_transport,
+Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
+                                          const TransportFactory& make_transport,
                                           std::unique_ptr<RowStore> store) {
   auto node = std::unique_ptr<Node>(new Node(config));
   RETURN_IF_ERROR(node->OpenSockets());

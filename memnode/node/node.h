@@ -34,7 +34,7 @@ class Node {
 
   // Blocks until the node serves. A null factory or store: as the config says. `config` is valid.
   static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
-                                             TransportFactory make_transport = nullptr,
+                                             const TransportFactory& make_transport = nullptr,
                                              std::unique_ptr<RowStore> store = nullptr);
   ~Node();  // at once
 

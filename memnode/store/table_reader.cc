@@ -37,7 +37,7 @@ TableReader::TableReader(RowStore& store, Manifest manifest, OnDamage on_damage)
       on_damage_(std::move(on_damage)) {}
 
 Result<std::unique_ptr<TableReader>> TableReader::Open(RowStore& store, Manifest manifest,
-                                                       OnDamage on_damage) {
+                                                       const OnDamage& on_damage) {
   std::unique_ptr<TableReader> top;
   TableReader* last = nullptr;
   for (int depth = 0; depth <= kBasesMax; ++depth) {

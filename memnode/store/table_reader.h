@@ -26,7 +26,7 @@ class TableReader {
 
   // FAILED_PRECONDITION: a base is missing; DATA_LOSS: a damaged manifest or delta record.
   static Result<std::unique_ptr<TableReader>> Open(RowStore& store, Manifest manifest,
-                                                   OnDamage on_damage = nullptr);
+                                                   const OnDamage& on_damage = nullptr);
 
   static constexpr int kBasesMax = 16;  // a longer chain of deltas is refused
   int base_count() const { return base_ == nullptr ? 0 : base_->base_count() + 1; }

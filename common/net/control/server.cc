@@ -371,7 +371,8 @@ class AsioControlServer : public ControlServer {
     options.host = host;
     options.port = port;
     options.purpose = ChallengePurpose::kControl;
-    options.security = security == nullptr ? std::make_shared<const Security>() : security;
+    options.security =
+        security == nullptr ? std::make_shared<const Security>() : std::move(security);
     options.own_id = RandomEndpointId();
     options.timeout = kHelloTimeout;
     TcpAcceptor::Callbacks callbacks;

@@ -52,7 +52,7 @@ class ConnectionReply : public HttpReply {
   }
   void Send(HttpResponse response) override {
     answered_ = true;
-    if (const auto connection = connection_.lock()) connection->Send(number_, std::move(response));
+    if (const auto connection = connection_.lock()) connection->Send(number_, response);
   }
   void StartStream(int status, const std::string& content_type,
                    const HttpHeaders& headers) override {
@@ -175,9 +175,9 @@ void HttpConnection::OnHead(std::string_view text) {
   }
   if (shared_->admit) {
     if (auto refused = shared_->admit(head_.request)) {
-      if (head_.has_body()) return Refuse(std::move(*refused));
+      if (head_.has_body()) return Refuse(*refused);
       StartAnswer();
-      return Send(number_, std::move(*refused));
+      return Send(number_, *refused);
     }
   }
   if (head_.length > shared_->limits.body_bytes) return OnBodyStep(HttpBody::Step::kTooLarge);
@@ -309,7 +309,7 @@ std::string HttpConnection::HeaderText(int status, const std::string& content_ty
   return text;
 }
 
-void HttpConnection::Send(uint64_t number, HttpResponse response) {
+void HttpConnection::Send(uint64_t number, const HttpResponse& response) {
   if (closed_ || !answering_ || ending_ || number != number_) return;
   ending_ = true;
   std::string bytes =
@@ -388,12 +388,12 @@ void HttpConnection::Refuse(int status, const std::string& message) {
   Refuse(shared_->refusal(status, message));
 }
 
-void HttpConnection::Refuse(HttpResponse response) {
+void HttpConnection::Refuse(const HttpResponse& response) {
   ReleaseBody();
   StartAnswer();
   keep_alive_ = false;
   chunked_ = true;  // what version it speaks may not be known
-  Send(number_, std::move(response));
+  Send(number_, response);
 }
 
 // Closes our side and reads what is still coming for a moment, so that the answer is not lost to

@@ -67,9 +67,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void WatchForClose();
   // Answers a request that is not read to its end, and closes.
   void Refuse(int status, const std::string& message);
-  void Refuse(HttpResponse response);
+  void Refuse(const HttpResponse& response);
   // Of the reply numbered `number`; ignored when it is not the current one.
-  void Send(uint64_t number, HttpResponse response);
+  void Send(uint64_t number, const HttpResponse& response);
   void StartStream(uint64_t number, int status, const std::string& content_type,
                    const HttpHeaders& headers);
   bool Write(uint64_t number, std::string_view bytes);

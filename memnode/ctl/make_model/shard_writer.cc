@@ -44,8 +44,7 @@ Status WriteShard(const std::string& path, std::span<const ModelTensor> tensors,
     declarations.push_back(tensor.declaration);
     largest = std::max(largest, tensor.size_bytes());
   }
-  ASSIGN_OR_RETURN(io::SafetensorsWriter writer,
-                   io::SafetensorsWriter::Create(path, std::move(declarations)));
+  ASSIGN_OR_RETURN(io::SafetensorsWriter writer, io::SafetensorsWriter::Create(path, declarations));
   std::vector<std::byte> block(std::min(largest, kBlockBytes * ThreadCount()));
   for (const ModelTensor& tensor : tensors) {
     const uint64_t tensor_seed = TensorSeed(seed, tensor.declaration.name);
