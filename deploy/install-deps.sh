@@ -17,7 +17,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 libclang-rt-14-dev               # libFuzzer (tests/fuzz)
   gnuplot-nox                               # --plot of engram-load and engramctl hotset, and its tests
-  clang-format-14 clang-tidy-14             # gates (deploy/check.sh)
+  clang-format-14 clang-tidy-16             # gates (deploy/check.sh)
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests
   chromium                                  # the engine's page (tests/web)
 )
