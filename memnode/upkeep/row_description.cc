@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/sha256.h"
+#include "common/io/object_reader.h"
 #include "common/table/row_check.h"
 #include "common/table/row_codec.h"
 #include "memnode/store/manifest.h"
@@ -20,6 +21,8 @@ namespace {
 constexpr std::string_view kWhat = "row description";
 constexpr size_t kBytesPerLine = 32;
 constexpr size_t kValuesPerLine = 8;
+constexpr size_t kValuesMax = 1 << 20;         // of a row
+constexpr int64_t kNumberMax = INT64_MAX / 2;  // two of them can be added
 
 struct Place {
   uint32_t layer_index = 0;
@@ -114,14 +117,10 @@ std::string HexLines(std::string_view hex) {
   return lines;
 }
 
-Result<std::string> ValueLines(const json::object& description) {
-  const json::value* values = description.if_contains("values");
-  if (values == nullptr || !values->is_array()) {
-    return InvalidArgument(fmt::format("{}: no values", kWhat));
-  }
+Result<std::string> ValueLines(const json::array& values) {
   std::string lines;
   size_t index = 0;
-  for (const json::value& value : values->get_array()) {
+  for (const json::value& value : values) {
     if (!value.is_string()) return InvalidArgument(fmt::format("{}: values", kWhat));
     if (index % kValuesPerLine == 0) lines += fmt::format("  {:>4} ", index);
     lines += fmt::format(" {:>14}", std::string_view(value.get_string()));
@@ -179,37 +178,36 @@ Result<json::object> DescribeSourceRow(const client::ModelTables& model,
 }
 
 Result<std::string> RowText(const json::object& description) {
-  const auto text = [&](std::string_view key) { return io::GetString(description, key, kWhat); };
-  const auto number = [&](std::string_view key) { return io::GetInt(description, key, kWhat); };
-  ASSIGN_OR_RETURN(const std::string bytes, text("bytes"));
-  ASSIGN_OR_RETURN(const std::string values, ValueLines(description));
-  for (const std::string_view key : {"model", "version", "encoding", "row_check", "sha256"}) {
-    RETURN_IF_ERROR(text(key).status());
-  }
-  for (const std::string_view key :
-       {"layer_id", "row", "head_dim", "partition", "first_row_of_partition", "rows_of_partition",
-        "page", "row_in_page", "rows_of_page", "first_partition_of_file",
-        "last_partition_of_file"}) {
-    RETURN_IF_ERROR(number(key).status());
-  }
+  io::ObjectReader read(description, kWhat);
+  const auto text = [&](std::string_view key) {
+    std::string value;
+    read.String(key, value);
+    return value;
+  };
+  const auto number = [&](std::string_view key) {
+    int64_t value = 0;
+    read.Int(key, 0, kNumberMax, value);
+    return value;
+  };
+  const std::string bytes = text("bytes");
   std::string lines = fmt::format(
       "{} version {}, layer {}, row {}: {} x {}, {} bytes\n"
       "page {} (row {} of {}), partition {} (rows {}..{}), file of partitions {}..{}\n",
-      *text("model"), *text("version"), *number("layer_id"), *number("row"), *text("encoding"),
-      *number("head_dim"), bytes.size() / 2, *number("page"), *number("row_in_page"),
-      *number("rows_of_page"), *number("partition"), *number("first_row_of_partition"),
-      *number("first_row_of_partition") + *number("rows_of_partition") - 1,
-      *number("first_partition_of_file"), *number("last_partition_of_file"));
-  if (const auto owner = text("owner"); owner.ok()) {
-    ASSIGN_OR_RETURN(const std::string holder, text("holder_version"));
-    ASSIGN_OR_RETURN(const std::string crc, text("page_crc32c"));
-    ASSIGN_OR_RETURN(const std::string digest, text("partition_sha256"));
-    lines +=
-        fmt::format("owner {}, page stored by version {}\npage CRC-32C {}, partition SHA-256 {}\n",
-                    *owner, holder, crc, digest);
+      text("model"), text("version"), number("layer_id"), number("row"), text("encoding"),
+      number("head_dim"), bytes.size() / 2, number("page"), number("row_in_page"),
+      number("rows_of_page"), number("partition"), number("first_row_of_partition"),
+      number("first_row_of_partition") + number("rows_of_partition") - 1,
+      number("first_partition_of_file"), number("last_partition_of_file"));
+  if (read.Has("owner")) {
+    lines += fmt::format(
+        "owner {}, page stored by version {}\npage CRC-32C {}, partition SHA-256 {}\n",
+        text("owner"), text("holder_version"), text("page_crc32c"), text("partition_sha256"));
   }
-  return lines + fmt::format("row check {}, row SHA-256 {}\nraw\n{}values\n{}", *text("row_check"),
-                             *text("sha256"), HexLines(bytes), values);
+  ASSIGN_OR_RETURN(const std::string values, ValueLines(read.Array("values", kValuesMax)));
+  lines += fmt::format("row check {}, row SHA-256 {}\nraw\n{}values\n{}", text("row_check"),
+                       text("sha256"), HexLines(bytes), values);
+  RETURN_IF_ERROR(read.status());
+  return lines;
 }
 
 }  // namespace engram::memnode
