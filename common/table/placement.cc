@@ -77,6 +77,36 @@ LayerPartitions CutLayer(uint64_t total_rows, uint32_t row_bytes) {
   return cut;
 }
 
+namespace {
+
+Status CheckWeightsAndZones(const ClusterMap& map) {
+  const size_t members = map.members.size();
+  if (!map.weights.empty() && map.weights.size() != members) {
+    return InvalidArgument(fmt::format("{} weights for {} members", map.weights.size(), members));
+  }
+  if (!map.zones.empty() && map.zones.size() != members) {
+    return InvalidArgument(fmt::format("{} zones for {} members", map.zones.size(), members));
+  }
+  for (size_t i = 0; i < members; ++i) {
+    if (!map.weights.empty() && (map.weights[i] < 1 || map.weights[i] > kWeightMax)) {
+      return InvalidArgument(fmt::format("member \"{}\" has weight {}, expected 1 to {}",
+                                         map.members[i], map.weights[i], kWeightMax));
+    }
+    if (!map.zones.empty() && map.zones[i].empty()) {
+      return InvalidArgument(fmt::format("member \"{}\" has an empty zone", map.members[i]));
+    }
+  }
+  const std::unordered_set<std::string_view> zones(map.zones.begin(), map.zones.end());
+  if (!zones.empty() && zones.size() < map.replicas) {
+    return InvalidArgument(
+        fmt::format("{} replicas of each row in {} zones: a zone would hold two of one row",
+                    map.replicas, zones.size()));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
 Status Validate(const ClusterMap& map) {
   if (map.members.empty() || map.members.size() > kMembersMax) {
     return InvalidArgument(
@@ -91,7 +121,12 @@ Status Validate(const ClusterMap& map) {
       return InvalidArgument(fmt::format("the cluster lists member \"{}\" twice", map.members[i]));
     }
   }
-  return OkStatus();
+  if (map.replicas < 1 || map.replicas > kReplicasMax || map.replicas > map.members.size()) {
+    return InvalidArgument(fmt::format("{} replicas of each row on {} members, expected 1 to {}",
+                                       map.replicas, map.members.size(),
+                                       std::min<size_t>(map.members.size(), kReplicasMax)));
+  }
+  return CheckWeightsAndZones(map);
 }
 
 uint32_t OwnerOf(const ClusterMap& map, uint32_t layer_index, uint32_t partition) {

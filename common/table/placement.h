@@ -42,10 +42,16 @@ LayerPartitions CutLayer(uint64_t total_rows, uint32_t row_bytes);
 struct ClusterMap {
   uint32_t epoch = 1;
   std::vector<std::string> members;
+  uint32_t replicas = 1;                // owners of each partition
+  std::vector<uint32_t> weights = {};   // shares of the rows, per member; empty: all alike
+  std::vector<std::string> zones = {};  // what fails together, per member; empty: each by itself
   bool operator==(const ClusterMap&) const = default;
 };
 inline constexpr size_t kMembersMax = 1024;
-// 1..kMembersMax members, no name empty or twice.
+inline constexpr uint32_t kReplicasMax = 8;
+inline constexpr uint32_t kWeightMax = 65535;
+// 1..kMembersMax members, no name empty or twice; 1..kReplicasMax replicas, no more than members;
+// weights 1..kWeightMax and zones for each member or for none.
 Status Validate(const ClusterMap& map);
 
 // Index into map.members of the owner: rendezvous hashing, the member with the highest
