@@ -51,15 +51,21 @@ struct SourceStats {
   uint64_t rows_asked = 0;     // before duplicates are removed
   uint64_t rows_distinct = 0;  // after, per (step, layer); mapped memory is read with duplicates
   uint64_t rows_cached = 0;    // of those asked for, found in this process' cache
+  // Requests to another owner of rows, after the one asked first had failed, or while it was late.
+  uint64_t failovers = 0, hedges_sent = 0, hedges_won = 0;
+  uint64_t reconnects = 0;  // of nodes that had been lost, or away from the beginning
+  uint32_t epoch = 0;       // of the member list; 0: no cluster
   struct Node {
     std::string name;
     uint64_t rows_fetched = 0;
     uint64_t bytes_fetched = 0;  // rows with their checks, as they travelled
     uint64_t requests = 0;
     std::array<uint64_t, kPathCount> rows_by_path = {};  // indexed by Path; adds to rows_fetched
-    Status status;  // of now: ok while the node answers; else its name and why it does not
+    Status status;         // of now: ok while the node answers; else its name and why it does not
+    bool suspect = false;  // of now: silent while a request is late; asked last
   };
   std::vector<Node> nodes;  // empty for an in-process source
+  Status served;            // of now: ok while each row has an owner that answers
 };
 
 // What a source keeps of a lookup under way: the inside of a ticket.

@@ -235,6 +235,21 @@ std::vector<uint32_t> OwnerTable::OwnedBy(uint16_t member, uint32_t layer_index)
   return owned;
 }
 
+std::optional<OwnerTable::Partition> OwnerTable::FirstWithoutOwner(
+    const std::vector<bool>& away) const {
+  if (std::count(away.begin(), away.end(), true) < replicas_) return std::nullopt;
+  for (uint32_t layer = 0; layer < layer_count(); ++layer) {
+    const auto partitions = static_cast<uint32_t>(first_[layer + 1] - first_[layer]);
+    for (uint32_t partition = 0; partition < partitions; ++partition) {
+      const auto owners = Of(layer, partition);
+      if (std::all_of(owners.begin(), owners.end(), [&](uint16_t owner) { return away[owner]; })) {
+        return Partition{layer, partition};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 uint64_t OwnerTable::digest() const {
   uint64_t digest = Mix64(replicas_, owners_.size());
   for (const uint16_t owner : owners_) digest = Mix64(digest, owner);

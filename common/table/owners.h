@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,6 +36,11 @@ class OwnerTable {
   bool Owns(uint16_t member, uint32_t layer_index, uint32_t partition) const;
   // The partitions of a layer that a member holds, ascending.
   std::vector<uint32_t> OwnedBy(uint16_t member, uint32_t layer_index) const;
+  struct Partition {
+    uint32_t layer_index = 0, partition = 0;
+  };
+  // The first partition whose owners are all away; `away`: by index in the map's members.
+  std::optional<Partition> FirstWithoutOwner(const std::vector<bool>& away) const;
   uint32_t layer_count() const { return static_cast<uint32_t>(first_.size()) - 1; }
   // Of every owner, so that two members that disagree find out.
   uint64_t digest() const;

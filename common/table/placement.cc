@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <limits>
+#include <sstream>
 #include <unordered_set>
 
-#include "common/base/rng.h"
+#include "common/io/object_reader.h"
 
 namespace engram::table {
 namespace {
@@ -17,35 +19,6 @@ constexpr int kPagesPerPartitionLog2Max = 12;
 constexpr uint64_t kPartitionsMin = 64;
 
 uint64_t CeilDivide(uint64_t a, uint64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
-
-uint64_t HashName(std::string_view name) {
-  uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a 64
-  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
-  return hash;
-}
-
-std::vector<uint64_t> HashNames(const ClusterMap& map) {
-  std::vector<uint64_t> hashes;
-  hashes.reserve(map.members.size());
-  for (const std::string& name : map.members) hashes.push_back(HashName(name));
-  return hashes;
-}
-
-// The member with the highest score; the first of equals.
-uint32_t HighestScore(const std::vector<uint64_t>& name_hashes, uint32_t layer_index,
-                      uint32_t partition) {
-  CHECK(!name_hashes.empty() && name_hashes.size() <= kMembersMax) << name_hashes.size();
-  uint32_t owner = 0;
-  uint64_t best = 0;
-  for (uint32_t member = 0; member < name_hashes.size(); ++member) {
-    const uint64_t score = Mix64(name_hashes[member], layer_index, partition);
-    if (member == 0 || score > best) {
-      owner = member;
-      best = score;
-    }
-  }
-  return owner;
-}
 
 }  // namespace
 
@@ -129,18 +102,77 @@ Status Validate(const ClusterMap& map) {
   return CheckWeightsAndZones(map);
 }
 
-uint32_t OwnerOf(const ClusterMap& map, uint32_t layer_index, uint32_t partition) {
-  return HighestScore(HashNames(map), layer_index, partition);
+json::object ToJson(const ClusterMap& map) {
+  json::object object = {{"epoch", int64_t{map.epoch}}, {"members", json::value_from(map.members)}};
+  if (map.replicas != 1) object["replicas"] = int64_t{map.replicas};
+  if (!map.weights.empty()) object["weights"] = json::array(map.weights.begin(), map.weights.end());
+  if (!map.zones.empty()) object["zones"] = json::value_from(map.zones);
+  return object;
 }
 
-std::vector<uint16_t> OwnersOfLayer(const ClusterMap& map, uint32_t layer_index,
-                                    uint32_t partition_count) {
-  const std::vector<uint64_t> name_hashes = HashNames(map);
-  std::vector<uint16_t> owners(partition_count);
-  for (uint32_t partition = 0; partition < partition_count; ++partition) {
-    owners[partition] = static_cast<uint16_t>(HighestScore(name_hashes, layer_index, partition));
+Result<ClusterMap> MapFromJson(const json::object& object) {
+  ClusterMap map;
+  io::ObjectReader read(object, "map");
+  const auto texts = [&](std::string_view key, std::vector<std::string>& out) {
+    for (const json::value& text : read.Array(key, kMembersMax)) {
+      if (!text.is_string()) {
+        return read.Fail(InvalidArgument(fmt::format("map: {} holds more than texts", key)));
+      }
+      out.emplace_back(text.get_string());
+    }
+  };
+  read.Int("epoch", 0, UINT32_MAX, map.epoch);
+  texts("members", map.members);
+  if (read.Has("replicas")) read.Int("replicas", 1, kReplicasMax, map.replicas);
+  if (read.Has("weights")) {
+    for (const json::value& weight : read.Array("weights", kMembersMax)) {
+      boost::system::error_code error;
+      map.weights.push_back(weight.is_number() ? weight.to_number<uint16_t>(error) : 0);
+      if (error || map.weights.back() == 0) {
+        return InvalidArgument(
+            fmt::format("map: weight {}, expected 1 to {}", json::serialize(weight), kWeightMax));
+      }
+    }
   }
-  return owners;
+  if (read.Has("zones")) texts("zones", map.zones);
+  RETURN_IF_ERROR(read.status());
+  RETURN_IF_ERROR(Validate(map).WithContext("map"));
+  return map;
+}
+
+Result<ClusterMap> ParseMembers(const std::vector<std::string>& entries, uint32_t replicas,
+                                uint32_t epoch) {
+  ClusterMap map;
+  map.epoch = epoch;
+  map.replicas = replicas;
+  size_t weights = 0;
+  for (const std::string& entry : entries) {
+    std::istringstream words(entry);
+    std::string name, word;
+    words >> name;
+    uint32_t weight = 1;
+    std::string zone;
+    while (words >> word) {
+      const std::string value = word.substr(word.find('=') + 1);
+      if (word.starts_with("zone=") && !value.empty()) {
+        zone = value;
+      } else if (word.starts_with("weight=") &&
+                 std::from_chars(value.data(), value.data() + value.size(), weight).ptr ==
+                     value.data() + value.size() &&
+                 !value.empty()) {
+        ++weights;
+      } else {
+        return InvalidArgument(
+            fmt::format("member \"{}\": expected NAME [zone=ZONE] [weight=N]", entry));
+      }
+    }
+    map.members.push_back(name);
+    map.weights.push_back(weight);
+    if (!zone.empty()) map.zones.push_back(zone);
+  }
+  if (weights == 0) map.weights.clear();
+  RETURN_IF_ERROR(Validate(map));
+  return map;
 }
 
 }  // namespace engram::table

@@ -1,5 +1,6 @@
-// The partition map: which member of the cluster holds which rows. A closed formula over the member
-// list, frozen by golden vectors; nothing in it depends on a library's behaviour.
+// How layers are cut into partitions, and the members of the cluster that share them (owners.h says
+// which member holds which). Frozen by golden vectors; nothing here depends on a library's
+// behaviour.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/io/json.h"
 #include "common/table/layout.h"
 
 namespace engram::table {
@@ -54,13 +56,14 @@ inline constexpr uint32_t kWeightMax = 65535;
 // weights 1..kWeightMax and zones for each member or for none.
 Status Validate(const ClusterMap& map);
 
-// Index into map.members of the owner: rendezvous hashing, the member with the highest
-// Mix64(hash(name), layer_index, partition) where hash is FNV-1a 64 of the name; ties to the lower
-// index.
-uint32_t OwnerOf(const ClusterMap& map, uint32_t layer_index, uint32_t partition);
+// As nodes tell it on connect and keep it in manifests; what is as by default is left out.
+json::object ToJson(const ClusterMap& map);
+// INVALID_ARGUMENT begins with "map"; also where Validate refuses it.
+Result<ClusterMap> MapFromJson(const json::object& object);
 
-// OwnerOf for every partition of a layer, as a flat table for the read path.
-std::vector<uint16_t> OwnersOfLayer(const ClusterMap& map, uint32_t layer_index,
-                                    uint32_t partition_count);
+// Reads members as settings list them: "NAME [zone=ZONE] [weight=N]", all with a zone or none.
+// INVALID_ARGUMENT quotes the entry.
+Result<ClusterMap> ParseMembers(const std::vector<std::string>& entries, uint32_t replicas,
+                                uint32_t epoch);
 
 }  // namespace engram::table

@@ -31,6 +31,7 @@ struct Flags {
   uint64_t memory_mib = 512;
   std::string member = "m0";
   std::vector<std::string> members = {"m0"};
+  uint32_t replicas = 1;
   uint32_t epoch = 1;
 };
 
@@ -78,8 +79,9 @@ Status ToNodes(const Flags& flags) {
 }
 
 Status ToStore(const Flags& flags, const std::string& folder) {
-  const table::ClusterMap map = {.epoch = flags.epoch, .members = flags.members};
-  RETURN_IF_ERROR(table::Validate(map).WithContext("--members"));
+  const auto parsed = table::ParseMembers(flags.members, flags.replicas, flags.epoch);
+  if (!parsed.ok()) return parsed.status().WithContext("--members");
+  const table::ClusterMap& map = *parsed;
   if (std::find(map.members.begin(), map.members.end(), flags.member) == map.members.end()) {
     return InvalidArgument(fmt::format("--member {} is not among --members", flags.member));
   }
@@ -151,8 +153,12 @@ Subcommand AddImportCommand(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--member", flags->member, "store:FOLDER only: whose share")
       ->capture_default_str();
-  app->add_option("--members", flags->members, "store:FOLDER only: all members of the cluster")
+  app->add_option("--members", flags->members,
+                  "store:FOLDER only: all members of the cluster, as in cluster.members")
       ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--replicas", flags->replicas, "store:FOLDER only: cluster.replicas")
+      ->check(CLI::Range(1u, table::kReplicasMax))
       ->capture_default_str();
   app->add_option("--epoch", flags->epoch, "store:FOLDER only")->capture_default_str();
   AddSecurityFlags(*app, flags->nodes);

@@ -68,6 +68,10 @@ client::SourceStats Difference(const client::SourceStats& later,
   client::SourceStats difference = later;
   difference.rows_asked -= earlier.rows_asked;
   difference.rows_distinct -= earlier.rows_distinct;
+  difference.failovers -= earlier.failovers;
+  difference.hedges_sent -= earlier.hedges_sent;
+  difference.hedges_won -= earlier.hedges_won;
+  difference.reconnects -= earlier.reconnects;
   for (size_t i = 0; i < later.nodes.size() && i < earlier.nodes.size(); ++i) {
     client::SourceStats::Node& node = difference.nodes[i];
     node.rows_fetched -= earlier.nodes[i].rows_fetched;

@@ -128,6 +128,11 @@ json::object RunJson(const RunFigures& figures, const std::string& refusal) {
   report["wire_bytes_per_row"] = figures.wire_bytes_per_row();
   report["path"] = figures.path();
   report["rows_by_path"] = PathsJson(figures);
+  report["failovers"] = figures.service.failovers;
+  report["hedges_sent"] = figures.service.hedges_sent;
+  report["hedges_won"] = figures.service.hedges_won;
+  report["reconnects"] = figures.service.reconnects;
+  report["worst_stall_us"] = static_cast<double>(figures.step_latency.QuantileNs(1.0)) / 1e3;
   AddCosts(figures, report);
   report["layers"] = LayersJson(figures, refused);
   report["series"] = SeriesJson(figures, refused);

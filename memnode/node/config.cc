@@ -25,7 +25,15 @@ std::optional<PageBacking> BackingOf(const std::string& text) {
 
 void NodeConfig::Describe(config::Fields& f) {
   f.Add("node.name", &node_name, "this node's name; one of cluster.members");
-  f.Add("cluster.members", &cluster_members, "all memory nodes, the same list on each");
+  f.Add("cluster.members", &cluster_members,
+        "all memory nodes, the same list on each: NAME [zone=ZONE] [weight=N]; a zone holds no row "
+        "twice, a weight is a share of the rows");
+  f.Add("cluster.replicas", &cluster_replicas, 1, table::kReplicasMax,
+        "how many members hold each row, the same on each");
+  f.Add("cluster.zone", &cluster_zone,
+        "this node's zone, checked against its entry in cluster.members; empty: not checked");
+  f.Add("cluster.weight", &cluster_weight, 0, table::kWeightMax,
+        "this node's weight, checked against its entry in cluster.members; 0: not checked");
   f.Add("cluster.epoch", &cluster_epoch, 1, UINT32_MAX, "version of the member list");
   f.Add("model.path", &model_path,
         "folder of the checkpoint, imported at start; not needed to restart from a complete store, "
@@ -99,12 +107,9 @@ void NodeConfig::Describe(config::Fields& f) {
 }
 
 Status NodeConfig::Validate() const {
-  RETURN_IF_ERROR(table::Validate(Map()).WithContext("cluster.members"));
-  if (std::find(cluster_members.begin(), cluster_members.end(), node_name) ==
-      cluster_members.end()) {
-    return InvalidArgument(fmt::format("node.name '{}' is not among cluster.members [{}]",
-                                       node_name, fmt::join(cluster_members, ", ")));
-  }
+  const auto map = ParseMap();
+  if (!map.ok()) return map.status().WithContext("cluster.members");
+  RETURN_IF_ERROR(CheckOwnEntry(*map));
   RETURN_IF_ERROR(wire.Validate());
   if (arena_share != "auto" && arena_share != "on" && arena_share != "off") {
     return InvalidArgument(
@@ -126,8 +131,47 @@ Status NodeConfig::Validate() const {
   return OkStatus();
 }
 
+// Every node must know every member's zone and weight, so they stand in the list.
+Status NodeConfig::CheckOwnEntry(const table::ClusterMap& map) const {
+  const auto found = std::find(map.members.begin(), map.members.end(), node_name);
+  if (found == map.members.end()) {
+    return InvalidArgument(fmt::format("node.name '{}' is not among cluster.members [{}]",
+                                       node_name, fmt::join(map.members, ", ")));
+  }
+  const auto self = static_cast<size_t>(found - map.members.begin());
+  const std::string zone = map.zones.empty() ? "" : map.zones[self];
+  const int64_t weight = map.weights.empty() ? 1 : map.weights[self];
+  if (!cluster_zone.empty() && cluster_zone != zone) {
+    return InvalidArgument(fmt::format(
+        "cluster.zone is '{}', but cluster.members has '{}' for {}: write \"{} zone={}\" there, on "
+        "every node",
+        cluster_zone, zone, node_name, node_name, cluster_zone));
+  }
+  if (cluster_weight != 0 && cluster_weight != weight) {
+    return InvalidArgument(fmt::format(
+        "cluster.weight is {}, but cluster.members has {} for {}: write \"{} weight={}\" there, on "
+        "every node",
+        cluster_weight, weight, node_name, node_name, cluster_weight));
+  }
+  return OkStatus();
+}
+
+Result<table::ClusterMap> NodeConfig::ParseMap() const {
+  return table::ParseMembers(cluster_members, static_cast<uint32_t>(cluster_replicas),
+                             static_cast<uint32_t>(cluster_epoch));
+}
+
 table::ClusterMap NodeConfig::Map() const {
-  return {.epoch = static_cast<uint32_t>(cluster_epoch), .members = cluster_members};
+  Result<table::ClusterMap> map = ParseMap();
+  CHECK(map.ok()) << map.status().message();
+  return *std::move(map);
+}
+
+std::string NodeConfig::Zone() const {
+  const table::ClusterMap map = Map();
+  if (map.zones.empty()) return "";
+  const auto self = std::find(map.members.begin(), map.members.end(), node_name);
+  return map.zones[static_cast<size_t>(self - map.members.begin())];
 }
 
 std::string NodeConfig::ModelName() const {

@@ -17,6 +17,9 @@ namespace engram::memnode {
 struct NodeConfig {
   std::string node_name = "m0";
   std::vector<std::string> cluster_members = {"m0"};
+  int64_t cluster_replicas = 1;
+  std::string cluster_zone;    // empty: as cluster.members says
+  int64_t cluster_weight = 0;  // 0: as cluster.members says
   int64_t cluster_epoch = 1;
   std::string model_path;
   std::string model_name;  // empty: the folder's name
@@ -60,7 +63,8 @@ struct NodeConfig {
   // What Load cannot check by itself; INVALID_ARGUMENT names the key, the value and what to do.
   Status Validate() const;
 
-  table::ClusterMap Map() const;
+  table::ClusterMap Map() const;  // of a valid config
+  std::string Zone() const;       // of this node, as the map says; empty: it has none
   // model.name, or the folder's name.
   std::string ModelName() const;
   // Both of a valid config. "auto" shares the arena when that costs no huge pages.
@@ -69,6 +73,10 @@ struct NodeConfig {
   uint64_t SendBufferBytes() const;  // of all data threads
   bool procedural() const { return !procedural_layout.empty(); }
   table::ProceduralSpec Procedural() const;
+
+ private:
+  Result<table::ClusterMap> ParseMap() const;
+  Status CheckOwnEntry(const table::ClusterMap& map) const;
 };
 
 }  // namespace engram::memnode

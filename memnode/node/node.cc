@@ -238,7 +238,7 @@ json::object Node::StatusReply() const {
   for (const double bound : service.bounds) bounds.push_back(bound * 1e6);
   for (const uint64_t count : service.counts) counts.push_back(json::string(std::to_string(count)));
   json::object reply = {{"member", config_.node_name},
-                        {"zone", ""},
+                        {"zone", config_.Zone()},
                         {"epoch", config_.cluster_epoch},
                         {"members", json::value_from(config_.Map().members)},
                         {"run", run_},

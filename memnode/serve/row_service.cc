@@ -167,7 +167,7 @@ void RowService::CloseSession(uint64_t session) {
 
 Status RowService::OpenSessionOnLoop(uint64_t session, const std::string& address,
                                      std::shared_ptr<const ServedTables> tables) {
-  if (draining_) return Cancelled("this memory node is shutting down");
+  if (draining_) return Unavailable("this memory node is shutting down");
   if (sessions_.size() >= options_.sessions_max) {
     return ResourceExhausted(fmt::format("this memory node has limits.sessions_max = {} clients",
                                          options_.sessions_max));

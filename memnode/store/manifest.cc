@@ -56,19 +56,6 @@ Status Damaged(std::string_view what) {
   return DataLoss(fmt::format("the manifest is damaged: {}", what));
 }
 
-Result<table::ClusterMap> ParseMap(const json::object& object) {
-  table::ClusterMap map;
-  ASSIGN_OR_RETURN(const int64_t epoch, io::GetInt(object, "epoch", "manifest"));
-  map.epoch = static_cast<uint32_t>(epoch);
-  const json::array* members = ArrayOf(object, "members");
-  if (members == nullptr) return Damaged("no member list");
-  for (const json::value& member : *members) {
-    if (!member.is_string()) return Damaged("a member's name is no text");
-    map.members.emplace_back(member.get_string());
-  }
-  return map;
-}
-
 }  // namespace
 
 TableSetId TableSetIdOf(const std::string& model, const std::string& version) {
@@ -99,13 +86,13 @@ std::string ManifestToText(const Manifest& manifest) {
     for (const Sha256Digest& digest : layer.digests) digests += ToHex(digest);
     layers.push_back(json::object{{"held", json::value_from(layer.held)}, {"digests", digests}});
   }
-  return json::serialize(json::object{{"format", kFormat},
-                                      {"identity", table::ToJson(manifest.identity)},
-                                      {"epoch", manifest.map.epoch},
-                                      {"members", json::value_from(manifest.map.members)},
-                                      {"layers", std::move(layers)},
-                                      {"base_version", manifest.base_version},
-                                      {"source", manifest.source}});
+  json::object text = table::ToJson(manifest.map);
+  text["format"] = kFormat;
+  text["identity"] = table::ToJson(manifest.identity);
+  text["layers"] = std::move(layers);
+  text["base_version"] = manifest.base_version;
+  text["source"] = manifest.source;
+  return json::serialize(text);
 }
 
 Result<Manifest> ParseManifest(std::string_view text) {
@@ -122,7 +109,9 @@ Result<Manifest> ParseManifest(std::string_view text) {
   const json::value* identity = object->if_contains("identity");
   if (identity == nullptr || !identity->is_object()) return Damaged("no identity");
   ASSIGN_OR_RETURN(manifest.identity, table::IdentityFromJson(identity->get_object()));
-  ASSIGN_OR_RETURN(manifest.map, ParseMap(*object));
+  const auto map = table::MapFromJson(*object);
+  if (!map.ok()) return Damaged(map.status().message());
+  manifest.map = *map;
   ASSIGN_OR_RETURN(manifest.base_version, io::GetString(*object, "base_version", "manifest"));
   ASSIGN_OR_RETURN(manifest.source, io::GetString(*object, "source", "manifest"));
   const json::array* layers = ArrayOf(*object, "layers");

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "common/table/owners.h"
+
 namespace engram::memnode {
 
 Result<table::RowFormat> FormatOf(const table::TableIdentity& identity) {
@@ -51,16 +53,18 @@ Result<TablePlan> MakePlan(const table::TableIdentity& identity, const table::Cl
   const auto self_index = static_cast<uint16_t>(self - map.members.begin());
   ASSIGN_OR_RETURN(const table::RowFormat format, FormatOf(identity));
   TablePlan plan;
+  std::vector<table::LayerPartitions> cuts;
   plan.row_bytes = format.row_bytes();
   for (uint32_t i = 0; i < identity.layers.size(); ++i) {
     LayerPlan layer;
     layer.layer_id = identity.layers[i].layer_id;
     layer.cut = table::CutLayer(identity.layers[i].total_rows, plan.row_bytes);
-    const std::vector<uint16_t> owners = table::OwnersOfLayer(map, i, layer.cut.partition_count);
-    for (uint32_t partition = 0; partition < layer.cut.partition_count; ++partition) {
-      if (owners[partition] == self_index) layer.owned.push_back(partition);
-    }
+    cuts.push_back(layer.cut);
     plan.layers.push_back(std::move(layer));
+  }
+  const table::OwnerTable owners(map, cuts);
+  for (uint32_t i = 0; i < plan.layers.size(); ++i) {
+    plan.layers[i].owned = owners.OwnedBy(self_index, i);
   }
   return plan;
 }

@@ -8,6 +8,7 @@
 
 #include "common/base/sha256.h"
 #include "common/io/object_reader.h"
+#include "common/table/owners.h"
 #include "common/table/row_check.h"
 #include "common/table/row_codec.h"
 #include "memnode/store/manifest.h"
@@ -46,6 +47,20 @@ Result<Place> FindPlace(const table::TableIdentity& identity, uint32_t row_bytes
   }
   return NotFound(fmt::format("{} version {} has Engram layers {}, and no layer {}", identity.model,
                               identity.version, ids, layer_id));
+}
+
+// The names of the members that hold the row's partition.
+std::string OwnersOf(const Manifest& manifest, const table::RowFormat& format, const Place& place) {
+  std::vector<table::LayerPartitions> cuts;
+  for (const table::TableIdentity::Layer& layer : manifest.identity.layers) {
+    cuts.push_back(table::CutLayer(layer.total_rows, format.row_bytes()));
+  }
+  const table::OwnerTable owners(manifest.map, cuts);
+  std::string names;
+  for (const uint16_t owner : owners.Of(place.layer_index, place.cut.PartitionOf(place.row))) {
+    names += (names.empty() ? "" : ", ") + manifest.map.members[owner];
+  }
+  return names;
 }
 
 json::object Describe(const table::TableIdentity& identity, const table::RowFormat& format,
@@ -143,9 +158,8 @@ Result<json::object> DescribeStoredRow(RowStore& store, const std::string& model
                    FindPlace(manifest->identity, format.row_bytes(), layer_id, row));
   ASSIGN_OR_RETURN(const auto reader, TableReader::Open(store, std::move(*manifest)));
   const Manifest::Layer& layer = reader->manifest().layers[place.layer_index];
-  const table::ClusterMap& map = reader->manifest().map;
   const uint32_t partition = place.cut.PartitionOf(row);
-  const std::string& owner = map.members[table::OwnerOf(map, place.layer_index, partition)];
+  const std::string owner = OwnersOf(reader->manifest(), format, place);
   if (!std::binary_search(layer.held.begin(), layer.held.end(), partition)) {
     return NotFound(
         fmt::format("row {} of layer {} lies in partition {}, which {} holds and this "

@@ -34,14 +34,15 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
   client->members_ = cluster.map.members;
 
   LookupClient* const self = client.get();
-  const uint32_t epoch = cluster.map.epoch;
+  client->epoch_ = cluster.map.epoch;
   LookupLoop::Options loop_options;
   loop_options.requests_max = options.inflight_requests_max;
   loop_options.spin = std::chrono::microseconds(options.spin_us);
   loop_options.probe_timeout = std::chrono::milliseconds(options.probe_timeout_ms);
+  loop_options.hedge = std::chrono::microseconds(options.hedge_us);
   loop_options.on_lost = [self](uint32_t node) { self->redialer_->Lost(node); };
-  client->loop_ = std::make_unique<LookupLoop>(std::move(loop_options), client->context_, epoch,
-                                               std::move(transport), clock);
+  client->loop_ = std::make_unique<LookupLoop>(std::move(loop_options), client->context_,
+                                               client->epoch_, std::move(transport), clock);
   RETURN_IF_ERROR(client->loop_->started());
   client->joiner_ = std::make_unique<NodeJoiner>(options, std::move(cluster), *client->context_,
                                                  *client->loop_, clock);
@@ -49,7 +50,8 @@ Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOp
       client->members_.size(), [self](uint32_t node) { return self->joiner_->Rejoin(node); },
       clock);
   RETURN_IF_ERROR(client->redialer_->started());
-  RETURN_IF_ERROR(client->joiner_->JoinAll());
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> away, client->joiner_->JoinAll());
+  for (const uint32_t node : away) client->redialer_->Lost(node);
   if (options.check) RETURN_IF_ERROR(options.check(*client));
   client->rows_asked_ = 0;
   client->rows_distinct_ = 0;
@@ -64,16 +66,29 @@ Result<Ticket> LookupClient::Submit(std::span<const LayerLookup> layers,
   for (const LayerLookup& layer : layers) rows += layer.rows.size();
   if (AllLocal(*view, rows)) {
     RETURN_IF_ERROR(CheckLookups(context_->layout, layers));
+    Status gathered;
     for (const LayerLookup& layer : layers) {
-      RETURN_IF_ERROR(GatherLocally(*context_, *view, loop_->counters(), layer));
+      if (gathered.ok()) gathered = GatherLocally(*context_, *view, loop_->counters(), layer);
     }
+    // A damaged row may be sound at another owner: the long way finds out.
+    if (gathered.code() == Code::kDataLoss && context_->owners.replicas() > 1) {
+      return SubmitPlanned(layers, options, *view);
+    }
+    RETURN_IF_ERROR(gathered);
     rows_asked_.fetch_add(rows, std::memory_order_relaxed);
     rows_distinct_.fetch_add(rows, std::memory_order_relaxed);
     return Ticket::Done(layers);
   }
+  return SubmitPlanned(layers, options, *view);
+}
+
+Result<Ticket> LookupClient::SubmitPlanned(std::span<const LayerLookup> layers,
+                                           const SubmitOptions& options, const ClusterView& view) {
   StepRef step = loop_->steps()->Take();
-  RETURN_IF_ERROR(step->Plan(layers, options, Purpose::kCaller));
-  RETURN_IF_ERROR(loop_->Post(step, *view));
+  const bool choose = context_->owners.replicas() > 1;
+  RETURN_IF_ERROR(
+      step->Plan(layers, options, Purpose::kCaller, choose ? loop_->Costs(view) : NodeCosts()));
+  RETURN_IF_ERROR(loop_->Post(step, view));
   rows_asked_.fetch_add(step->plan().rows_asked(), std::memory_order_relaxed);
   rows_distinct_.fetch_add(step->plan().rows_distinct(), std::memory_order_relaxed);
   return Step::MakeTicket(std::move(step));
@@ -83,10 +98,29 @@ const std::vector<net::KnownAnswer>& LookupClient::known_answers() const {
   return joiner_->known_answers();
 }
 
+// Names every node that does not answer, where some rows have no other owner.
+Status LookupClient::Served(const std::vector<SourceStats::Node>& nodes) const {
+  std::vector<bool> away(nodes.size());
+  for (size_t node = 0; node < nodes.size(); ++node) away[node] = !nodes[node].status.ok();
+  Status all;
+  if (!context_->owners.FirstWithoutOwner(away)) return all;
+  for (const SourceStats::Node& node : nodes) {
+    if (node.status.ok()) continue;
+    all = all.ok() ? node.status : Status(all.code(), all.message() + "; " + node.status.message());
+  }
+  return all;
+}
+
 SourceStats LookupClient::stats() const {
   SourceStats stats;
   stats.rows_asked = rows_asked_.load();
   stats.rows_distinct = rows_distinct_.load();
+  const LookupLoop::Detours detours = loop_->detours();
+  stats.failovers = detours.failovers;
+  stats.hedges_sent = detours.hedges_sent;
+  stats.hedges_won = detours.hedges_won;
+  stats.reconnects = loop_->reconnects();
+  stats.epoch = epoch_;
   const std::shared_ptr<const ClusterView> view = loop_->view();
   for (size_t node = 0; node < members_.size(); ++node) {
     const NodeCounters& counters = loop_->counters()[node];
@@ -97,17 +131,23 @@ SourceStats LookupClient::stats() const {
     if (!status.ok()) {
       told.status = status.WithContext("memory node " + context_->node_labels[node]);
     }
+    told.suspect = loop_->IsSuspect(seen);
     told.rows_fetched = counters.rows_fetched.load();
     told.bytes_fetched = counters.bytes_fetched.load();
     told.requests = counters.requests.load();
     for (size_t i = 0; i < kPathCount; ++i) told.rows_by_path[i] = counters.rows_by_path[i].load();
     stats.nodes.push_back(std::move(told));
   }
+  stats.served = Served(stats.nodes);
   return stats;
 }
 
-const std::string& LookupClient::OwnerOf(uint32_t layer_index, uint64_t row) const {
-  return context_->node_labels[context_->OwnerOf(layer_index, row)];
+std::string LookupClient::OwnersOf(uint32_t layer_index, uint64_t row) const {
+  std::string labels;
+  for (const uint16_t owner : context_->OwnersOf(layer_index, row)) {
+    labels += (labels.empty() ? "" : " or ") + context_->node_labels[owner];
+  }
+  return labels;
 }
 
 std::vector<std::string> LookupClient::DescribePaths() const {

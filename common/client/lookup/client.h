@@ -1,9 +1,10 @@
-// LookupClient: rows from a cluster of memory nodes. Connect() proves that every node holds the
-// same, right tables; afterwards each step costs one request a node.
+// LookupClient: rows from a cluster of memory nodes. Connect() proves that every node that answers
+// holds the same, right tables; afterwards each step costs one request a node.
 //
-// When a node is lost, its outstanding rows fail at once with UNAVAILABLE, and so does every Submit
-// that needs it, until the client has connected to it again by itself, with the whole handshake: at
-// most a second after the node is ready.
+// When a node is lost, its outstanding rows are asked of their other owners; rows that have none
+// fail at once with UNAVAILABLE, and so does every Submit that needs it, until the client has
+// connected to it again by itself, with the whole handshake: at most a second after the node is
+// ready.
 #pragma once
 
 #include <atomic>
@@ -15,6 +16,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/client/lookup/cluster_view.h"
 #include "common/client/lookup/node_paths.h"
 #include "common/client/row_source.h"
 #include "common/net/control/control.h"
@@ -43,6 +45,9 @@ struct LookupClientOptions {
   // one that missed a lookup's deadline, or two probes, is skipped until it answers one. Not of a
   // node whose rows are read out of mapped memory.
   uint32_t probe_timeout_ms = 0;
+  // Rows of several owners that have not come after so long are asked of another one as well; 0:
+  // twice the 99th percentile of the node's answers, 500 us at least.
+  uint32_t hedge_us = 0;
   // False in benchmarks only: rows are taken as they come, damaged or not.
   bool check_rows = true;
   std::shared_ptr<const net::Security> security;  // of the control connections; null: none
@@ -55,7 +60,8 @@ struct LookupClientOptions {
 
 class LookupClient : public RowSource {
  public:
-  // UNAVAILABLE names every address that was not reached; FAILED_PRECONDITION the first difference
+  // UNAVAILABLE names every address that was not reached, but where all rows have another owner
+  // that was; FAILED_PRECONDITION the first difference
   // in identity, settings, map or content; DATA_LOSS a known answer that came out differently over
   // the data path.
   static Result<std::unique_ptr<LookupClient>> Connect(const LookupClientOptions& options,
@@ -72,8 +78,8 @@ class LookupClient : public RowSource {
   SourceStats stats() const override;
   // The rows that the nodes vouched for at connect, of all nodes.
   const std::vector<net::KnownAnswer>& known_answers() const;
-  // The label of the node that has the row, for messages: "m0 (127.0.0.1:7400)".
-  const std::string& OwnerOf(uint32_t layer_index, uint64_t row) const;
+  // The labels of the nodes that have the row, for messages: "m0 (127.0.0.1:7400)".
+  std::string OwnersOf(uint32_t layer_index, uint64_t row) const;
   // What the calibration found, for logs: one line a node.
   std::vector<std::string> DescribePaths() const;
   // Messages that belonged to no request: late, repeated or unreadable.
@@ -81,10 +87,14 @@ class LookupClient : public RowSource {
 
  private:
   explicit LookupClient(std::shared_ptr<const PlanContext> context);
+  Result<Ticket> SubmitPlanned(std::span<const LayerLookup> layers, const SubmitOptions& options,
+                               const ClusterView& view);
+  Status Served(const std::vector<SourceStats::Node>& nodes) const;
 
   const std::shared_ptr<const PlanContext> context_;  // shared with the steps
   table::TableIdentity identity_;
   std::vector<std::string> members_;
+  uint32_t epoch_ = 0;  // of the map
   std::atomic<uint64_t> rows_asked_ = 0;
   std::atomic<uint64_t> rows_distinct_ = 0;
   // The redialer drives the joiner, which drives the loop, which tells the redialer of losses: the

@@ -35,7 +35,7 @@ Status FindBlock(const PlanContext& context, const ClusterView& view, uint32_t l
       return OutOfRange(fmt::format("row {} of layer {}, which has {} rows", rows[i],
                                     context.LayerId(layer_index), total_rows));
     }
-    const uint16_t owner = context.OwnerOf(layer_index, rows[i]);
+    const uint16_t owner = context.OwnersOf(layer_index, rows[i])[0];
     const NodePaths& paths = *view[owner].paths;
     RETURN_IF_ERROR(paths.arena.Find(layer_index, rows.subspan(i, 1), paths.mapped->data(),
                                      {&block.addresses[i], 1}));
@@ -72,11 +72,11 @@ Status GatherLocally(const PlanContext& context, const ClusterView& view,
             : table::CopyUncheckedRows(std::span(block.addresses).first(rows.size()), row_bytes,
                                        block.places.data(), out);
     if (good == rows.size()) continue;
-    context.ReportDamaged(lookup.layer_index, rows[good]);
+    const uint16_t owner = context.OwnersOf(lookup.layer_index, rows[good])[0];
+    context.ReportDamaged(owner, lookup.layer_index, rows[good]);
     return DataLoss(
         fmt::format("memory node {}: row {} of layer {} is damaged in its shared memory",
-                    context.node_labels[context.OwnerOf(lookup.layer_index, rows[good])],
-                    rows[good], context.LayerId(lookup.layer_index)));
+                    context.node_labels[owner], rows[good], context.LayerId(lookup.layer_index)));
   }
   for (size_t node = 0; node < view.size(); ++node) {
     if (counts[node] == 0) continue;
@@ -91,14 +91,16 @@ Status PlaceLocally(Step& step, const NodeRequest& request, const NodePaths& pat
   counters.requests.fetch_add(1, std::memory_order_relaxed);
   std::array<uint64_t, kPlacedRowsMax> ids;
   std::array<const std::byte*, kPlacedRowsMax> addresses;
-  for (const Section& section : step.plan().SectionsOf(request)) {
-    for (uint32_t first = 0; first < section.count; first += kPlacedRowsMax) {
-      const uint32_t count = std::min(kPlacedRowsMax, section.count - first);
+  for (const Section& section : request.sections) {
+    const auto section_rows = static_cast<uint32_t>(section.rows.size());
+    for (uint32_t first = 0; first < section_rows; first += kPlacedRowsMax) {
+      const uint32_t count = std::min(kPlacedRowsMax, section_rows - first);
       step.plan().CopyIds(section, first, std::span(ids).first(count));
       RETURN_IF_ERROR(paths.arena.Find(section.layer_index, std::span(ids).first(count),
                                        paths.mapped->data(), std::span(addresses).first(count)));
-      RETURN_IF_ERROR(step.PlaceRows({section, first, std::span(addresses).first(count)},
-                                     Path::kLocal, counters));
+      RETURN_IF_ERROR(
+          step.PlaceRows({request.node, section, first, std::span(addresses).first(count)},
+                         Path::kLocal, counters));
     }
   }
   return OkStatus();

@@ -17,6 +17,7 @@ struct NodeView {
   Status gone;                             // ok: connected, and its rows are proven
   Status skipped;                          // ok: worth asking; mapped memory is read regardless
   Status health;                           // ok: answers, as far as it is watched
+  TimePoint suspect_until;                 // it was silent while a request was late
 };
 using ClusterView = std::vector<NodeView>;
 

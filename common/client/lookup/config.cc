@@ -16,6 +16,9 @@ void LookupConfig::Describe(config::Fields& fields) {
              "how long a waiting thread polls before it sleeps");
   fields.Add("lookup.probe_timeout_ms", &probe_timeout_ms, 10, 3'600'000,
              "memory nodes are probed once a second: one that says nothing for so long is down");
+  fields.Add("lookup.hedge_us", &hedge_us, 0, 1'000'000,
+             "rows of several owners that have not come after so long are asked of another one as "
+             "well; 0: twice the 99th percentile of the node's answers, 500 at least");
   fields.Add("lookup.cache_mib", &cache_mib, 0, INT64_MAX >> 20,
              "memory of the n-gram cache; 0: none. Pays from 17 % hits on against remote rows");
   wire.Describe(fields);
@@ -31,6 +34,7 @@ Result<LookupClientOptions> LookupConfig::Options() const {
   options.memnodes = memnodes;
   options.connect_timeout_ms = static_cast<uint32_t>(connect_timeout_ms);
   options.spin_us = static_cast<uint32_t>(spin_us);
+  options.hedge_us = static_cast<uint32_t>(hedge_us);
   ASSIGN_OR_RETURN(options.path, ParsePathChoice(path));
   ASSIGN_OR_RETURN(options.security, net::LoadSecurity(wire.security));
   options.make_transport = [wire = wire, security = options.security] {

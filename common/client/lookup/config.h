@@ -19,6 +19,7 @@ struct LookupConfig {
   std::string path = "auto";
   int64_t spin_us = 50;
   int64_t probe_timeout_ms = 1000;
+  int64_t hedge_us = 0;
   int64_t cache_mib = 0;
   net::WireConfig wire;
 

@@ -28,14 +28,17 @@ net::Hello HelloOf(const net::Transport& transport, const table::TableIdentity& 
   return hello;
 }
 
-bool MeansUnreachable(const Status& status) {
-  return status.code() == Code::kUnavailable || status.code() == Code::kDeadlineExceeded;
-}
+struct Reach {
+  std::vector<Reached> reached;  // at least one
+  std::vector<std::string> unreached;
+  Status why;  // names all that were not reached
+};
 
 // Tries every address, so that the error names all that are down. A refusal ends it at once, but
 // for a client that wants the current version: a node may have none yet that another one has.
-Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const net::Hello& hello) {
-  std::vector<Reached> reached;
+Result<Reach> ReachAll(const LookupClientOptions& options, const net::Hello& hello) {
+  Reach reach;
+  std::vector<Reached>& reached = reach.reached;
   std::vector<std::string> failures;
   for (const std::string& address : options.memnodes) {
     ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(address));
@@ -49,15 +52,18 @@ Result<std::vector<Reached>> ReachAll(const LookupClientOptions& options, const 
       reached.push_back({address, nullptr, control.status()});
     } else if (MeansUnreachable(control.status())) {
       failures.push_back(fmt::format("{} ({})", address, control.status().message()));
+      reach.unreached.push_back(address);
     } else {
       return control.status();
     }
   }
-  if (failures.empty()) return reached;
+  if (failures.empty()) return reach;
   const std::string what = reached.empty() ? "no memory node reachable"
                                            : fmt::format("{} of {} memory nodes not reachable",
                                                          failures.size(), options.memnodes.size());
-  return Unavailable(fmt::format("{}: tried {}", what, fmt::join(failures, ", ")));
+  reach.why = Unavailable(fmt::format("{}: tried {}", what, fmt::join(failures, ", ")));
+  if (reached.empty()) return reach.why;
+  return reach;
 }
 
 // Says hello anew. The session before has to end first: a node takes a transport's address once.
@@ -147,20 +153,30 @@ Status CheckPair(const Reached& first, const Reached& other) {
       fmt::join(ours.members, ", "), theirs.epoch, fmt::join(theirs.members, ", ")));
 }
 
-// Every member of the map answered exactly once; the nodes come back in the map's order.
-Result<Cluster> InMapOrder(std::vector<Reached> reached) {
+// The nodes in the map's order: every member once, but for those behind addresses that did not
+// answer.
+Result<Cluster> InMapOrder(std::vector<Reached> reached, std::vector<std::string> unreached) {
   Cluster cluster;
   cluster.map = reached[0].welcome().map;
   cluster.identity = reached[0].welcome().identity;
+  cluster.unplaced = std::move(unreached);
+  size_t away = 0;
   for (const std::string& member : cluster.map.members) {
     const auto is_member = [&](const Reached& node) {
       return node.control != nullptr && node.welcome().member == member;
     };
     const auto node = std::find_if(reached.begin(), reached.end(), is_member);
-    if (node == reached.end()) {
+    if (node == reached.end() && ++away > cluster.unplaced.size()) {
       return FailedPrecondition(fmt::format(
-          "member {} of the cluster [{}] is not among the {} memory nodes given; name them all",
-          member, fmt::join(cluster.map.members, ", "), reached.size()));
+          "member {} of the cluster [{}] is not among the {} memory nodes given; name "
+          "them all",
+          member, fmt::join(cluster.map.members, ", "), reached.size() + cluster.unplaced.size()));
+    }
+    if (node == reached.end()) {
+      cluster.labels.push_back(fmt::format("{} ({})", member, fmt::join(cluster.unplaced, " or ")));
+      cluster.addresses.emplace_back();
+      cluster.controls.push_back(nullptr);
+      continue;
     }
     const auto second = std::find_if(node + 1, reached.end(), is_member);
     if (second != reached.end()) {
@@ -181,6 +197,27 @@ Result<Cluster> InMapOrder(std::vector<Reached> reached) {
   return cluster;
 }
 
+// One that is the member may answer at any address that no other one has.
+Result<std::unique_ptr<net::ControlClient>> FindMember(const LookupClientOptions& options,
+                                                       Cluster& cluster, size_t node,
+                                                       const net::Hello& hello, Nanos timeout) {
+  Status last = Unavailable("no address is left for it");
+  for (const std::string& address : cluster.unplaced) {
+    ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(address));
+    auto control =
+        net::ControlClient::Connect(where.host, where.port, hello, timeout, options.security.get());
+    if (control.ok() && (*control)->welcome().member == cluster.map.members[node]) {
+      cluster.addresses[node] = address;
+      std::erase(cluster.unplaced, address);
+      return control;
+    }
+    last = control.ok()
+               ? Unavailable(fmt::format("{} is member {}", address, (*control)->welcome().member))
+               : control.status();
+  }
+  return last;
+}
+
 }  // namespace
 
 Result<Cluster> ConnectCluster(const LookupClientOptions& options,
@@ -190,26 +227,35 @@ Result<Cluster> ConnectCluster(const LookupClientOptions& options,
                                        options.memnodes.size(), table::kMembersMax));
   }
   const net::Hello hello = HelloOf(transport, options.identity);
-  ASSIGN_OR_RETURN(std::vector<Reached> reached, ReachAll(options, hello));
+  ASSIGN_OR_RETURN(Reach reach, ReachAll(options, hello));
+  std::vector<Reached>& reached = reach.reached;
   if (options.identity.version.empty()) {
     RETURN_IF_ERROR(AgreeOnVersion(options, hello, reached));
   }
+  if (reached[0].welcome().map.replicas == 1) RETURN_IF_ERROR(reach.why);
   for (const Reached& node : reached) {
     RETURN_IF_ERROR(CheckNode(node.welcome(), node.address, options.identity, transport));
     RETURN_IF_ERROR(CheckPair(reached[0], node));
   }
-  return InMapOrder(std::move(reached));
+  ASSIGN_OR_RETURN(Cluster cluster, InMapOrder(std::move(reached), std::move(reach.unreached)));
+  cluster.unreached = std::move(reach.why);
+  return cluster;
 }
 
 Result<std::unique_ptr<net::ControlClient>> ReachMember(const LookupClientOptions& options,
-                                                        const Cluster& cluster, size_t node,
+                                                        Cluster& cluster, size_t node,
                                                         const net::Transport& transport,
                                                         Nanos timeout) {
+  const net::Hello hello = HelloOf(transport, cluster.identity);
+  std::unique_ptr<net::ControlClient> control;
+  if (cluster.addresses[node].empty()) {
+    ASSIGN_OR_RETURN(control, FindMember(options, cluster, node, hello, timeout));
+  } else {
+    ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(cluster.addresses[node]));
+    ASSIGN_OR_RETURN(control, net::ControlClient::Connect(where.host, where.port, hello, timeout,
+                                                          options.security.get()));
+  }
   const std::string& address = cluster.addresses[node];
-  ASSIGN_OR_RETURN(const io::HostPort where, io::ParseHostPort(address));
-  ASSIGN_OR_RETURN(auto control, net::ControlClient::Connect(where.host, where.port,
-                                                             HelloOf(transport, cluster.identity),
-                                                             timeout, options.security.get()));
   const net::Welcome& welcome = control->welcome();
   RETURN_IF_ERROR(CheckNode(welcome, address, cluster.identity, transport));
   if (welcome.identity.content_digest != cluster.identity.content_digest) {

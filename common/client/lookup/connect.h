@@ -16,19 +16,27 @@ namespace engram::client {
 struct Cluster {
   table::ClusterMap map;
   table::TableIdentity identity;  // as the nodes told it, with version and content digest
-  std::vector<std::unique_ptr<net::ControlClient>> controls;
-  std::vector<std::string> labels;     // "m0 (127.0.0.1:7400)"
-  std::vector<std::string> addresses;  // of the control connections: "127.0.0.1:7400"
+  std::vector<std::unique_ptr<net::ControlClient>> controls;  // null: that member is away
+  std::vector<std::string> labels;                            // "m0 (127.0.0.1:7400)"
+  std::vector<std::string> addresses;  // of the control connections; empty: not known yet
+  std::vector<std::string> unplaced;   // addresses that none has answered at
+  Status unreached;                    // why members are away
 };
 
-// Says hello to every address with `transport`'s settings and address. Errors as
-// LookupClient::Connect.
+// Whether a later try may succeed.
+inline bool MeansUnreachable(const Status& status) {
+  return status.code() == Code::kUnavailable || status.code() == Code::kDeadlineExceeded;
+}
+
+// Says hello to every address with `transport`'s settings and address. With one replica every
+// member must answer, with more some may be away. Errors as LookupClient::Connect.
 Result<Cluster> ConnectCluster(const LookupClientOptions& options, const net::Transport& transport);
 
-// Hello again to one member of a cluster that was connected to: it must be the same member of the
-// same map, with the same tables. Else FAILED_PRECONDITION names the difference.
+// Hello again to one member of a cluster that was connected to, or the first time to one that was
+// away: it must be that member of the same map, with the same tables. Else FAILED_PRECONDITION
+// names the difference. Notes the address of a member that was away.
 Result<std::unique_ptr<net::ControlClient>> ReachMember(const LookupClientOptions& options,
-                                                        const Cluster& cluster, size_t node,
+                                                        Cluster& cluster, size_t node,
                                                         const net::Transport& transport,
                                                         Nanos timeout);
 

@@ -126,7 +126,7 @@ Result<uint64_t> CompareLayer(LookupClient& nodes, uint32_t layer_index, const T
           "there and {} at memory node {} (model \"{}\", version \"{}\", content digest {}); "
           "import this folder, or name the folder and model.version that belong to these tables",
           folder, some[i], identity.layers[layer_index].layer_id, ShaOf(mine), ShaOf(theirs),
-          nodes.OwnerOf(layer_index, some[i]), identity.model, identity.version,
+          nodes.OwnersOf(layer_index, some[i]), identity.model, identity.version,
           identity.content_digest));
     }
   }

@@ -67,6 +67,28 @@ void LookupLoop::PublishView() {
   view_ = std::move(view);
 }
 
+NodeCosts LookupLoop::Costs(const ClusterView& view) const {
+  constexpr uint64_t kOverAWire = uint64_t{1} << 40;
+  constexpr uint64_t kSuspect = uint64_t{1} << 50;
+  NodeCosts costs(view.size());
+  for (size_t i = 0; i < view.size(); ++i) {
+    const NodeView& node = view[i];
+    const bool local =
+        node.paths != nullptr && node.paths->Choose(context_->request_rows_max) == Path::kLocal;
+    if (!node.gone.ok() || (!local && !node.skipped.ok())) costs[i] += kCannotServe;
+    if (!local) costs[i] += kOverAWire;
+    if (!local && IsSuspect(node)) costs[i] += kSuspect;
+    costs[i] += counters_[i].rows_under_way.load(std::memory_order_relaxed);
+  }
+  return costs;
+}
+
+NodeCosts LookupLoop::CostsOfOnly(uint32_t node) const {
+  NodeCosts costs(nodes_.size(), kCannotServe);
+  costs[node] = 0;
+  return costs;
+}
+
 // Why the request would not be answered; ok: it may be.
 Status LookupLoop::Unusable(const NodeView& node, const NodeRequest& request,
                             Purpose purpose) const {
@@ -79,6 +101,8 @@ Status LookupLoop::Unusable(const NodeView& node, const NodeRequest& request,
 }
 
 Status LookupLoop::Post(const StepRef& step, const ClusterView& view) {
+  const bool has_other_owners =
+      context_->owners.replicas() > 1 && step->purpose() == Purpose::kCaller;
   uint32_t remote = 0;
   for (NodeRequest& request : step->plan().requests()) {
     const NodeView& node = view[request.node];
@@ -86,7 +110,9 @@ Status LookupLoop::Post(const StepRef& step, const ClusterView& view) {
       request.path = node.paths->Choose(request.rows);
     }
     const Status unusable = Unusable(node, request, step->purpose());
-    if (!unusable.ok()) {
+    // One that is skipped, though other owners were to be had: the loop asks those.
+    const bool skipped_only = has_other_owners && node.gone.ok();
+    if (!unusable.ok() && !skipped_only) {
       return Status(unusable.code(), fmt::format("memory node {}: {}; {} rows wanted from it",
                                                  context_->node_labels[request.node],
                                                  unusable.message(), request.rows));
@@ -99,7 +125,17 @@ Status LookupLoop::Post(const StepRef& step, const ClusterView& view) {
     if (request.path != Path::kLocal) continue;
     const Status placed =
         PlaceLocally(*step, request, *view[request.node].paths, CountersOf(*step, request.node));
-    if (!placed.ok()) step->Fail(request, placed);
+    if (placed.ok()) continue;
+    if (!has_other_owners) {
+      step->Fail(request, placed);
+      continue;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      failures_.push_back({step, &request, placed});
+      has_posts_.store(true);
+    }
+    transport_->WakeUp();
   }
   return OkStatus();
 }
@@ -124,7 +160,7 @@ Status LookupLoop::Admit(const StepRef& step, uint32_t requests) {
 
 Status LookupLoop::Ask(uint32_t node, Path path, const LayerLookup& lookup, TimePoint deadline) {
   const StepRef step = steps_->Take();
-  RETURN_IF_ERROR(step->Plan({&lookup, 1}, deadline, Purpose::kProof));
+  RETURN_IF_ERROR(step->Plan({&lookup, 1}, deadline, Purpose::kProof, CostsOfOnly(node)));
   for (NodeRequest& request : step->plan().requests()) {
     CHECK_EQ(request.node, node);
     request.path = path;
@@ -189,7 +225,10 @@ Status LookupLoop::Open(uint32_t index, const PathCosts& costs) {
     auto paths = std::make_shared<NodePaths>(*node.view.paths);
     paths->costs = costs;
     node.open = true;
-    if (!node.lost.ok()) obs::LogWarn(fmt::format("memory node is back node=\"{}\"", node.label));
+    if (!node.lost.ok()) {
+      obs::LogWarn(fmt::format("memory node is back node=\"{}\"", node.label));
+      reconnects_.fetch_add(1);
+    }
     node.lost = OkStatus();
     node.view = NodeView();
     node.view.paths = std::move(paths);
@@ -204,6 +243,7 @@ void LookupLoop::GiveUp(uint32_t index, const Status& why) {
     Node& node = nodes_[index];
     CHECK(!node.open) << node.label;
     LoseNode(index, why);
+    if (node.lost.ok()) node.lost = why;
     node.view.gone = Unavailable(fmt::format("is gone: {}; it is dialled again, the last time: {}",
                                              node.lost.message(), why.message()));
     PublishView();
@@ -267,25 +307,35 @@ void LookupLoop::TakePosts() {
   {
     const std::lock_guard lock(mutex_);
     taken_.swap(posts_);
+    taken_failures_.swap(failures_);
     has_posts_.store(false);
   }
   RunTasks();
   for (const StepRef& step : taken_) {
-    for (uint32_t index = 0; index < step->plan().requests().size(); ++index) {
-      if (step->plan().requests()[index].path != Path::kLocal) Queue(step, index);
+    for (const NodeRequest& what : step->plan().requests()) {
+      if (what.path != Path::kLocal) Queue(Take(step, what));
     }
   }
   taken_.clear();
+  TakeFailures();
 }
 
-void LookupLoop::Queue(const StepRef& step, uint32_t index) {
-  Request& request = requests_.Take(step, index);
+Request& LookupLoop::Take(const StepRef& step, const NodeRequest& what) {
+  counters_[what.node].rows_under_way.fetch_add(what.rows, std::memory_order_relaxed);
+  Request& request = requests_.Take(step, what);
+  request.sent_at = now_;
   next_deadline_ = std::min(next_deadline_, step->deadline());
+  LookAfter(request, kStoppedAfter);
+  return request;
+}
+
+void LookupLoop::Queue(Request& request) {
+  const Step& step = *request.step;
   Node& node = nodes_[request.plan().node];
   // Posted just before its node was found gone or skipped.
-  const Status unusable = Unusable(node.view, request.plan(), step->purpose());
+  const Status unusable = Unusable(node.view, request.plan(), step.purpose());
   if (!unusable.ok()) return End(request, unusable);
-  IdRing& waiting = node.waiting[static_cast<size_t>(step->priority())];
+  IdRing& waiting = node.waiting[static_cast<size_t>(step.priority())];
   if (waiting.full()) {
     queued_ -= waiting.Compact([this](uint64_t id) { return requests_.Find(id) != nullptr; });
   }
@@ -297,7 +347,10 @@ void LookupLoop::OnMessage(net::PeerId from, std::span<const std::byte> header,
                            std::span<const std::byte> body) {
   const auto node = node_of_peer_.find(from);
   const Result<net::MessageType> type = net::PeekType(header);
-  if (node != node_of_peer_.end()) nodes_[node->second].health.Heard(now_);
+  if (node != node_of_peer_.end()) {
+    nodes_[node->second].health.Heard(now_);
+    if (nodes_[node->second].view.suspect_until != TimePoint()) Suspect(node->second, TimePoint());
+  }
   if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kRows) {
     OnRows(node->second, header, body);
   } else if (node != node_of_peer_.end() && type.ok() && *type == net::MessageType::kLookupError) {
@@ -329,13 +382,13 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
                               std::span<const std::byte> body) {
   ASSIGN_OR_RETURN(const net::RowsHeader rows, net::ParseRows(header, body));
   const NodeRequest& plan = request.plan();
-  const std::span<const Section> sections = request.step->plan().SectionsOf(plan);
+  const std::span<const Section> sections = plan.sections;
   const auto section = std::find_if(sections.begin(), sections.end(), [&](const Section& s) {
     return s.layer_index == rows.layer_index;
   });
   const uint32_t stride = table::StoredRowBytes(context_->layout.row_format.row_bytes());
-  if (section == sections.end() || rows.first >= section->count ||
-      rows.row_count > section->count - rows.first || rows.stored_row_bytes != stride) {
+  if (section == sections.end() || rows.first >= section->rows.size() ||
+      rows.row_count > section->rows.size() - rows.first || rows.stored_row_bytes != stride) {
     return DataLoss(
         fmt::format("it sent rows {} + {} of {} bytes in layer index {}, which were not "
                     "asked for",
@@ -345,9 +398,9 @@ Status LookupLoop::PlaceChunk(Request& request, std::span<const std::byte> heade
   if (rows.row_count == request.rows_missing) Uncount(request);
   std::array<const std::byte*, net::kChunkRowsMax> addresses;
   for (uint32_t i = 0; i < rows.row_count; ++i) addresses[i] = body.data() + size_t{i} * stride;
-  RETURN_IF_ERROR(
-      request.step->PlaceRows({*section, rows.first, std::span(addresses).first(rows.row_count)},
-                              Path::kGather, CountersOf(*request.step, plan.node)));
+  RETURN_IF_ERROR(request.step->PlaceRows(
+      {plan.node, *section, rows.first, std::span(addresses).first(rows.row_count)}, Path::kGather,
+      CountersOf(*request.step, plan.node)));
   request.rows_missing -= rows.row_count;
   return OkStatus();
 }
@@ -362,7 +415,24 @@ void LookupLoop::OnError(uint32_t node, std::span<const std::byte> header,
   }
   const size_t text_bytes = std::min<size_t>(body.size(), 1024);
   const std::string text(reinterpret_cast<const char*>(body.data()), text_bytes);
-  End(*request, Status(static_cast<Code>(error->code), text));
+  const Status why(static_cast<Code>(error->code), text);
+  if (why.code() == Code::kCancelled) Leave(node, why);
+  request = requests_.Find(error->request_id);
+  if (request != nullptr) End(*request, why);
+}
+
+// The node is shutting down: it takes no new requests. Its connection is closed once what it took
+// before is answered (CheckControls), so that it need not wait for this client.
+void LookupLoop::Leave(uint32_t index, const Status& why) {
+  Node& node = nodes_[index];
+  if (!node.open || node.leaving) return;
+  node.leaving = true;
+  node.view.gone = Unavailable(fmt::format("is gone: {}; it is dialled again", why.message()));
+  PublishView();
+  for (Request& request : requests_.slots()) {
+    if (request.id == 0 || request.plan().node != index || request.sent) continue;
+    End(request, node.view.gone);
+  }
 }
 
 void LookupLoop::OnPeerLost(net::PeerId peer, const Status& why) {
@@ -376,6 +446,8 @@ void LookupLoop::CheckControls(TimePoint now) {
   for (uint32_t node = 0; node < nodes_.size(); ++node) {
     if (nodes_[node].control != nullptr && nodes_[node].control->Lost()) {
       LoseNode(node, Unavailable("it closed the control connection"));
+    } else if (nodes_[node].leaving && nodes_[node].under_way == 0) {
+      LoseNode(node, Unavailable("it is shutting down"));
     }
   }
 }
@@ -393,6 +465,7 @@ void LookupLoop::LoseNode(uint32_t index, const Status& why) {
   Node& node = nodes_[index];
   if (node.control == nullptr) return;
   const bool was_open = std::exchange(node.open, false);
+  node.leaving = false;
   if (was_open || node.lost.ok()) node.lost = why;
   node.view = NodeView();
   node.view.gone =
@@ -414,7 +487,9 @@ void LookupLoop::Expire(TimePoint now) {
   for (Request& request : requests_.slots()) {
     if (request.id == 0) continue;
     if (request.step->deadline() > now) {
-      next_deadline_ = std::min(next_deadline_, request.step->deadline());
+      const TimePoint deadline = request.step->deadline();
+      if (request.next_look <= now) LookAtLate(request, now);
+      next_deadline_ = std::min({next_deadline_, deadline, request.next_look});
       continue;
     }
     const bool missed = request.sent && request.step->purpose() == Purpose::kCaller;
@@ -431,14 +506,30 @@ void LookupLoop::Uncount(Request& request) {
 }
 
 // What still waits in a queue, or is being read, finds its id gone.
-void LookupLoop::End(Request& request, const Status& why) {
+void LookupLoop::End(Request& request, Status why) {
   const uint32_t node = request.plan().node;
+  counters_[node].rows_under_way.fetch_sub(request.plan().rows, std::memory_order_relaxed);
   if (request.sent) --nodes_[node].under_way;
   Uncount(request);
-  if (!why.ok()) request.step->Fail(request.plan(), why);
-  const bool probe = request.step->purpose() == Purpose::kProbe;
+  const Request ended = request;
   requests_.Free(request);
-  if (probe) ProbeEnded(node, why);
+  Request* const beside = requests_.Find(ended.hedge_of);
+  if (beside != nullptr) --beside->hedges;
+  const bool caller = ended.step->purpose() == Purpose::kCaller;
+  if (why.ok() && caller && ended.sent) {
+    nodes_[node].late.Add(now_ - ended.sent_at);
+    hedges_allowed_ = std::min(hedges_allowed_ + kHedgeShare, kHedgesAtOnce);
+  }
+  if (why.ok() && context_->owners.replicas() > 1 && !ended.step->Complete(ended.plan())) {
+    why = DataLoss("it sent a row twice and left out another");
+  }
+  if (why.ok() && beside != nullptr) hedges_won_.fetch_add(1);
+  // Where the same rows are also asked of another node, the last request to fail tells.
+  const bool last = beside == nullptr && ended.hedges == 0;
+  if (!why.ok() && last && !(caller && AskElsewhere(ended.step, ended, nullptr))) {
+    ended.step->Fail(ended.plan(), why);
+  }
+  if (ended.step->purpose() == Purpose::kProbe) ProbeEnded(node, why);
 }
 
 }  // namespace engram::client

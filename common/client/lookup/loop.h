@@ -5,6 +5,11 @@
 // A node is away until Attach and Open; a node that is lost is away again: its requests end at once
 // with UNAVAILABLE, and on_lost is told, so that it is connected to anew (redialer.h). Answers of
 // the old connection find no request: request ids never come again.
+//
+// Where rows have several owners, what a node does not bring is asked for elsewhere: rows of a
+// request that failed (failover), and those of a request that is late, as well (hedge), within a
+// budget. A node that was silent while a request was late is a suspect and is asked last; one that
+// stays silent counts as stopped, and all that it was asked for is asked of others.
 #pragma once
 
 #include <array>
@@ -24,6 +29,7 @@
 #include "common/base/status.h"
 #include "common/client/lookup/cluster_view.h"
 #include "common/client/lookup/id_ring.h"
+#include "common/client/lookup/late_answers.h"
 #include "common/client/lookup/node_health.h"
 #include "common/client/lookup/node_paths.h"
 #include "common/client/lookup/requests.h"
@@ -47,6 +53,7 @@ class LookupLoop : private net::TransportHandler {
     uint32_t requests_max = 1024;           // posted and not answered; at most 65535
     Nanos spin = Nanos::zero();             // while requests are in flight, before sleeping
     Nanos probe_timeout = Nanos::zero();    // of probes (node_health.h); zero: none are sent
+    Nanos hedge = Nanos::zero();            // a request is late after so long; zero: by itself
     std::function<void(uint32_t)> on_lost;  // a node that was open; on the loop's thread
   };
   // Starts its thread; where that fails `started` says why, and nothing may be posted. `transport`
@@ -61,6 +68,12 @@ class LookupLoop : private net::TransportHandler {
 
   // The nodes as they are now.
   std::shared_ptr<const ClusterView> view() const;
+  // What a row costs at each node by `view`: mapped memory first, then the node with the fewest
+  // rows under way; a suspect last, a node that is gone or skipped never.
+  NodeCosts Costs(const ClusterView& view) const;
+  bool IsSuspect(const NodeView& node) const { return node.suspect_until > clock_.Now(); }
+  // Of one node only.
+  NodeCosts CostsOfOnly(uint32_t node) const;
   // Sends what `view`'s paths need sent and copies what they have in mapped memory, in the calling
   // thread. RESOURCE_EXHAUSTED over requests_max, UNAVAILABLE when a node the step needs is gone or
   // skipped; then nothing is sent.
@@ -79,6 +92,13 @@ class LookupLoop : private net::TransportHandler {
 
   std::shared_ptr<StepPool> steps() const { return steps_; }
   std::span<NodeCounters> counters() { return counters_; }
+  struct Detours {
+    uint64_t failovers = 0;  // requests to another owner after the one asked first had failed
+    uint64_t hedges_sent = 0;
+    uint64_t hedges_won = 0;  // brought rows before the owner asked first
+  };
+  Detours detours() const { return {failovers_.load(), hedges_sent_.load(), hedges_won_.load()}; }
+  uint64_t reconnects() const { return reconnects_.load(); }       // of nodes that had been lost
   const net::Transport& transport() const { return *transport_; }  // Dial, name, address, settings
   // Messages that belonged to no request of the sender's: late, repeated or unreadable.
   uint64_t messages_dropped() const { return messages_dropped_.load(); }
@@ -106,12 +126,14 @@ class LookupLoop : private net::TransportHandler {
     std::unique_ptr<net::ControlClient> control;
     net::PeerId peer = 0;
     bool open = false;
+    bool leaving = false;  // it takes no new requests
     NodeView view;
     // What waits to be sent, by priority, and how much is there already.
     std::array<IdRing, net::kPriorityCount> waiting;  // request ids, ended ones too
     uint32_t under_way = 0;
     uint32_t window = 0;
     NodeHealth health;
+    LateAnswers late;
     Probe probe;
     Status lost;  // why the node was lost
   };
@@ -132,7 +154,8 @@ class LookupLoop : private net::TransportHandler {
   Status Unusable(const NodeView& node, const NodeRequest& request, Purpose purpose) const;
   Status Admit(const StepRef& step, uint32_t requests);
   void TakePosts();
-  void Queue(const StepRef& step, uint32_t index);
+  Request& Take(const StepRef& step, const NodeRequest& what);
+  void Queue(Request& request);
   void SendQueued();
   bool SendFirst(Node& node, IdRing& waiting);
   Status SendLookup(Request& request);
@@ -148,6 +171,7 @@ class LookupLoop : private net::TransportHandler {
   void CheckControls(TimePoint now);
   void TellDamage();
   void LoseNode(uint32_t node, const Status& why);
+  void Leave(uint32_t node, const Status& why);
   void ChooseProbes();
   bool NeedsProbes(const Node& node) const;
   void SendProbes(TimePoint now);
@@ -159,7 +183,14 @@ class LookupLoop : private net::TransportHandler {
     return step.purpose() == Purpose::kCaller ? counters_[node] : own_counters_;
   }
   void Uncount(Request& request);
-  void End(Request& request, const Status& why);  // ok: answered in full
+  void End(Request& request, Status why);  // ok: answered in full
+  bool AskElsewhere(const StepRef& step, const Request& instead, Request* beside);
+  void TakeFailures();
+  void LookAfter(Request& request, Nanos silence);
+  void LookAtLate(Request& request, TimePoint now);
+  void Hedge(Request& request);
+  void HedgeAllOf(uint32_t node);
+  void Suspect(uint32_t node, TimePoint until);
 
   const Options options_;
   const Clock& clock_;
@@ -169,11 +200,19 @@ class LookupLoop : private net::TransportHandler {
   std::vector<NodeCounters> counters_;
   NodeCounters own_counters_;  // of probes and proofs; not told
   std::atomic<uint64_t> messages_dropped_ = 0;
+  std::atomic<uint64_t> failovers_ = 0, hedges_sent_ = 0, hedges_won_ = 0, reconnects_ = 0;
   std::atomic<uint32_t> requests_under_way_ = 0;  // posted and not ended
 
-  mutable std::mutex mutex_;  // guards the next four
+  mutable std::mutex mutex_;  // guards the next five
   std::shared_ptr<const ClusterView> view_;
   std::vector<StepRef> posts_;  // bounded by requests_under_way_
+  // What a caller could not copy out of a node's mapped memory, for the loop to ask for elsewhere.
+  struct LocalFailure {
+    StepRef step;
+    const NodeRequest* what = nullptr;
+    Status why;
+  };
+  std::vector<LocalFailure> failures_;
   std::deque<std::packaged_task<Status()>> tasks_;
   bool ended_ = false;                   // no task is run any more
   std::atomic<bool> has_posts_ = false;  // or tasks
@@ -187,6 +226,7 @@ class LookupLoop : private net::TransportHandler {
   size_t queued_ = 0;  // in all nodes' queues together
   TimePoint now_;      // when the round began
   TimePoint next_probe_;
+  double hedges_allowed_ = kHedgesAtOnce;
   TimePoint next_deadline_ = TimePoint::max();
   TimePoint next_control_check_;
   TimePoint last_event_;
@@ -194,6 +234,7 @@ class LookupLoop : private net::TransportHandler {
   std::vector<net::LookupLayer> wire_layers_;
   std::vector<net::ReadPiece> pieces_;  // scratch of StartReads
   std::vector<StepRef> taken_;          // scratch of TakePosts
+  std::vector<LocalFailure> taken_failures_;
 
   // Destroyed in this order from the end: the thread has been joined, buffers go before their
   // transport.

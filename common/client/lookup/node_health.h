@@ -39,6 +39,7 @@ class NodeHealth {
   void ProbeEnded(const Status& status, Nanos waited, TimePoint now);
   // The node sent something in the round that began at `now`.
   void Heard(TimePoint now) { heard_ = now; }
+  TimePoint last_heard() const { return heard_; }
   // A lookup sent at `sent` is over its deadline.
   void LookupMissed(TimePoint sent, TimePoint now);
 

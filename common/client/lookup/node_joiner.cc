@@ -26,15 +26,33 @@ NodeJoiner::NodeJoiner(const LookupClientOptions& options, Cluster cluster,
       loop_(loop),
       clock_(clock) {}
 
-Status NodeJoiner::JoinAll() {
+Result<std::vector<uint32_t>> NodeJoiner::JoinAll() {
+  std::vector<uint32_t> away;
+  std::vector<bool> is_away(cluster_.controls.size());
+  Status why = cluster_.unreached;
   for (uint32_t node = 0; node < cluster_.controls.size(); ++node) {
     std::unique_ptr<net::ControlClient> control = std::move(cluster_.controls[node]);
+    if (control == nullptr) {
+      loop_.GiveUp(node, cluster_.unreached);
+      away.push_back(node);
+      is_away[node] = true;
+      continue;
+    }
     const std::vector<net::KnownAnswer>& known = control->welcome().known_answers;
     known_answers_.insert(known_answers_.end(), known.begin(), known.end());
-    RETURN_IF_ERROR(
-        Join(node, std::move(control), std::chrono::milliseconds(options_.connect_timeout_ms)));
+    const Status joined =
+        Join(node, std::move(control), std::chrono::milliseconds(options_.connect_timeout_ms));
+    if (joined.ok()) continue;
+    if (context_.owners.replicas() == 1 || !MeansUnreachable(joined)) return joined;
+    loop_.GiveUp(node, joined);
+    away.push_back(node);
+    is_away[node] = true;
+    why = joined;
   }
-  return OkStatus();
+  const auto lost = context_.owners.FirstWithoutOwner(is_away);
+  if (!lost) return away;
+  return why.WithContext(fmt::format("no owner of partition {} of layer {} was reached",
+                                     lost->partition, context_.LayerId(lost->layer_index)));
 }
 
 Status NodeJoiner::Rejoin(uint32_t node) {
@@ -88,7 +106,9 @@ Status NodeJoiner::CheckKnown(uint32_t node, Path path, const std::vector<net::K
     const auto& layers = context_.layout.layers;
     const bool exists =
         answer.layer_index < layers.size() && answer.row < layers[answer.layer_index].total_rows;
-    if (!exists || context_.OwnerOf(answer.layer_index, answer.row) != node) {
+    const auto owners =
+        exists ? context_.OwnersOf(answer.layer_index, answer.row) : std::span<const uint16_t>();
+    if (std::find(owners.begin(), owners.end(), node) == owners.end()) {
       return OutOfRange(fmt::format("memory node {} vouches for row {} of layer {}, which {}",
                                     cluster_.labels[node], answer.row, answer.layer_index,
                                     exists ? "is another member's" : "does not exist"));

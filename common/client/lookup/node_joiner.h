@@ -22,9 +22,12 @@ class NodeJoiner {
   NodeJoiner(const LookupClientOptions& options, Cluster cluster, const PlanContext& context,
              LookupLoop& loop, const Clock& clock);
 
-  // Every node, by the connections that `cluster` came with.
-  Status JoinAll();
-  // A node that was lost. On an error it stays away, and says why as its status.
+  // Every node, by the connections that `cluster` came with. Where rows have several owners, nodes
+  // may be away as long as every row has one that is not: those are returned. UNAVAILABLE names the
+  // first partition without an owner.
+  Result<std::vector<uint32_t>> JoinAll();
+  // A node that was lost, or away from the beginning. On an error it stays away, and says why as
+  // its status.
   Status Rejoin(uint32_t node);
 
   // The rows that the nodes vouched for in JoinAll.

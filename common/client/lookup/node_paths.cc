@@ -6,7 +6,7 @@
 
 #include "common/net/control/fd_passing.h"
 #include "common/obs/log.h"
-#include "common/table/placement.h"
+#include "common/table/owners.h"
 
 namespace engram::client {
 namespace {
@@ -16,15 +16,17 @@ table::ArenaMap ArenaOf(const net::Welcome& welcome, const table::TableLayout& l
   const auto self = std::find(members.begin(), members.end(), welcome.member) - members.begin();
   const uint32_t row_bytes = layout.row_format.row_bytes();
   std::vector<table::ArenaMap::Layer> layers;
+  std::vector<table::LayerPartitions> cuts;
   for (uint32_t i = 0; i < layout.layers.size(); ++i) {
     table::ArenaMap::Layer layer;
     layer.layer_id = layout.layers[i].layer_id;
     layer.cut = table::CutLayer(layout.layers[i].total_rows, row_bytes);
-    const auto owners = table::OwnersOfLayer(welcome.map, i, layer.cut.partition_count);
-    for (uint32_t partition = 0; partition < owners.size(); ++partition) {
-      if (owners[partition] == self) layer.owned.push_back(partition);
-    }
+    cuts.push_back(layer.cut);
     layers.push_back(std::move(layer));
+  }
+  const table::OwnerTable owners(welcome.map, cuts);
+  for (uint32_t i = 0; i < layers.size(); ++i) {
+    layers[i].owned = owners.OwnedBy(static_cast<uint16_t>(self), i);
   }
   return table::ArenaMap(std::move(layers), row_bytes);
 }

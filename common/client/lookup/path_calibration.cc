@@ -18,15 +18,11 @@ struct Sample {
 };
 Sample RowsOf(const PlanContext& context, uint16_t node, uint32_t count) {
   Sample sample;
-  for (uint32_t i = 0; i < context.owners.size() && sample.rows.empty(); ++i) {
+  for (uint32_t i = 0; i < context.partitions.size() && sample.rows.empty(); ++i) {
     const table::LayerPartitions& cut = context.partitions[i];
     uint64_t owned_rows = 0;
-    std::vector<uint32_t> owned;
-    for (uint32_t partition = 0; partition < cut.partition_count; ++partition) {
-      if (context.owners[i][partition] != node) continue;
-      owned.push_back(partition);
-      owned_rows += cut.RowCount(partition);
-    }
+    const std::vector<uint32_t> owned = context.owners.OwnedBy(node, i);
+    for (const uint32_t partition : owned) owned_rows += cut.RowCount(partition);
     if (owned.empty()) continue;
     Rng rng(node);
     sample.layer_index = i;

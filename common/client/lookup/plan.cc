@@ -19,10 +19,9 @@ PlanContext MakePlanContext(const table::TableLayout& layout, const table::Clust
   for (uint32_t i = 0; i < layout.layers.size(); ++i) {
     const uint64_t total_rows = layout.layers[i].total_rows;
     context.partitions.push_back(table::CutLayer(total_rows, layout.row_format.row_bytes()));
-    context.owners.push_back(
-        table::OwnersOfLayer(map, i, context.partitions.back().partition_count));
     if (total_rows > (uint64_t{1} << 32)) context.id_bytes = 8;
   }
+  context.owners = table::OwnerTable(map, context.partitions);
   context.request_rows_max =
       std::min(net::kLookupRowsMax, static_cast<uint32_t>(net::kBodyBytesMax / context.id_bytes));
   return context;
@@ -31,23 +30,23 @@ PlanContext MakePlanContext(const table::TableLayout& layout, const table::Clust
 LookupPlan::LookupPlan(std::shared_ptr<const PlanContext> context)
     : context_(std::move(context)), layers_(context_->layout.layers.size()) {}
 
-Status LookupPlan::Make(std::span<const LayerLookup> layers) {
+Status LookupPlan::Make(std::span<const LayerLookup> layers, NodeCosts& costs) {
   rows_asked_ = 0;
   rows_distinct_ = 0;
   for (LayerPlan& plan : layers_) plan.asked = false;
   RETURN_IF_ERROR(CheckLookups(context_->layout, layers));
-  for (const LayerLookup& lookup : layers) RETURN_IF_ERROR(PlanLayer(lookup));
+  for (const LayerLookup& lookup : layers) RETURN_IF_ERROR(PlanLayer(lookup, costs));
   MakeRequests();
   return OkStatus();
 }
 
-Status LookupPlan::PlanLayer(const LayerLookup& lookup) {
+Status LookupPlan::PlanLayer(const LayerLookup& lookup, NodeCosts& costs) {
   LayerPlan& plan = layers_[lookup.layer_index];
   plan.asked = true;
   plan.out = lookup.out;
   plan.deadline = lookup.deadline;
   RETURN_IF_ERROR(RemoveDuplicates(lookup, plan));
-  GroupByNode(lookup.layer_index, plan);
+  GroupByNode(lookup.layer_index, plan, costs);
   rows_asked_ += lookup.rows.size();
   rows_distinct_ += plan.rows.size();
   return OkStatus();
@@ -83,7 +82,7 @@ Status LookupPlan::RemoveDuplicates(const LayerLookup& lookup, LayerPlan& plan) 
 }
 
 // A counting sort by owner; within a node rows keep their order.
-void LookupPlan::GroupByNode(uint32_t layer_index, LayerPlan& plan) {
+void LookupPlan::GroupByNode(uint32_t layer_index, LayerPlan& plan, NodeCosts& costs) {
   const size_t nodes = context_->node_labels.size();
   const auto count = static_cast<uint32_t>(plan.rows.size());
   plan.by_node.resize(count);
@@ -94,10 +93,16 @@ void LookupPlan::GroupByNode(uint32_t layer_index, LayerPlan& plan) {
     return;
   }
   const table::LayerPartitions partitions = context_->partitions[layer_index];
-  const std::vector<uint16_t>& owners = context_->owners[layer_index];
+  const table::OwnerTable& table = context_->owners;
   owner_of_row_.resize(count);
   for (uint32_t i = 0; i < count; ++i) {
-    const uint16_t owner = owners[partitions.PartitionOf(plan.rows[i])];
+    const auto owners = table.Of(layer_index, partitions.PartitionOf(plan.rows[i]));
+    uint16_t owner = owners[0];
+    if (owners.size() > 1) {
+      owner = *std::min_element(owners.begin(), owners.end(),
+                                [&](uint16_t a, uint16_t b) { return costs[a] < costs[b]; });
+      ++costs[owner];
+    }
     owner_of_row_[i] = owner;
     ++plan.node_first[owner + 1u];
   }
@@ -113,18 +118,17 @@ void LookupPlan::GroupByNode(uint32_t layer_index, LayerPlan& plan) {
 void LookupPlan::MakeRequests() {
   requests_.clear();
   sections_.clear();
+  section_counts_.clear();
   for (uint32_t node = 0; node < context_->node_labels.size(); ++node) {
-    NodeRequest request;
-    const auto begin_request = [&] {
-      request = {};
-      request.node = node;
-      request.first_section = static_cast<uint32_t>(sections_.size());
-    };
+    NodeRequest request{.node = node};
+    uint32_t sections = 0;
     const auto end_request = [&] {
-      if (request.section_count > 0) requests_.push_back(request);
-      begin_request();
+      if (sections > 0) {
+        requests_.push_back(request);
+        section_counts_.push_back(sections);
+      }
+      request.rows = sections = 0;
     };
-    begin_request();
     for (uint32_t layer_index = 0; layer_index < layers_.size(); ++layer_index) {
       const LayerPlan& plan = layers_[layer_index];
       if (!plan.asked) continue;
@@ -133,19 +137,24 @@ void LookupPlan::MakeRequests() {
         if (request.rows == context_->request_rows_max) end_request();
         const uint32_t count =
             std::min(plan.node_first[node + 1] - first, context_->request_rows_max - request.rows);
-        sections_.push_back({layer_index, first, count});
-        ++request.section_count;
+        sections_.push_back({layer_index, std::span(plan.by_node).subspan(first, count)});
+        ++sections;
         request.rows += count;
         first += count;
       }
     }
     end_request();
   }
+  size_t first = 0;  // only now do the sections stay where they are
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    requests_[i].sections = std::span(sections_).subspan(first, section_counts_[i]);
+    first += section_counts_[i];
+  }
 }
 
 void LookupPlan::CopyIds(const Section& section, uint32_t first, std::span<uint64_t> rows) const {
   const LayerPlan& plan = layers_[section.layer_index];
-  const uint32_t* index = plan.by_node.data() + section.first + first;
+  const uint32_t* index = section.rows.data() + first;
   for (uint64_t& row : rows) row = plan.rows[*index++];
 }
 

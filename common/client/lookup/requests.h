@@ -3,6 +3,7 @@
 // lost, finds nothing.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -16,16 +17,25 @@
 namespace engram::client {
 
 struct Request {
-  uint64_t id = 0;     // 0: the slot is free; else its low 16 bits are the slot
-  StepRef step;        // shared with the caller's ticket: either may be the last to need it
-  uint32_t index = 0;  // into step->plan().requests()
+  uint64_t id = 0;  // 0: the slot is free; else its low 16 bits are the slot
+  StepRef step;     // shared with the caller's ticket: either may be the last to need it
+  const NodeRequest* what = nullptr;  // the step's
+  // Nodes that were asked for these rows before.
+  std::array<uint16_t, table::kReplicasMax> tried = {};
+  uint8_t tried_count = 0;
+  // Asked beside another request for the same rows: that one's id, while it may still be under way.
+  uint64_t hedge_of = 0;
+  uint32_t hedges = 0;                     // asked beside this one, and under way
+  bool late = false;                       // it has been looked at because it was
+  bool hedged = false;                     // another node was asked as well
+  TimePoint next_look = TimePoint::max();  // unless it has ended
   uint32_t rows_missing = 0;
   bool sent = false;     // counts in its node's window
   bool counted = true;   // among the requests under way
-  TimePoint sent_at;     // the round it was sent in
+  TimePoint sent_at;     // the round it was sent in; before, that it was taken in
   uint32_t section = 0;  // one-sided: the next rows to read
   uint32_t first = 0;
-  const NodeRequest& plan() const { return step->plan().requests()[index]; }
+  const NodeRequest& plan() const { return *what; }
 };
 
 // The loop's own; no lock.
@@ -39,7 +49,7 @@ class RequestTable {
   }
 
   // There is a free slot: no more requests are admitted than there are slots.
-  Request& Take(StepRef step, uint32_t index) {
+  Request& Take(StepRef step, const NodeRequest& what) {
     CHECK(!free_.empty());
     const uint32_t slot = free_.back();
     free_.pop_back();
@@ -47,8 +57,8 @@ class RequestTable {
     request = Request();
     request.id = next_number_++ << kSlotBits | slot;
     request.step = std::move(step);
-    request.index = index;
-    request.rows_missing = request.plan().rows;
+    request.what = &what;
+    request.rows_missing = what.rows;
     return request;
   }
   Request* Find(uint64_t id) {

@@ -15,8 +15,8 @@ constexpr size_t kSendBuffersMax = 64;  // of kBodyBytesMax each; further reques
 
 template <typename Id>
 void WriteIds(const LayerPlan& plan, const Section& section, std::byte*& out) {
-  for (uint32_t i = section.first; i < section.first + section.count; ++i) {
-    const Id id = static_cast<Id>(plan.rows[plan.by_node[i]]);
+  for (const uint32_t index : section.rows) {
+    const Id id = static_cast<Id>(plan.rows[index]);
     std::memcpy(out, &id, sizeof(id));
     out += sizeof(id);
   }
@@ -48,10 +48,15 @@ bool LookupLoop::SendFirst(Node& node, IdRing& waiting) {
   if (found == nullptr) return true;  // it has ended meanwhile
   Request& request = *found;
   if (!request.sent) {
+    if (request.hedged && request.step->Complete(request.plan())) {
+      End(request, OkStatus());
+      return true;
+    }
     if (node.under_way >= node.window || !HasBuffer()) return false;
     request.sent = true;
     request.sent_at = now_;
     ++node.under_way;
+    LookAfter(request, options_.hedge > Nanos::zero() ? options_.hedge : node.late.limit());
     CountersOf(*request.step, request.plan().node).requests.fetch_add(1, std::memory_order_relaxed);
   }
   if (request.plan().path == Path::kOneSided) {
@@ -88,11 +93,11 @@ Status LookupLoop::SendLookup(Request& request) {
   const TimePoint now = clock_.Now();
   std::byte* end = buffer->bytes().data();
   wire_layers_.clear();
-  for (const Section& section : request.step->plan().SectionsOf(plan)) {
+  for (const Section& section : plan.sections) {
     const LayerPlan& layer = request.step->plan().layers()[section.layer_index];
     const TimePoint deadline = request.step->LayerDeadline(section.layer_index);
     const bool own_deadline = deadline < request.step->deadline();
-    wire_layers_.push_back({section.layer_index, section.count,
+    wire_layers_.push_back({section.layer_index, static_cast<uint32_t>(section.rows.size()),
                             own_deadline ? std::max(1u, BudgetMicros(deadline - now)) : 0});
     if (context_->id_bytes == 4) {
       WriteIds<uint32_t>(layer, section, end);
@@ -123,14 +128,15 @@ Result<bool> LookupLoop::StartReads(Request& request) {
   const NodeRequest& plan = request.plan();
   const Node& node = nodes_[plan.node];
   const uint32_t stride = node.view.paths->arena.stored_row_bytes();
-  const std::span<const Section> sections = request.step->plan().SectionsOf(plan);
+  const std::span<const Section> sections = plan.sections;
   const uint32_t rows_max =
       std::min(kPlacedRowsMax, static_cast<uint32_t>(net::kBodyBytesMax / stride));
   std::array<uint64_t, kPlacedRowsMax> ids, offsets;
   while (request.section < sections.size()) {
     if (!HasBuffer()) return false;
     const Section& section = sections[request.section];
-    const uint32_t count = std::min(rows_max, section.count - request.first);
+    const auto section_rows = static_cast<uint32_t>(section.rows.size());
+    const uint32_t count = std::min(rows_max, section_rows - request.first);
     request.step->plan().CopyIds(section, request.first, std::span(ids).first(count));
     RETURN_IF_ERROR(node.view.paths->arena.FindOffsets(
         section.layer_index, std::span(ids).first(count), std::span(offsets).first(count)));
@@ -146,7 +152,7 @@ Result<bool> LookupLoop::StartReads(Request& request) {
     free_reads_.pop_back();
     *operation = {this, buffer, request.id, section, request.first, count};
     request.first += count;
-    if (request.first == section.count) {
+    if (request.first == section_rows) {
       ++request.section;
       request.first = 0;
     }
@@ -175,9 +181,10 @@ void LookupLoop::OnRead(ReadOperation* operation, const Status& status) {
       for (uint32_t i = 0; i < operation->count; ++i) {
         addresses[i] = operation->buffer->bytes().data() + size_t{i} * stride;
       }
-      placed = request->step->PlaceRows(
-          {operation->section, operation->first, std::span(addresses).first(operation->count)},
-          Path::kOneSided, CountersOf(*request->step, request->plan().node));
+      placed = request->step->PlaceRows({request->plan().node, operation->section, operation->first,
+                                         std::span(addresses).first(operation->count)},
+                                        Path::kOneSided,
+                                        CountersOf(*request->step, request->plan().node));
       if (placed.ok()) nodes_[request->plan().node].health.Heard(now_);
       request->rows_missing -= operation->count;
     }

@@ -38,12 +38,14 @@ Step::Step(std::shared_ptr<const PlanContext> context, const Clock& clock, Nanos
       layers_(plan_.context().layout.layers.size()) {}
 
 Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& options,
-                  Purpose purpose) {
+                  Purpose purpose, const NodeCosts& costs) {
   planned_ = finished_ = clock_.Now();
   deadline_ = options.deadline;
   priority_ = options.priority;
   purpose_ = purpose;
-  RETURN_IF_ERROR(plan_.Make(layers));
+  detours_.clear();
+  costs_ = costs;
+  RETURN_IF_ERROR(plan_.Make(layers, costs_));
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LayerPlan& plan = plan_.layers()[i];
     if (!plan.asked) continue;
@@ -60,39 +62,44 @@ Status Step::Plan(std::span<const LayerLookup> layers, const SubmitOptions& opti
 Status Step::PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& counters) {
   const PlanContext& context = plan_.context();
   const uint32_t row_bytes = context.layout.row_format.row_bytes();
-  const Section& section = arrived.section;
+  const uint32_t layer_index = arrived.section.layer_index;
   const size_t count = arrived.addresses.size();
   CHECK_LE(count, kPlacedRowsMax);
-  const LayerPlan& plan = plan_.layers()[section.layer_index];
-  Layer& layer = layers_[section.layer_index];
-  const std::span<const uint32_t> indices =
-      std::span(plan.by_node).subspan(section.first + arrived.first, count);
+  const LayerPlan& plan = plan_.layers()[layer_index];
+  Layer& layer = layers_[layer_index];
+  const std::span<const uint32_t> indices = arrived.section.rows.subspan(arrived.first, count);
   std::array<uint64_t, kPlacedRowsMax> rows;
-  std::array<uint32_t, kPlacedRowsMax> places;
+  std::array<uint32_t, kPlacedRowsMax> places, fresh;
+  std::array<const std::byte*, kPlacedRowsMax> addresses;
+  size_t wanted = 0;
   const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < count; ++i) {
-    rows[i] = plan.rows[indices[i]];
-    places[i] = plan.first_position[indices[i]];
-    if (layer.arrived[indices[i]] == 0) continue;
-    return DataLoss(fmt::format("row {} of layer {} was sent twice", rows[i],
-                                context.LayerId(section.layer_index)));
+    const uint32_t index = indices[i];
+    if (layer.arrived[index] != 0) continue;
+    rows[wanted] = plan.rows[index];
+    places[wanted] = plan.first_position[index];
+    addresses[wanted] = arrived.addresses[i];
+    fresh[wanted++] = index;
+  }
+  if (wanted < count && context.owners.replicas() == 1) {
+    return DataLoss(fmt::format("a row of layer {} was sent twice", context.LayerId(layer_index)));
   }
   counters.Add(path, count, table::StoredRowBytes(row_bytes));
   // Finished: failed, late for its deadline, or the caller has left. Its buffer is no longer ours.
-  if (layer.done.load(std::memory_order_relaxed)) return OkStatus();
+  if (layer.done.load(std::memory_order_relaxed) || wanted == 0) return OkStatus();
   const size_t good =
       context.check_rows
-          ? table::CopyCheckedRows(section.layer_index, std::span(rows).first(count),
-                                   arrived.addresses.data(), row_bytes, places.data(),
-                                   plan.out.data())
-          : table::CopyUncheckedRows(arrived.addresses, row_bytes, places.data(), plan.out.data());
-  if (good < count) {
-    context.ReportDamaged(section.layer_index, rows[good]);
+          ? table::CopyCheckedRows(layer_index, std::span(rows).first(wanted), addresses.data(),
+                                   row_bytes, places.data(), plan.out.data())
+          : table::CopyUncheckedRows(std::span(addresses).first(wanted), row_bytes, places.data(),
+                                     plan.out.data());
+  if (good < wanted) {
+    context.ReportDamaged(arrived.node, layer_index, rows[good]);
     return DataLoss(fmt::format("row {} of layer {} came damaged, or another row in its place",
-                                rows[good], context.LayerId(section.layer_index)));
+                                rows[good], context.LayerId(layer_index)));
   }
-  Spread(plan, layer, indices);
-  layer.missing -= static_cast<uint32_t>(count);
+  Spread(plan, layer, std::span(fresh).first(wanted));
+  layer.missing -= static_cast<uint32_t>(wanted);
   if (layer.missing == 0) Finish(layer, OkStatus());
   return OkStatus();
 }
@@ -118,11 +125,10 @@ void Step::Finish(Layer& layer, Status status) {
 
 void Step::Fail(const NodeRequest& request, const Status& why) {
   const std::lock_guard lock(mutex_);
-  for (const Section& section : plan_.SectionsOf(request)) {
+  for (const Section& section : request.sections) {
     Layer& layer = layers_[section.layer_index];
     if (layer.done.load(std::memory_order_relaxed)) continue;
-    const uint32_t missing =
-        CountMissing(section.layer_index, section.first, section.first + section.count);
+    const uint32_t missing = CountMissing(section.layer_index, section.rows);
     if (missing == 0) continue;
     Finish(layer,
            Status(why.code(), fmt::format("memory node {}: {}; {} rows of layer {} are missing",
@@ -131,22 +137,86 @@ void Step::Fail(const NodeRequest& request, const Status& why) {
   }
 }
 
-// Of by_node[first .. end).
-uint32_t Step::CountMissing(uint32_t layer_index, uint32_t first, uint32_t end) const {
-  const LayerPlan& plan = plan_.layers()[layer_index];
-  uint32_t missing = 0;
-  for (uint32_t i = first; i < end; ++i) {
-    missing += layers_[layer_index].arrived[plan.by_node[i]] == 0 ? 1u : 0u;
+bool Step::Complete(const NodeRequest& request) const {
+  const std::lock_guard lock(mutex_);
+  return std::all_of(request.sections.begin(), request.sections.end(), [&](const Section& section) {
+    return layers_[section.layer_index].done.load(std::memory_order_relaxed) ||
+           CountMissing(section.layer_index, section.rows) == 0;
+  });
+}
+
+Result<std::span<const NodeRequest>> Step::MakeDetour(const NodeRequest& request,
+                                                      NodeCosts& costs) {
+  struct Wanted {
+    uint16_t node;
+    uint32_t layer_index;
+    uint32_t row;
+  };
+  std::vector<Wanted> wanted;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Section& section : request.sections) {
+      const Layer& layer = layers_[section.layer_index];
+      if (layer.done.load(std::memory_order_relaxed)) continue;
+      const std::vector<uint64_t>& ids = plan_.layers()[section.layer_index].rows;
+      for (const uint32_t row : section.rows) {
+        if (layer.arrived[row] != 0) continue;
+        const auto owners = context().OwnersOf(section.layer_index, ids[row]);
+        const uint16_t node =
+            *std::min_element(owners.begin(), owners.end(),
+                              [&](uint16_t a, uint16_t b) { return costs[a] < costs[b]; });
+        if (costs[node] >= kCannotServe) return Unavailable("no other owner of its rows answers");
+        ++costs[node];
+        wanted.push_back({node, section.layer_index, row});
+      }
+    }
   }
-  return missing;
+  if (wanted.empty()) return std::span<const NodeRequest>();
+  std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& a, const Wanted& b) {
+    return std::pair(a.node, a.layer_index) < std::pair(b.node, b.layer_index);
+  });
+  Detour& detour = *detours_.emplace_back(std::make_unique<Detour>());
+  for (const Wanted& one : wanted) detour.rows.push_back(one.row);
+  // A request has no more rows than the one it stands in for: it fits a message.
+  std::vector<size_t> sections_of;
+  for (size_t begin = 0; begin < wanted.size();) {
+    size_t end = begin;
+    while (end < wanted.size() && wanted[end].node == wanted[begin].node &&
+           wanted[end].layer_index == wanted[begin].layer_index) {
+      ++end;
+    }
+    if (detour.requests.empty() || detour.requests.back().node != wanted[begin].node) {
+      detour.requests.push_back({.node = wanted[begin].node});
+      sections_of.push_back(0);
+    }
+    detour.sections.push_back(
+        {wanted[begin].layer_index, std::span(detour.rows).subspan(begin, end - begin)});
+    detour.requests.back().rows += static_cast<uint32_t>(end - begin);
+    ++sections_of.back();
+    begin = end;
+  }
+  size_t first = 0;
+  for (size_t i = 0; i < detour.requests.size(); ++i) {
+    detour.requests[i].sections = std::span(detour.sections).subspan(first, sections_of[i]);
+    first += sections_of[i];
+  }
+  return std::span<const NodeRequest>(detour.requests);
+}
+
+// Of these rows of the layer.
+uint32_t Step::CountMissing(uint32_t layer_index, std::span<const uint32_t> rows) const {
+  const std::vector<uint8_t>& arrived = layers_[layer_index].arrived;
+  return static_cast<uint32_t>(
+      std::count_if(rows.begin(), rows.end(), [&](uint32_t row) { return arrived[row] == 0; }));
 }
 
 std::string Step::DescribeMissing(uint32_t layer_index) const {
   const LayerPlan& plan = plan_.layers()[layer_index];
   std::string text;
   for (size_t node = 0; node + 1 < plan.node_first.size(); ++node) {
-    const uint32_t missing =
-        CountMissing(layer_index, plan.node_first[node], plan.node_first[node + 1]);
+    const uint32_t first = plan.node_first[node];
+    const uint32_t missing = CountMissing(
+        layer_index, std::span(plan.by_node).subspan(first, plan.node_first[node + 1] - first));
     if (missing == 0) continue;
     text += fmt::format("{}memory node {}: {}", text.empty() ? "" : ", ",
                         context().node_labels[node], missing);

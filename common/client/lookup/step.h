@@ -26,6 +26,7 @@ struct NodeCounters {
   std::atomic<uint64_t> bytes_fetched = 0;
   std::atomic<uint64_t> requests = 0;
   std::array<std::atomic<uint64_t>, kPathCount> rows_by_path = {};
+  std::atomic<uint64_t> rows_under_way = 0;  // asked for and not answered: a gauge, never reset
 
   void Add(Path path, uint64_t rows, uint32_t stored_row_bytes);
   void Reset();
@@ -33,6 +34,7 @@ struct NodeCounters {
 
 // Rows of one section as they arrived: where each stored row lies.
 struct ArrivedRows {
+  uint32_t node = 0;
   const Section& section;
   uint32_t first = 0;  // in the section
   std::span<const std::byte* const> addresses;
@@ -56,8 +58,10 @@ class Step : public PendingLookup {
   // `spin`: how long Wait polls before it sleeps. `clock` outlives the step.
   Step(std::shared_ptr<const PlanContext> context, const Clock& clock, Nanos spin);
 
-  // Errors as LookupPlan::Make; then nothing must be sent.
-  Status Plan(std::span<const LayerLookup> layers, const SubmitOptions& options, Purpose purpose);
+  // Errors as LookupPlan::Make; then nothing must be sent. `costs`: of each node; they are looked
+  // at where rows have several owners.
+  Status Plan(std::span<const LayerLookup> layers, const SubmitOptions& options, Purpose purpose,
+              const NodeCosts& costs);
 
   const LookupPlan& plan() const { return plan_; }
   LookupPlan& plan() { return plan_; }
@@ -68,8 +72,15 @@ class Step : public PendingLookup {
   TimePoint LayerDeadline(uint32_t layer_index) const { return layers_[layer_index].deadline; }
 
   // Checks stored rows and copies them to every place they were asked for; at most kPlacedRowsMax.
-  // DATA_LOSS when one is damaged, not the row asked for, or had arrived before. Any thread.
+  // Rows that came from another owner meanwhile are left alone. DATA_LOSS when one is damaged, not
+  // the row asked for, or came before from its only owner. Any thread.
   Status PlaceRows(const ArrivedRows& arrived, Path path, NodeCounters& counters);
+  // Whether every row of the request is in place, or is not waited for any more. Any thread.
+  bool Complete(const NodeRequest& request) const;
+  // Requests to other owners for the rows of `request` that are missing: none where nothing is.
+  // They are the step's. UNAVAILABLE: by `costs` a row has no owner that can serve it. The loop's
+  // thread.
+  Result<std::span<const NodeRequest>> MakeDetour(const NodeRequest& request, NodeCosts& costs);
   // Ends every unfinished layer of `request` with `why` and the number of its rows missing. Any
   // thread.
   void Fail(const NodeRequest& request, const Status& why);
@@ -102,10 +113,12 @@ class Step : public PendingLookup {
   }
   void Spread(const LayerPlan& plan, Layer& layer, std::span<const uint32_t> indices);
   void Finish(Layer& layer, Status status);  // under the mutex
-  uint32_t CountMissing(uint32_t layer_index, uint32_t first, uint32_t end) const;
+  uint32_t CountMissing(uint32_t layer_index, std::span<const uint32_t> rows) const;
   std::string DescribeMissing(uint32_t layer_index) const;
 
   LookupPlan plan_;
+  NodeCosts costs_;                               // scratch of Plan
+  std::vector<std::unique_ptr<Detour>> detours_;  // the loop's, after Plan
   const Clock& clock_;
   const Nanos spin_;
   Purpose purpose_ = Purpose::kCaller;

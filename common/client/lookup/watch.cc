@@ -15,15 +15,17 @@ constexpr uint64_t kProbeSeed = 20261129;
 
 // A row of each node, of the first partition it owns.
 void LookupLoop::ChooseProbes() {
-  for (uint32_t layer = 0; layer < context_->owners.size(); ++layer) {
-    for (uint32_t partition = 0; partition < context_->owners[layer].size(); ++partition) {
-      Probe& probe = nodes_[context_->owners[layer][partition]].probe;
-      if (!probe.bytes.empty()) continue;
-      const table::LayerPartitions& cut = context_->partitions[layer];
-      Rng rng(Mix64(kProbeSeed, partition));
-      probe.layer_index = layer;
-      probe.row = cut.FirstRow(partition) + rng.NextBelow(cut.RowCount(partition));
-      probe.bytes.resize(context_->layout.row_format.row_bytes());
+  for (uint32_t layer = 0; layer < context_->partitions.size(); ++layer) {
+    const table::LayerPartitions& cut = context_->partitions[layer];
+    for (uint32_t partition = 0; partition < cut.partition_count; ++partition) {
+      for (const uint16_t owner : context_->owners.Of(layer, partition)) {
+        Probe& probe = nodes_[owner].probe;
+        if (!probe.bytes.empty()) continue;
+        Rng rng(Mix64(kProbeSeed, partition));
+        probe.layer_index = layer;
+        probe.row = cut.FirstRow(partition) + rng.NextBelow(cut.RowCount(partition));
+        probe.bytes.resize(context_->layout.row_format.row_bytes());
+      }
     }
   }
 }
@@ -55,13 +57,13 @@ void LookupLoop::SendProbe(uint32_t index, TimePoint now) {
   probe.timeout = node.health.ProbeTimeout(options_.probe_timeout);
   const StepRef step = steps_->Take();
   const LayerLookup lookup = {probe.layer_index, {&probe.row, 1}, probe.bytes};
-  const Status planned =
-      step->Plan({&lookup, 1}, SubmitOptions(now + probe.timeout), Purpose::kProbe);
+  const Status planned = step->Plan({&lookup, 1}, SubmitOptions(now + probe.timeout),
+                                    Purpose::kProbe, CostsOfOnly(index));
   CHECK(planned.ok() && step->plan().requests().size() == 1) << planned.message();
   // The way of large requests: of all it needs the node most.
   step->plan().requests()[0].path = node.view.paths->Choose(context_->request_rows_max);
   node.health.ProbeSent();
-  Queue(step, 0);
+  Queue(Take(step, step->plan().requests()[0]));
 }
 
 void LookupLoop::ProbeEnded(uint32_t index, const Status& why) {

@@ -71,25 +71,6 @@ std::string Frame(std::string_view key, json::object content) {
   return frame + text;
 }
 
-json::object ToJson(const table::ClusterMap& map) {
-  json::array members;
-  for (const std::string& member : map.members) members.emplace_back(member);
-  return {{"epoch", map.epoch}, {"members", std::move(members)}};
-}
-
-Result<table::ClusterMap> MapFromJson(const json::object& object) {
-  table::ClusterMap map;
-  io::ObjectReader read(object, "map");
-  read.Int("epoch", 0, UINT32_MAX, map.epoch);
-  for (const json::value& member : read.Array("members", table::kMembersMax)) {
-    if (!member.is_string()) return InvalidArgument("map: a member that is not a string");
-    map.members.emplace_back(member.get_string());
-  }
-  RETURN_IF_ERROR(read.status());
-  RETURN_IF_ERROR(table::Validate(map));
-  return map;
-}
-
 Result<KnownAnswer> AnswerFromJson(const json::value& value) {
   KnownAnswer answer;
   io::ObjectReader read(value, "known answer");
@@ -129,7 +110,7 @@ Result<Welcome> WelcomeFromJson(const json::object& object) {
   read.String("member", welcome.member);
   const json::object& map = read.Object("map");
   RETURN_IF_ERROR(read.status());
-  ASSIGN_OR_RETURN(welcome.map, MapFromJson(map));
+  ASSIGN_OR_RETURN(welcome.map, table::MapFromJson(map));
   welcome.identity = ReadIdentity(read);
   read.Number("session", welcome.session, 16);
   read.String("settings", welcome.settings);
@@ -170,7 +151,7 @@ std::string WelcomeFrame(const Welcome& welcome) {
                                    {"sha256", answer.sha256_hex}});
   }
   json::object content = {{"member", welcome.member},
-                          {"map", ToJson(welcome.map)},
+                          {"map", table::ToJson(welcome.map)},
                           {"identity", table::ToJson(welcome.identity)},
                           {"session", fmt::format("{:016x}", welcome.session)},
                           {"settings", welcome.settings},
@@ -178,8 +159,8 @@ std::string WelcomeFrame(const Welcome& welcome) {
                           {"known_answers", std::move(answers)}};
   if (welcome.window != 0) content["window"] = welcome.window;
   if (welcome.takes_damage) content["takes_damage"] = true;
-  const auto add = [&](std::string_view key, std::string text) {
-    if (!text.empty()) content[key] = std::move(text);
+  const auto add = [&](std::string_view key, const std::string& text) {
+    if (!text.empty()) content[key] = text;
   };
   if (welcome.generation != 0) add("generation", std::to_string(welcome.generation));
   add("transport", welcome.transport);

@@ -43,42 +43,6 @@ TEST(Placement, PartitionsCoverEveryRowOnce) {
 
 TEST(Placement, AnEmptyLayerHasNoPartitions) { EXPECT_EQ(CutLayer(0, 264).partition_count, 0u); }
 
-TEST(Placement, OwnersMatchTheFrozenVectors) {
-  const json::object golden = ReadGolden("placement");
-  ASSERT_EQ(golden.at("owners").get_array().size(), 12u);
-  for (const json::value& value : golden.at("owners").get_array()) {
-    ClusterMap map;
-    for (const json::value& name : value.at("members").get_array())
-      map.members.emplace_back(name.get_string());
-    const auto layer_index = static_cast<uint32_t>(value.at("layer_index").get_int64());
-    const std::vector<int64_t> expected = Flatten(value.at("owners"));
-    const std::vector<uint16_t> owners =
-        OwnersOfLayer(map, layer_index, static_cast<uint32_t>(expected.size()));
-    for (uint32_t p = 0; p < expected.size(); ++p) {
-      EXPECT_EQ(owners[p], expected[p]) << p;
-      EXPECT_EQ(OwnerOf(map, layer_index, p), expected[p]) << p;
-    }
-  }
-}
-
-TEST(Placement, ALeavingMemberMovesOnlyItsOwnPartitions) {
-  const ClusterMap before = Members({"a", "b", "c"});
-  const ClusterMap after = Members({"a", "c"});
-  for (uint32_t p = 0; p < 1000; ++p) {
-    const std::string& owner = before.members[OwnerOf(before, 0, p)];
-    if (owner != "b") {
-      EXPECT_EQ(after.members[OwnerOf(after, 0, p)], owner) << p;
-    }
-  }
-}
-
-TEST(Placement, OwnershipDoesNotDependOnTheOrderOfMembers) {
-  const ClusterMap one = Members({"a", "b", "c"});
-  const ClusterMap other = Members({"c", "a", "b"});
-  for (uint32_t p = 0; p < 1000; ++p)
-    EXPECT_EQ(one.members[OwnerOf(one, 1, p)], other.members[OwnerOf(other, 1, p)]);
-}
-
 TEST(Placement, AMapThatCannotBeMeantIsRefused) {
   EXPECT_TRUE(Validate(Members({"a", "b"})).ok());
   EXPECT_THAT(Validate(Members({})).message(), HasSubstr("0 members"));
@@ -89,6 +53,61 @@ TEST(Placement, AMapThatCannotBeMeantIsRefused) {
   EXPECT_FALSE(Validate(full).ok());
   full.members.pop_back();
   EXPECT_TRUE(Validate(full).ok());
+}
+
+TEST(Placement, MembersAreReadWithZonesAndWeights) {
+  const auto map = ParseMembers({"a zone=x weight=2", "b zone=y", "c  weight=3 zone=x"}, 2, 7);
+  ASSERT_TRUE(map.ok()) << map.status().message();
+  EXPECT_EQ(map->members, (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_EQ(map->weights, (std::vector<uint32_t>{2, 1, 3}));
+  EXPECT_EQ(map->zones, (std::vector<std::string>{"x", "y", "x"}));
+  EXPECT_EQ(map->replicas, 2u);
+  EXPECT_EQ(map->epoch, 7u);
+  const auto plain = ParseMembers({"a", "b"}, 1, 1);
+  ASSERT_TRUE(plain.ok());
+  EXPECT_TRUE(plain->weights.empty() && plain->zones.empty());
+}
+
+TEST(Placement, AMemberThatCannotBeMeantIsQuoted) {
+  const auto message = [](const std::vector<std::string>& entries, uint32_t replicas = 1) {
+    return std::string(ParseMembers(entries, replicas, 1).status().message());
+  };
+  EXPECT_THAT(message({"a zone="}), HasSubstr("\"a zone=\""));
+  EXPECT_THAT(message({"a weight=2x"}), HasSubstr("\"a weight=2x\""));
+  EXPECT_THAT(message({"a weight="}), HasSubstr("\"a weight=\""));
+  EXPECT_THAT(message({"a rack=1"}), HasSubstr("NAME [zone=ZONE] [weight=N]"));
+  EXPECT_THAT(message({"a weight=0"}), HasSubstr("weight 0"));
+  EXPECT_THAT(message({"a", "a"}), HasSubstr("twice"));
+  EXPECT_THAT(message({"a zone=x", "b"}), HasSubstr("1 zones for 2 members"));
+  EXPECT_THAT(message({"a", "b"}, 3), HasSubstr("3 replicas"));
+  EXPECT_THAT(message({""}), HasSubstr("no name"));
+}
+
+TEST(Placement, AMapComesBackFromItsJson) {
+  ClusterMap map;
+  map.epoch = 9;
+  map.members = {"a", "b", "c"};
+  EXPECT_FALSE(ToJson(map).contains("replicas")) << "as it was before there were replicas";
+  EXPECT_EQ(*MapFromJson(json::parse(json::serialize(ToJson(map))).as_object()), map);
+  map.replicas = 2;
+  map.weights = {1, 2, 65535};
+  map.zones = {"x", "y", "z"};
+  EXPECT_EQ(*MapFromJson(json::parse(json::serialize(ToJson(map))).as_object()), map);
+}
+
+TEST(Placement, AMapOfWrongJsonIsRefused) {
+  const auto refused = [](const char* text) {
+    const auto map = MapFromJson(json::parse(text).as_object());
+    return !map.ok() && map.status().message().find("map") == 0;
+  };
+  EXPECT_TRUE(refused(R"({"epoch": 1})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a", 2]})"));
+  EXPECT_TRUE(refused(R"({"epoch": -1, "members": ["a"]})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a"], "replicas": 2})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a"], "weights": [0]})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a"], "weights": ["1"]})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a"], "zones": [7]})"));
+  EXPECT_TRUE(refused(R"({"epoch": 1, "members": ["a", "b"], "zones": ["x"]})"));
 }
 
 }  // namespace

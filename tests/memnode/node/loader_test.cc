@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "common/table/owners.h"
 #include "memnode/store/manifest.h"
 #include "memnode/store/rocks_store.h"
 #include "memnode/tables/open_tables.h"
@@ -45,14 +46,16 @@ class LoaderTest : public testing::Test {
 
   // Every row of the table set is here, right, or owned by the other member.
   void ExpectRowsOfCheckpoint(const ServedTables& loaded) {
+    std::vector<table::LayerPartitions> cuts;
+    for (const LayerPlan& layer : loaded.plan().layers) cuts.push_back(layer.cut);
+    const table::OwnerTable owners(options_.map, cuts);
     uint64_t found = 0;
     for (uint32_t i = 0; i < loaded.plan().layers.size(); ++i) {
       for (uint64_t row = 0; row < loaded.plan().layers[i].cut.total_rows; row += 7) {
         std::vector<std::byte> out(loaded.plan().row_bytes);
         const Status got = loaded.ReadRow(i, row, out);
         const uint32_t partition = loaded.plan().layers[i].cut.PartitionOf(row);
-        const bool owned =
-            options_.map.members[table::OwnerOf(options_.map, i, partition)] == options_.member;
+        const bool owned = options_.map.members[owners.Of(i, partition)[0]] == options_.member;
         ASSERT_EQ(got.ok(), owned) << got.message();
         if (!owned) continue;
         ++found;

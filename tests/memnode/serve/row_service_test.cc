@@ -363,7 +363,7 @@ TEST_F(RowServiceTest, DrainingRefusesNewLookupsAndSessions) {
   service_->Drain();
   client_->Ask(Header(2), {{0}});
   ExpectRefused(2, Code::kCancelled, "shutting down");
-  EXPECT_EQ(OpenSession(client_->address()).status().code(), Code::kCancelled);
+  EXPECT_EQ(OpenSession(client_->address()).status().code(), Code::kUnavailable);
   EXPECT_EQ(service_->session_count(), 1u);
 }
 

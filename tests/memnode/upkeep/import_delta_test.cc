@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/table/owners.h"
 #include "tests/memnode/stored_tables.h"
 #include "tests/memnode/upkeep/import_fixture.h"
 
@@ -27,8 +28,11 @@ class ImportDeltaTest : public testing::Test {
   }
   // The row's page is held by m0.
   bool Held(uint32_t layer_index, uint64_t row) {
-    const auto cut = table::CutLayer(base_.rows(layer_index), base_.row_format().row_bytes());
-    return table::OwnerOf(map_, layer_index, cut.PartitionOf(row)) == 0;
+    std::vector<table::LayerPartitions> cuts;
+    for (uint32_t i = 0; i < base_.layer_count(); ++i) {
+      cuts.push_back(table::CutLayer(base_.rows(i), base_.row_format().row_bytes()));
+    }
+    return table::OwnerTable(map_, cuts).Owns(0, layer_index, cuts[layer_index].PartitionOf(row));
   }
   // Changes every `step`-th row; returns the number of held pages that changed.
   size_t Change(ChangedSource& source, uint64_t step, uint64_t first) {

@@ -23,9 +23,9 @@ TimePoint Shortly() { return Clock::Real().Now() + std::chrono::milliseconds(300
 
 // A row of layer 0 that `member` owns.
 uint64_t RowOwnedBy(const table::ClusterMap& map, uint32_t member) {
-  const auto cut = table::CutLayer(4000, kRowBytes);
+  const table::OwnerTable owners = TestOwners(map);
   for (uint64_t row = 0; row < 4000; ++row) {
-    if (table::OwnerOf(map, 0, cut.PartitionOf(row)) == member) return row;
+    if (OwnsRow(owners, member, 0, row)) return row;
   }
   CHECK(false) << "no row";
   return 0;

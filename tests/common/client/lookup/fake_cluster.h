@@ -25,7 +25,8 @@ inline constexpr size_t kRowBytes = 264;
 
 // Nodes m0.. and what a client needs to reach them.
 struct FakeCluster {
-  explicit FakeCluster(int count, bool ucx = false) : use_ucx(ucx) {
+  explicit FakeCluster(int count, bool ucx = false, uint32_t replicas = 1) : use_ucx(ucx) {
+    map.replicas = replicas;
     for (int i = 0; i < count; ++i) map.members.push_back(fmt::format("m{}", i));
     identity = table::MakeIdentity(MakeTestLayout(), "tiny", "1");
     options.identity = identity;

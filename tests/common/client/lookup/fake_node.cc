@@ -25,6 +25,22 @@ table::TableLayout MakeTestLayout() {
   return layout;
 }
 
+table::OwnerTable TestOwners(const table::ClusterMap& map) {
+  std::vector<table::LayerPartitions> cuts;
+  const table::TableLayout layout = MakeTestLayout();
+  for (const table::LayerLayout& layer : layout.layers) {
+    cuts.push_back(table::CutLayer(layer.total_rows, layout.row_format.row_bytes()));
+  }
+  return {map, cuts};
+}
+
+bool OwnsRow(const table::OwnerTable& owners, size_t member, uint32_t layer_index, uint64_t row) {
+  const table::TableLayout layout = MakeTestLayout();
+  const auto cut =
+      table::CutLayer(layout.layers[layer_index].total_rows, layout.row_format.row_bytes());
+  return owners.Owns(static_cast<uint16_t>(member), layer_index, cut.PartitionOf(row));
+}
+
 void FillRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) {
   Rng rng(Mix64(layer_index, row));
   for (std::byte& byte : out) byte = static_cast<std::byte>(rng.NextU64());
@@ -32,6 +48,9 @@ void FillRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out) {
 
 FakeNode::FakeNode(Behaviour behaviour, std::unique_ptr<net::Transport> transport)
     : behaviour_(std::move(behaviour)),
+      owners_(TestOwners(behaviour_.map)),
+      self_(static_cast<size_t>(std::ranges::find(behaviour_.map.members, behaviour_.member) -
+                                behaviour_.map.members.begin())),
       transport_address_(transport->address()),
       settings_(transport->settings()),
       transport_(std::move(transport)) {
@@ -40,7 +59,7 @@ FakeNode::FakeNode(Behaviour behaviour, std::unique_ptr<net::Transport> transpor
   callbacks.on_hello = [this](const net::Hello& hello, const auto& answer) {
     answer(OnHello(hello));
   };
-  callbacks.on_gone = [](uint64_t) {};
+  callbacks.on_gone = [this](uint64_t session) { OnGone(session); };
   auto control = net::ControlServer::Start("127.0.0.1", behaviour_.port, std::move(callbacks));
   CHECK(control.ok()) << control.status().ToString();
   control_ = std::move(*control);
@@ -58,6 +77,12 @@ FakeNode::~FakeNode() {
 std::string FakeNode::address() const { return fmt::format("127.0.0.1:{}", control_->port()); }
 
 Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [session, peer] : peers_) {
+      if (peer.first == hello.address) return AlreadyExists("its session before has not ended yet");
+    }
+  }
   ++hellos_;
   table::TableIdentity identity = behaviour_.identity;
   uint64_t generation = behaviour_.generation;
@@ -68,20 +93,24 @@ Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
     generation = 0;
   }
   RETURN_IF_ERROR(table::CheckSameIdentity(identity, hello.identity, "the client"));
-  std::future<Status> connected;
+  std::future<Result<net::PeerId>> connected;
   {
     const std::lock_guard lock(mutex_);
-    to_connect_.emplace_back(hello.address, std::promise<Status>());
+    to_connect_.emplace_back(hello.address, std::promise<Result<net::PeerId>>());
     connected = to_connect_.back().second.get_future();
   }
   transport_->WakeUp();
-  RETURN_IF_ERROR(connected.get());
+  ASSIGN_OR_RETURN(const net::PeerId peer, connected.get());
   net::Welcome welcome;
   welcome.member = behaviour_.member;
   welcome.map = behaviour_.map;
   welcome.identity = identity;
   welcome.generation = generation;
   welcome.session = next_session_++;
+  {
+    const std::lock_guard lock(mutex_);
+    peers_[welcome.session] = {hello.address, peer};
+  }
   welcome.settings = settings_;
   welcome.address = transport_address_;
   std::vector<std::byte> bytes(layout_.row_format.row_bytes());
@@ -97,13 +126,27 @@ Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
   return welcome;
 }
 
+void FakeNode::CloseControl() {
+  {
+    const std::lock_guard lock(mutex_);
+    peers_.clear();
+  }
+  control_.reset();
+}
+
+void FakeNode::OnGone(uint64_t session) {
+  const std::lock_guard lock(mutex_);
+  const auto peer = peers_.find(session);
+  if (peer == peers_.end()) return;
+  to_disconnect_.push_back(peer->second.second);
+  peers_.erase(peer);
+  transport_->WakeUp();
+}
+
 // Row 17, or the first one after it that the node owns; of a node outside the map row 17.
 uint64_t FakeNode::KnownRow(uint32_t layer_index) const {
-  const auto cut =
-      table::CutLayer(layout_.layers[layer_index].total_rows, layout_.row_format.row_bytes());
-  for (uint64_t row = 17; row < cut.total_rows; ++row) {
-    const uint32_t owner = table::OwnerOf(behaviour_.map, layer_index, cut.PartitionOf(row));
-    if (behaviour_.map.members[owner] == behaviour_.member) return row;
+  for (uint64_t row = 17; row < layout_.layers[layer_index].total_rows; ++row) {
+    if (OwnsRow(owners_, self_, layer_index, row)) return row;
   }
   return 17;
 }
@@ -112,10 +155,20 @@ void FakeNode::Run() {
   while (!stopping_) {
     {
       const std::lock_guard lock(mutex_);
+      // The loopback tells of it also to a connection that the same client has opened since.
+      const bool own_end = transport_->name() == "ucx";
+      for (const net::PeerId peer : to_disconnect_) {
+        if (own_end) transport_->Disconnect(peer);
+      }
+      to_disconnect_.clear();
       for (auto& [address, promise] : to_connect_) {
-        promise.set_value(transport_->Connect(address).status());
+        promise.set_value(transport_->Connect(address));
       }
       to_connect_.clear();
+    }
+    if (stopped_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      continue;
     }
     if (transport_->Progress() == 0) transport_->Wait(std::chrono::milliseconds(5));
   }
@@ -128,6 +181,7 @@ void FakeNode::OnMessage(net::PeerId from, std::span<const std::byte> header,
   CHECK_GE(lookup->header.session, 1000u);
   CHECK_EQ(lookup->header.epoch, behaviour_.map.epoch);
   lookups_.fetch_add(1);
+  if (loses_) return;
   if (behaviour_.refuse_lookups.ok()) return Answer(from, *lookup);
   const std::string text = behaviour_.refuse_lookups.message();
   auto buffer = *transport_->AllocateSendBuffer(text.size());
@@ -151,13 +205,7 @@ void FakeNode::Answer(net::PeerId to, const net::LookupView& lookup) {
     }
     rows_asked_.fetch_add(rows.size());
     // A row sent to the wrong owner would be a fault of the client's split.
-    const uint64_t total_rows = layout_.layers[layer.layer_index].total_rows;
-    const auto cut = table::CutLayer(total_rows, layout_.row_format.row_bytes());
-    for (const uint64_t row : rows) {
-      const uint32_t owner =
-          table::OwnerOf(behaviour_.map, layer.layer_index, cut.PartitionOf(row));
-      CHECK_EQ(behaviour_.map.members[owner], behaviour_.member);
-    }
+    for (const uint64_t row : rows) CHECK(OwnsRow(owners_, self_, layer.layer_index, row));
     for (uint32_t first = 0; first < rows.size(); first += behaviour_.chunk_rows) {
       const size_t count = std::min<size_t>(behaviour_.chunk_rows, rows.size() - first);
       SendChunk(to, lookup.header.request_id, layer.layer_index, first,
@@ -183,6 +231,7 @@ void FakeNode::SendChunk(net::PeerId to, uint64_t request_id, uint32_t layer_ind
     if (behaviour_.wrong_bytes_in_known_row && rows[i] == KnownRow(layer_index))
       stored[0] ^= std::byte{1};
     table::SealRow(layer_index, rows[i], stored);
+    if (damages_) stored[5] ^= std::byte{4};
   }
   net::RowsHeader header;
   header.request_id = request_id;

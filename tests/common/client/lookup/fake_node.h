@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -13,12 +14,17 @@
 #include "common/net/wire.h"
 #include "common/table/identity.h"
 #include "common/table/layout.h"
+#include "common/table/owners.h"
 #include "common/table/placement.h"
 
 namespace engram::client {
 
 // Two layers of a few thousand rows; rows of 264 bytes.
 table::TableLayout MakeTestLayout();
+
+// Which members of the map hold each partition of that layout.
+table::OwnerTable TestOwners(const table::ClusterMap& map);
+bool OwnsRow(const table::OwnerTable& owners, size_t member, uint32_t layer_index, uint64_t row);
 
 // The bytes of a row, a function of (layer, row) only.
 void FillRow(uint32_t layer_index, uint64_t row, std::span<std::byte> out);
@@ -49,13 +55,21 @@ class FakeNode : private net::TransportHandler {
   uint64_t rows_asked() const { return rows_asked_.load(); }
   int hellos() const { return hellos_.load(); }
   bool layers_ascended() const { return layers_ascended_.load(); }
-  void CloseControl() { control_.reset(); }
+  // The data connections stay.
+  void CloseControl();
+  // As a process that is stopped and goes on: what is asked for waits in its connections.
+  void Stop() { stopped_ = true; }
+  void Continue() { stopped_ = false; }
+  // From now on rows are damaged after they were sealed, or not answered at all.
+  void DamageRows() { damages_ = true; }
+  void LoseAnswers(bool loses) { loses_ = loses; }
 
  private:
   void OnMessage(net::PeerId from, std::span<const std::byte> header,
                  std::span<const std::byte> body) override;
   void OnPeerLost(net::PeerId, const Status&) override {}
   Result<net::Welcome> OnHello(const net::Hello& hello);
+  void OnGone(uint64_t session);
   uint64_t KnownRow(uint32_t layer_index) const;
   void Run();
   void Answer(net::PeerId to, const net::LookupView& lookup);
@@ -64,6 +78,8 @@ class FakeNode : private net::TransportHandler {
 
   const Behaviour behaviour_;
   const table::TableLayout layout_ = MakeTestLayout();
+  const table::OwnerTable owners_;
+  const size_t self_;  // the map's size: outside the map
   std::string transport_address_;
   std::string settings_;
   std::atomic<uint64_t> lookups_ = 0;
@@ -72,13 +88,15 @@ class FakeNode : private net::TransportHandler {
   std::atomic<bool> layers_ascended_ = true;
   std::atomic<uint64_t> next_session_ = 1000;
 
-  std::mutex mutex_;  // guards the connections asked for by the control thread
-  std::vector<std::pair<std::string, std::promise<Status>>> to_connect_;
+  std::mutex mutex_;  // guards what the control thread asks of the other
+  std::vector<std::pair<std::string, std::promise<Result<net::PeerId>>>> to_connect_;
+  std::vector<net::PeerId> to_disconnect_;
+  std::map<uint64_t, std::pair<std::string, net::PeerId>> peers_;  // by session: address and peer
 
   std::unique_ptr<net::Transport> transport_;
   std::vector<std::unique_ptr<net::SendBuffer>> buffers_;
   std::vector<net::SendBuffer*> free_buffers_;
-  std::atomic<bool> stopping_ = false;
+  std::atomic<bool> stopping_ = false, stopped_ = false, damages_ = false, loses_ = false;
   std::thread thread_;
   std::unique_ptr<net::ControlServer> control_;
 };
