@@ -185,7 +185,7 @@ json::object SnapshotJson(const EngineSnapshot& s) {
     experts.push_back({{"layer_id", layer.layer_id},
                        {"tokens", json::array(layer.tokens.begin(), layer.tokens.end())}});
   }
-  for (const client::SourceStats::Node& node : s.nodes) {
+  for (const client::SourceStats::Node& node : s.rows.nodes) {
     nodes.push_back({{"name", node.name},
                      {"rows_fetched", node.rows_fetched},
                      {"bytes_fetched", node.bytes_fetched},
@@ -208,9 +208,9 @@ json::object SnapshotJson(const EngineSnapshot& s) {
           {"step_ns", s.step_ns},
           {"exposed_wait_ns", s.exposed_wait_ns},
           {"degraded_positions", s.degraded_positions},
-          {"rows_asked", s.rows_asked},
-          {"rows_distinct", s.rows_distinct},
-          {"rows_cached", s.rows_cached},
+          {"rows_asked", s.rows.rows_asked},
+          {"rows_distinct", s.rows.rows_distinct},
+          {"rows_cached", s.rows.rows_cached},
           {"prefill_tokens", s.prefill_tokens},
           {"prefill_ns", s.prefill_ns},
           {"decode_tokens", s.decode_tokens},
@@ -221,6 +221,11 @@ json::object SnapshotJson(const EngineSnapshot& s) {
           {"rank_exchange_ns", s.rank_exchange_ns},
           {"rank_exchange_bytes", s.rank_exchange_bytes},
           {"nodes", std::move(nodes)},
+          {"epoch", s.rows.epoch},
+          {"failovers", s.rows.failovers},
+          {"hedges_sent", s.rows.hedges_sent},
+          {"hedges_won", s.rows.hedges_won},
+          {"reconnects", s.rows.reconnects},
           {"draining", s.draining},
           {"memory", {{"ok", s.memory.ok()}, {"message", s.memory.message()}}}};
 }

@@ -100,7 +100,7 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
   Show("requests_waiting", "requests in the queue", number(s.waiting));
   Show("cache_pages_used_ratio", "share of the latent cache that running requests hold",
        number(s.pages_used) / number(std::max<int64_t>(1, s.pages_total)));
-  Show("memory_ok", "1 while every memory node answers and the ranks work together",
+  Show("memory_ok", "1 while each Engram row can be had and the ranks work together",
        s.memory.ok() ? 1 : 0);
   if (!tables_.empty()) {
     Show("tables_info",
@@ -118,9 +118,9 @@ std::string ApiMetrics::Text(const EngineSnapshot& s) {
           number(s.preemptions));
   Advance("steps_total", "steps computed", number(s.steps));
   Advance("step_seconds_total", "time in steps", number(s.step_ns) * 1e-9);
-  Advance("engram_rows_requested_total", "Engram rows asked for", number(s.rows_asked));
+  Advance("engram_rows_requested_total", "Engram rows asked for", number(s.rows.rows_asked));
   Advance("engram_rows_unique_total", "of them after duplicates were removed",
-          number(s.rows_distinct));
+          number(s.rows.rows_distinct));
   Advance("engram_prefetch_late_tokens_total", "tokens whose rows were not asked for in advance",
           number(s.late_tokens));
   Advance("engram_degraded_positions_total", "positions computed without their rows",
@@ -167,19 +167,34 @@ void ApiMetrics::ShowRows(const EngineSnapshot& s) {
     Advance("engram_rows_total", "Engram rows by where they came from", static_cast<double>(rows),
             {{"tier", std::string(tier)}});
   };
-  of_tier("client_cache", s.rows_cached);
-  if (s.nodes.empty()) of_tier("in_process", s.rows_asked - s.rows_cached);
+  of_tier("client_cache", s.rows.rows_cached);
+  if (s.rows.nodes.empty()) of_tier("in_process", s.rows.rows_asked - s.rows.rows_cached);
   std::array<uint64_t, client::kPathCount> by_path = {};
-  for (const client::SourceStats::Node& node : s.nodes) {
+  for (const client::SourceStats::Node& node : s.rows.nodes) {
     Show("node_up", "1 while the memory node is connected and answers", node.status.ok() ? 1 : 0,
          {{"node", node.name}});
+    Show("node_suspect", "1 while the memory node is silent though a request is late",
+         node.suspect ? 1 : 0, {{"node", node.name}});
     Advance("engram_bytes_fetched_total", "bytes of rows from a memory node",
             static_cast<double>(node.bytes_fetched), {{"node", node.name}});
     for (size_t i = 0; i < by_path.size(); ++i) by_path[i] += node.rows_by_path[i];
   }
-  for (size_t i = 0; i < by_path.size() && !s.nodes.empty(); ++i) {
+  if (!s.rows.nodes.empty()) ShowCluster(s.rows);
+  for (size_t i = 0; i < by_path.size() && !s.rows.nodes.empty(); ++i) {
     of_tier(fmt::format("node_{}", client::PathName(static_cast<client::Path>(i))), by_path[i]);
   }
+}
+
+void ApiMetrics::ShowCluster(const client::SourceStats& rows) {
+  Show("engram_epoch", "version of the memory nodes' member list", rows.epoch);
+  Advance("engram_failovers_total", "requests to another owner of rows after the first had failed",
+          static_cast<double>(rows.failovers));
+  Advance("engram_hedges_sent_total", "requests to another owner of rows while the first was late",
+          static_cast<double>(rows.hedges_sent));
+  Advance("engram_hedges_won_total", "of them, answered before the first",
+          static_cast<double>(rows.hedges_won));
+  Advance("engram_reconnects_total", "memory nodes that were lost and are connected again",
+          static_cast<double>(rows.reconnects));
 }
 
 }  // namespace engram::compute

@@ -40,6 +40,7 @@ class ApiMetrics {
   void Show(const std::string& name, const std::string& help, double value,
             const obs::Labels& labels = {});
   void ShowRows(const EngineSnapshot& snapshot);
+  void ShowCluster(const client::SourceStats& rows);
   void ShowExperts(const ExpertLoad& load);
 
   obs::Metrics metrics_;

@@ -232,18 +232,25 @@ void ApiServer::Health(net::HttpRequest&, const Reply& reply) {
 void ApiServer::Ready(net::HttpRequest&, const Reply& reply) {
   const EngineSnapshot snapshot = engine_.Snapshot();
   if (snapshot.draining) return AnswerJsonObject(reply, {{"status", "draining"}}, 503);
+  json::array down, degraded;
+  for (const client::SourceStats::Node& node : snapshot.rows.nodes) {
+    if (node.status.ok()) continue;
+    down.emplace_back(node.name);
+    degraded.emplace_back(node.status.message());
+  }
   if (!snapshot.memory.ok()) {
-    json::array down;
-    for (const client::SourceStats::Node& node : snapshot.nodes) {
-      if (!node.status.ok()) down.emplace_back(node.name);
-    }
     return AnswerJsonObject(reply,
                             {{"status", "memory"},
                              {"message", snapshot.memory.message()},
                              {"nodes_down", std::move(down)}},
                             503);
   }
-  AnswerJsonObject(reply, {{"status", "ready"}});
+  json::object answer = {{"status", "ready"}};
+  if (!degraded.empty()) {  // every row has another owner
+    answer["degraded"] = std::move(degraded);
+    answer["nodes_down"] = std::move(down);
+  }
+  AnswerJsonObject(reply, answer);
 }
 
 void ApiServer::HealthGenerate(net::HttpRequest&, const Reply& reply) {

@@ -33,12 +33,13 @@ std::string TextReport(const EngineSnapshot& figures) {
       fmt::format("prefill {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s\n",
                   figures.prefill_tokens, PerSecond(figures.prefill_tokens, figures.prefill_ns),
                   figures.decode_tokens, PerSecond(figures.decode_tokens, figures.decode_ns));
-  out += fmt::format("rows asked {}, distinct {}\n", figures.rows_asked, figures.rows_distinct);
+  out += fmt::format("rows asked {}, distinct {}\n", figures.rows.rows_asked,
+                     figures.rows.rows_distinct);
   if (figures.degraded_positions > 0) {
     out += fmt::format("degraded: {} positions were computed without their rows\n",
                        figures.degraded_positions);
   }
-  for (const client::SourceStats::Node& node : figures.nodes) {
+  for (const client::SourceStats::Node& node : figures.rows.nodes) {
     out += fmt::format("  node {}: {} rows, {} bytes, {} requests\n", node.name, node.rows_fetched,
                        node.bytes_fetched, node.requests);
   }
@@ -78,8 +79,8 @@ std::string JsonReport(const EngineSnapshot& figures, const Completion& completi
       PerSecond(figures.prefill_tokens, figures.prefill_ns),
       PerSecond(figures.decode_tokens, figures.decode_ns),
       static_cast<double>(figures.prefill_ns) * 1e-3, static_cast<double>(figures.decode_ns) * 1e-3,
-      figures.rows_asked, figures.rows_distinct, figures.late_tokens, Join(figures.nodes, node),
-      Join(figures.layer_waits, layer));
+      figures.rows.rows_asked, figures.rows.rows_distinct, figures.late_tokens,
+      Join(figures.rows.nodes, node), Join(figures.layer_waits, layer));
 }
 
 }  // namespace engram::compute

@@ -116,15 +116,12 @@ struct EngineSnapshot {
   int64_t step_ns = 0;          // time in steps
   int64_t exposed_wait_ns = 0;  // of it, standing still for rows
   int64_t degraded_positions = 0;
-  uint64_t rows_asked = 0;
-  uint64_t rows_distinct = 0;
   int64_t prefill_tokens =
       0;                      // computed in chunks; computing again after a preemption counts again
   int64_t prefill_ns = 0;     // time of the steps that had such a chunk
   int64_t decode_tokens = 0;  // computed one at a time
   int64_t decode_ns = 0;      // time of the steps that had nothing else
   int64_t late_tokens = 0;    // whose rows were not asked for before their step
-  uint64_t rows_cached = 0;   // found in this process' cache of n-grams
   obs::Buckets step_tokens;   // computed in each step
   obs::Buckets fetch_seconds;  // of the steps' lookups, from asking to the last row
   std::vector<LayerWait> layer_waits;
@@ -132,9 +129,9 @@ struct EngineSnapshot {
   // What the ranks did together, as rank 0 saw it; zero with one rank.
   int64_t rank_exchange_ns = 0;
   int64_t rank_exchange_bytes = 0;
-  std::vector<client::SourceStats::Node> nodes;  // empty when the tables are in this process
+  client::SourceStats rows;
   bool draining = false;
-  Status memory;  // of now: ok while every memory node answers and the ranks work together
+  Status memory;  // of now: ok while each row can be had and the ranks work together
 };
 
 class CompletionEngine {

@@ -14,16 +14,6 @@ Status NotFinite() {
       "a logit is not a finite number: the weights or the Engram rows hold NaN or infinity");
 }
 
-// Names every node that does not answer.
-Status StatusOf(const std::vector<client::SourceStats::Node>& nodes) {
-  Status all;
-  for (const client::SourceStats::Node& node : nodes) {
-    if (node.status.ok()) continue;
-    all = all.ok() ? node.status : Status(all.code(), all.message() + "; " + node.status.message());
-  }
-  return all;
-}
-
 }  // namespace
 
 ServingEngine::ServingEngine(const ModelConfig& config, const Transformer& transformer,
@@ -361,16 +351,13 @@ void ServingEngine::TakeFigures() {
 }
 
 EngineSnapshot ServingEngine::Snapshot() const {
-  const client::SourceStats rows = prefetcher_.source_stats();
+  client::SourceStats rows = prefetcher_.source_stats();
   const std::lock_guard lock(mutex_);
   EngineSnapshot snapshot = snapshot_;
   snapshot.waiting += static_cast<int64_t>(submitted_.size());
   snapshot.draining = draining_;
-  snapshot.rows_asked = rows.rows_asked;
-  snapshot.rows_distinct = rows.rows_distinct;
-  snapshot.rows_cached = rows.rows_cached;
-  snapshot.nodes = rows.nodes;
-  snapshot.memory = broken_.ok() ? StatusOf(rows.nodes) : broken_;
+  snapshot.memory = broken_.ok() ? rows.served : broken_;
+  snapshot.rows = std::move(rows);
   return snapshot;
 }
 

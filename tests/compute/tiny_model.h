@@ -58,7 +58,16 @@ class FakeRowSource : public client::RowSource {
   const table::TableIdentity& identity() const override { return identity_; }
   Result<client::Ticket> Submit(std::span<const client::LayerLookup> layers,
                                 const client::SubmitOptions& options) override;
-  client::SourceStats stats() const override { return {rows_asked_, rows_asked_, 0, nodes}; }
+  client::SourceStats stats() const override {
+    client::SourceStats stats;
+    stats.rows_asked = stats.rows_distinct = rows_asked_;
+    stats.nodes = nodes;
+    for (const client::SourceStats::Node& node : nodes) {
+      if (node.status.ok()) continue;
+      stats.served = Unavailable(std::string(stats.served.message()) + node.status.message() + ";");
+    }
+    return stats;
+  }
 
   static void FillRow(const table::RowFormat& format, uint32_t layer_index, uint64_t row,
                       std::span<std::byte> out);

@@ -52,10 +52,10 @@ TEST(ApiMetrics, ShowsWhichNodesAnswerAndWhichTablesTheyHave) {
   ApiMetrics metrics;
   metrics.TellTables("tiny", {true, true, "7", "abcd", "rows"});
   EngineSnapshot snapshot;
-  snapshot.nodes.resize(2);
-  snapshot.nodes[0].name = "m0";
-  snapshot.nodes[1].name = "m1";
-  snapshot.nodes[1].status = snapshot.memory = Unavailable("memory node m1 is gone");
+  snapshot.rows.nodes.resize(2);
+  snapshot.rows.nodes[0].name = "m0";
+  snapshot.rows.nodes[1].name = "m1";
+  snapshot.rows.nodes[1].status = snapshot.memory = Unavailable("memory node m1 is gone");
   std::string text = metrics.Text(snapshot);
   EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m0\"} 1"));
   EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m1\"} 0"));
@@ -63,7 +63,7 @@ TEST(ApiMetrics, ShowsWhichNodesAnswerAndWhichTablesTheyHave) {
   EXPECT_THAT(text,
               HasSubstr("engram_compute_tables_info{compared=\"rows\",content_digest=\"abcd\","
                         "model=\"tiny\",source=\"memory_nodes\",version=\"7\"} 1"));
-  snapshot.nodes[1].status = snapshot.memory = OkStatus();
+  snapshot.rows.nodes[1].status = snapshot.memory = OkStatus();
   text = metrics.Text(snapshot);
   EXPECT_THAT(text, HasSubstr("engram_compute_node_up{node=\"m1\"} 1"));
   EXPECT_THAT(text, HasSubstr("engram_compute_memory_ok 1"));

@@ -412,6 +412,18 @@ TEST_F(ApiServerTest, NotReadyWhileDrainingOrWithoutMemory) {
   EXPECT_THAT(Ask("GET", "/health"), HasSubstr(" 200 "));
 }
 
+TEST_F(ApiServerTest, ReadyNamesNodesWhoseRowsComeFromOtherOwners) {
+  engine_.nodes.resize(2);
+  engine_.nodes[1].name = "m1";
+  engine_.nodes[1].status = Unavailable("memory node m1 is gone");
+  const std::string answer = Ask("GET", "/ready");
+  EXPECT_THAT(answer, HasSubstr(" 200 "));
+  EXPECT_THAT(answer, HasSubstr(R"("degraded":["memory node m1 is gone"])"));
+  EXPECT_THAT(answer, HasSubstr(R"("nodes_down":["m1"])"));
+  engine_.nodes[1].status = OkStatus();
+  EXPECT_THAT(Ask("GET", "/ready"), Not(HasSubstr("degraded")));
+}
+
 TEST_F(ApiServerTest, AKeyIsAskedForWhereItMatters) {
   ApiOptions options;
   options.key = "secret";

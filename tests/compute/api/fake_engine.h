@@ -47,6 +47,7 @@ class FakeEngine : public CompletionEngine {
     EngineSnapshot snapshot;
     snapshot.draining = draining_;
     snapshot.memory = memory;
+    snapshot.rows.nodes = nodes;
     return snapshot;
   }
   void StartDraining() override {
@@ -85,6 +86,7 @@ class FakeEngine : public CompletionEngine {
   Status failure;
   int64_t degraded = 0;
   Status memory;
+  std::vector<client::SourceStats::Node> nodes;  // as the snapshot tells
 
  private:
   mutable std::mutex mutex_;
