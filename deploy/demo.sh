@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole system on one machine: two memory nodes, one compute engine, a real text; then a load on the nodes.
+# The whole system on one machine: three memory nodes with two copies of each row, one compute engine, a real text; then a
+# load on the nodes, one of which is killed meanwhile and comes back.
 #
 #   deploy/demo.sh [--stay] [TEXT-FILE]     default: the life of a row, from this repository's documentation
 #
@@ -55,11 +56,11 @@ step "packages" deploy/install-deps.sh
 step "build (the first takes minutes)" build
 step "model: 0.5 GB of Engram tables, seeded weights" make_model
 
-start_node() {  # name
+start_node() {  # name, address
   # The nodes share the engine's cores here: no polling.
-  "$bin/engram-memnode" --set node.name="$1" --set transport.spin_us=0 --set cluster.members=m0,m1 --set model.path="$model" \
-    --set store.path="build/demo/store-$1" --set control.listen=127.0.0.1:0 --set http.listen=127.0.0.1:0 \
-    >"$work/$1.out" 2>"$work/$1.err" &
+  "$bin/engram-memnode" --set node.name="$1" --set transport.spin_us=0 --set cluster.members=m0,m1,m2 \
+    --set cluster.replicas=2 --set model.path="$model" --set store.path="build/demo/store-$1" \
+    --set control.listen="${2:-127.0.0.1:0}" --set http.listen=127.0.0.1:0 >"$work/$1.out" 2>"$work/$1.err" &
   nodes+=($!)
 }
 wait_ready() {  # name, pid
@@ -72,10 +73,11 @@ wait_ready() {  # name, pid
 }
 address() { sed -n 's/^ready .*control=\([^ ]*\).*/\1/p' "$work/$1.out"; }
 
-start_node m0; start_node m1
+start_node m0; start_node m1; start_node m2
 step "memory node m0: folder -> RocksDB (once) -> DRAM" wait_ready m0 "${nodes[0]}"
 step "memory node m1" wait_ready m1 "${nodes[1]}"
-memnodes=$(address m0),$(address m1)
+step "memory node m2" wait_ready m2 "${nodes[2]}"
+memnodes=$(address m0),$(address m1),$(address m2)
 
 head -c "$prompt_bytes" "$text" | iconv -c -f UTF-8 -t UTF-8 >"$work/prompt.txt" || true
 generate() {  # name, where...
@@ -121,6 +123,29 @@ echo "lookup load, closed loop, 5 s, every row compared with the checkpoint:"
 "$bin/engram-load" --model "$model" --memnodes "$memnodes" --seconds 5 --json "$work/load.json" | sed 's/^/  /' || failed=1
 no_wrong_rows() { jq -e '.wrong_rows == 0 and .errors == 0 and .verified_rows > 0' "$work/load.json" >/dev/null; }
 check "no wrong row, no error" no_wrong_rows
+
+echo
+echo "a node is killed while text is generated and an open-loop load runs, and comes back:"
+m1=$(address m1)
+"$bin/engram-load" --model "$model" --memnodes "$memnodes" --lookup-path gather --rate 100 --seconds 12 \
+  --json "$work/lost.json" >"$work/lost.out" 2>&1 &
+load=$!
+generate through --memnodes "$memnodes" --set lookup.path=gather &
+text_pid=$!
+sleep 3
+kill -KILL "${nodes[1]}"
+wait "${nodes[1]}" 2>/dev/null || true
+sleep 2
+start_node m1 "$m1"
+step "m1 killed; started again" wait_ready m1 "${nodes[-1]}"
+wait "$text_pid" || failed=1
+wait "$load" || true           # that its latencies are the machine's own is no failure here
+jq -r '"  \(.steps_due) lookups: \(.errors) failed lookups, worst stall \(.worst_stall_us / 1000 | round) ms; \(.failovers) failovers, " +
+  "\(.hedges_won) of \(.hedges_sent) hedges won, \(.reconnects) reconnects"' "$work/lost.json"
+no_lookup_failed() { jq -e '.wrong_rows == 0 and .errors == 0 and .verified_rows > 0 and .reconnects == 1' "$work/lost.json" >/dev/null; }
+check "no lookup failed, no row was wrong, m1 is used again" no_lookup_failed
+same_as_quiet() { [ "$(jq -c .tokens,.logprobs "$work/through.json")" = "$(jq -c .tokens,.logprobs "$work/local.json")" ]; }
+check "the text is the same as without a loss" same_as_quiet
 
 echo
 "$bin/engram-compute" serve --model "$model" --memnodes "$memnodes" --set api.listen=127.0.0.1:0 \
