@@ -12,9 +12,7 @@ namespace engram::client {
 bool LookupLoop::AskElsewhere(const StepRef& step, const Request& instead, Request* beside) {
   if (instead.tried_count + 1u >= context_->owners.replicas()) return false;
   if (stopping_.load() || step->deadline() <= now_) return false;
-  ClusterView view;
-  for (const Node& node : nodes_) view.push_back(node.view);
-  NodeCosts costs = Costs(view);
+  NodeCosts costs = Costs(*view());
   const auto node = static_cast<uint16_t>(instead.plan().node);
   costs[node] = kCannotServe;
   for (uint8_t i = 0; i < instead.tried_count; ++i) costs[instead.tried[i]] = kCannotServe;
