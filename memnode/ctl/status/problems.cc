@@ -55,7 +55,7 @@ void FindUnreachable(const ClusterView& view, Problems& problems) {
            {member.name},
            fmt::format("{}{} does not answer: {}", member.Label(), who, ErrorOf(member)),
            "start it again, or free it if it hangs; where it runs, correct --nodes. "
-           "Lookups that need its rows fail until then"});
+           "Rows with no other owner cannot be had until then"});
       continue;
     }
     problems.push_back(

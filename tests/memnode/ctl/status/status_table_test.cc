@@ -49,18 +49,19 @@ std::vector<Answer> Mixed() {
 }
 
 TEST(StatusTable, ShowsEachMemberInOneLine) {
-  EXPECT_EQ(TableOf(Mixed()),
-            "3 members at NOW; rows/s sent and p99 over 1.0 s\n"
-            "\n"
-            "member state   epoch parts memory store version in mem  cold rows/s    p99 behind\n"
-            "m0     serving     3    44  268kB 300kB v41:1     100%     0  1.22M <250us      0\n"
-            "m1     serving     3    44  192GB 300kB v41:1    66.6% 1.00M      -      -      0\n"
-            "m2     away        -     -      -     - -            -     -      -      -      -\n"
-            "\n"
-            "! m2 (host:2) does not answer: connect: Connection refused\n"
-            "  do: start it again, or free it if it hangs; where it runs, correct --nodes. Lookups "
-            "that need its\n"
-            "      rows fail until then\n");
+  EXPECT_EQ(
+      TableOf(Mixed()),
+      "3 members at NOW; rows/s sent and p99 over 1.0 s\n"
+      "\n"
+      "member state   epoch parts memory store version in mem  cold rows/s    p99 behind\n"
+      "m0     serving     3    44  268kB 300kB v41:1     100%     0  1.22M <250us      0\n"
+      "m1     serving     3    44  192GB 300kB v41:1    66.6% 1.00M      -      -      0\n"
+      "m2     away        -     -      -     - -            -     -      -      -      -\n"
+      "\n"
+      "! m2 (host:2) does not answer: connect: Connection refused\n"
+      "  do: start it again, or free it if it hangs; where it runs, correct --nodes. Rows with "
+      "no other\n"
+      "      owner cannot be had until then\n");
 }
 
 TEST(StatusTable, ASoundClusterNeedsNoPerson) {
