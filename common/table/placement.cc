@@ -60,6 +60,10 @@ Status CheckWeightsAndZones(const ClusterMap& map) {
   if (!map.zones.empty() && map.zones.size() != members) {
     return InvalidArgument(fmt::format("{} zones for {} members", map.zones.size(), members));
   }
+  if (!map.addresses.empty() && map.addresses.size() != members) {
+    return InvalidArgument(
+        fmt::format("{} addresses for {} members", map.addresses.size(), members));
+  }
   for (size_t i = 0; i < members; ++i) {
     if (!map.weights.empty() && (map.weights[i] < 1 || map.weights[i] > kWeightMax)) {
       return InvalidArgument(fmt::format("member \"{}\" has weight {}, expected 1 to {}",
@@ -107,6 +111,7 @@ json::object ToJson(const ClusterMap& map) {
   if (map.replicas != 1) object["replicas"] = int64_t{map.replicas};
   if (!map.weights.empty()) object["weights"] = json::array(map.weights.begin(), map.weights.end());
   if (!map.zones.empty()) object["zones"] = json::value_from(map.zones);
+  if (!map.addresses.empty()) object["addresses"] = json::value_from(map.addresses);
   return object;
 }
 
@@ -135,6 +140,7 @@ Result<ClusterMap> MapFromJson(const json::object& object) {
     }
   }
   if (read.Has("zones")) texts("zones", map.zones);
+  if (read.Has("addresses")) texts("addresses", map.addresses);
   RETURN_IF_ERROR(read.status());
   RETURN_IF_ERROR(Validate(map).WithContext("map"));
   return map;

@@ -47,13 +47,15 @@ struct ClusterMap {
   uint32_t replicas = 1;                // owners of each partition
   std::vector<uint32_t> weights = {};   // shares of the rows, per member; empty: all alike
   std::vector<std::string> zones = {};  // what fails together, per member; empty: each by itself
+  // Where each member's control port is, "host:port"; empty: clients and tools have to know.
+  std::vector<std::string> addresses = {};
   bool operator==(const ClusterMap&) const = default;
 };
 inline constexpr size_t kMembersMax = 1024;
 inline constexpr uint32_t kReplicasMax = 8;
 inline constexpr uint32_t kWeightMax = 65535;
 // 1..kMembersMax members, no name empty or twice; 1..kReplicasMax replicas, no more than members;
-// weights 1..kWeightMax and zones for each member or for none.
+// weights 1..kWeightMax, zones and addresses for each member or for none.
 Status Validate(const ClusterMap& map);
 
 // As nodes tell it on connect and keep it in manifests; what is as by default is left out.
