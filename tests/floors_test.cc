@@ -54,15 +54,15 @@ std::vector<std::string> Includes(const SourceFile& file) {
 
 // Longest matching prefix wins; a file may include files of its own floor or lower.
 const std::vector<std::pair<std::string, int>> kFloors = {
-    {"common/base/", 0},       {"common/config/", 1},    {"common/obs/", 1},
-    {"common/io/", 1},         {"common/table/", 2},     {"common/text/", 3},
-    {"common/checkpoint/", 4}, {"common/net/", 4},       {"common/client/", 5},
-    {"kernels/", 6},           {"memnode/store/", 7},    {"memnode/tables/", 8},
-    {"memnode/upkeep/", 9},    {"memnode/serve/", 9},    {"memnode/node/", 10},
-    {"memnode/main.cc", 11},   {"memnode/load/", 8},     {"memnode/ctl/", 11},
-    {"compute/memory/", 7},    {"compute/parallel/", 7}, {"compute/model/", 8},
-    {"compute/engine/", 9},    {"compute/api/", 10},     {"compute/session/", 11},
-    {"compute/commands/", 12}, {"compute/main.cc", 13},
+    {"common/base/", 0},       {"common/config/", 1},     {"common/obs/", 1},
+    {"common/io/", 1},         {"common/table/", 2},      {"common/text/", 3},
+    {"common/checkpoint/", 4}, {"common/net/", 4},        {"common/client/", 5},
+    {"kernels/", 6},           {"memnode/store/", 7},     {"memnode/tables/", 8},
+    {"memnode/upkeep/", 9},    {"memnode/serve/", 9},     {"memnode/node/", 10},
+    {"memnode/main.cc", 11},   {"memnode/load/", 8},      {"memnode/ctl/", 11},
+    {"memnode/cluster/", 8},   {"compute/memory/", 7},    {"compute/parallel/", 7},
+    {"compute/model/", 8},     {"compute/engine/", 9},    {"compute/api/", 10},
+    {"compute/session/", 11},  {"compute/commands/", 12}, {"compute/main.cc", 13},
 };
 
 int FloorOf(const std::string& path) {

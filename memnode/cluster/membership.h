@@ -23,8 +23,8 @@ class Membership {
   // UNAVAILABLE: the keeper cannot be reached. NOT_FOUND: it has no state yet.
   virtual Result<ClusterState> Read() = 0;
 
-  // Calls `told` for each newer state from now on, in order, on one thread of the membership's;
-  // states may be skipped, the newest never is. Called once.
+  // Calls `told` with the state in force, if there is one, and with each newer one, in order, on
+  // one thread of the membership's; states may be skipped, the newest never is. Called once.
   using Told = std::function<void(const ClusterState& state)>;
   virtual Status Watch(Told told) = 0;
 
