@@ -126,6 +126,8 @@ void AddResults(CLI::App& app, LoadOptions& options) {
                  "SVG of the knee's probes or the sweep; without either: of a sweep to saturation "
                  "(drawn by gnuplot)");
   app.add_option("--json", options.json_file, "write the figures here");
+  app.add_option("--steps", options.steps_file,
+                 "write each step of one run here as CSV: when it was due, latency, outcome");
   app.add_flag("--progress", options.progress, "live line also where stderr is no terminal");
 }
 
@@ -141,6 +143,7 @@ void Choose(const Flags& flags, LoadOptions& options) {
                     !options.plot_file.empty();
   run.outstanding = open ? flags.outstanding : options.depth;
   run.seed = options.source.seed;
+  run.keep_steps = !options.steps_file.empty();
   run.slip_tolerance = Nanos(static_cast<int64_t>(flags.slip_tolerance_us * 1e3));
   run.verify_rate = flags.verify_every == 0 ? 0 : 1.0 / static_cast<double>(flags.verify_every);
   if (flags.verify_rate >= 0) run.verify_rate = flags.verify_rate;
@@ -195,6 +198,11 @@ Status Check(const LoadOptions& options, bool both_rates, bool arrivals_given) {
     return InvalidArgument("--sweep-tokens with a trace: its steps have the size they have");
   }
   const KneeOptions& knee = options.knee;
+  if (!options.steps_file.empty() &&
+      (knee.enabled || !options.plot_file.empty() || !options.sweep.rates.empty() ||
+       !options.sweep.tokens.empty())) {
+    return InvalidArgument("--steps is of one run: no --find-knee, sweep or plot beside it");
+  }
   if (knee.enabled && knee.high_steps_per_s > 0 && knee.low_steps_per_s >= knee.high_steps_per_s) {
     return InvalidArgument(fmt::format("--knee-low {} is not below --knee-high {}",
                                        knee.low_steps_per_s, knee.high_steps_per_s));

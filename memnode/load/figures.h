@@ -25,6 +25,14 @@ struct SecondFigures {
   uint64_t outstanding = 0;  // at its end
 };
 
+// One counted step, as it ended.
+struct StepFigures {
+  TimePoint due;
+  Nanos latency{0};
+  Code code = Code::kOk;
+  uint64_t wrong_rows = 0;  // of a step that was verified
+};
+
 struct LayerFigures {
   int layer_id = 0;
   obs::LatencyHistogram latency;  // from the intended time to its last row
@@ -49,6 +57,7 @@ struct RunFigures {
   obs::LatencyHistogram step_latency;  // of the counted steps, from the intended time
   std::vector<LayerFigures> layers;
   std::vector<SecondFigures> series;
+  std::vector<StepFigures> step_list;  // in the order they ended; empty unless settings.keep_steps
 
   uint64_t steps_due = 0;      // counted steps, sent or not
   uint64_t steps_sent = 0;     // counted steps that were submitted

@@ -56,6 +56,7 @@ struct RunSettings {
   Nanos slip_tolerance = std::chrono::microseconds(50);
   std::vector<double> layer_deadlines_us;  // from the intended time, by layer; empty = none
   uint64_t seed = 1;
+  bool keep_steps = false;    // one by one, for --steps
   int64_t buffer_mib = 1024;  // rows of steps outstanding or being verified
 };
 
@@ -89,6 +90,7 @@ struct LoadOptions {
   SweepOptions sweep;
   std::vector<std::string> node_metrics;  // host:port of every node's /metrics
   std::string json_file;
+  std::string steps_file;  // of one run at one rate
   std::string plot_file;
   bool progress = false;  // also where stderr is no terminal
   std::string command_line;

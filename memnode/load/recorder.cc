@@ -79,6 +79,10 @@ void Recorder::Failed(TimePoint intended, TimePoint at, const Status& why) {
   ++figures_.errors_by_code[why.code()];
 }
 
+void Recorder::Ended(const StepFigures& step) {
+  if (figures_.settings.keep_steps && Counts(step.due)) figures_.step_list.push_back(step);
+}
+
 void Recorder::Unsent(TimePoint intended) {
   if (!Counts(intended)) return;
   ++figures_.steps_due;

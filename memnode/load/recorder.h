@@ -21,6 +21,8 @@ class Recorder {
   void LayerArrived(TimePoint intended, TimePoint arrived, uint32_t layer);
   void Arrived(TimePoint intended, TimePoint arrived);
   void Failed(TimePoint intended, TimePoint at, const Status& why);
+  // With settings.keep_steps: a step is over, verifying included.
+  void Ended(const StepFigures& step);
   void Unsent(TimePoint intended);  // at the end of the timed part
 
   bool SecondEnded(TimePoint now) const { return now >= second_end_ && second_end_ <= end_; }

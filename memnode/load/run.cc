@@ -13,6 +13,7 @@
 #include "memnode/load/load_session.h"
 #include "memnode/load/report_json.h"
 #include "memnode/load/report_plot.h"
+#include "memnode/load/report_steps.h"
 #include "memnode/load/report_text.h"
 
 namespace engram::memnode::load {
@@ -180,6 +181,7 @@ class Program {
 
   Status WriteFiles() {
     if (!options_.json_file.empty()) RETURN_IF_ERROR(WriteReport());
+    if (!options_.steps_file.empty()) RETURN_IF_ERROR(WriteSteps(*last_, options_.steps_file));
     if (options_.plot_file.empty()) return OkStatus();
     std::vector<const RunFigures*> rates;
     for (const RunFigures& figures : by_rate_) rates.push_back(&figures);

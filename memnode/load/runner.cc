@@ -36,7 +36,9 @@ struct Slot {
   uint64_t step = 0;
   TimePoint intended;
   TimePoint deadline;
+  Nanos latency{0};
   size_t verified = 0;  // rows of this step
+  uint64_t wrong_rows = 0;
 };
 
 class Runner {
@@ -182,6 +184,7 @@ void Runner::Send(size_t slot_index, TimePoint intended) {
   slot.intended = intended;
   slot.failure = OkStatus();
   slot.verified = 0;
+  slot.wrong_rows = 0;
   slot.pending.assign(slot.pending.size(), true);
   slot.pending_count = slot.pending.size();
   for (size_t i = 0; i < slot.lookups.size(); ++i) {
@@ -259,12 +262,14 @@ void Runner::Finish(size_t slot_index) {
     free_.push_back(slot_index);
     return;
   }
+  slot.latency = arrived - slot.intended;
   recorder_.Arrived(slot.intended, arrived);
   verify_due_ += verifier_.has_value() ? settings_.verify_rate : 0;
   if (verify_due_ >= 1) {
     verify_due_ -= 1;
     unverified_.push_back(slot_index);
   } else {
+    recorder_.Ended({slot.intended, slot.latency});
     free_.push_back(slot_index);
   }
 }
@@ -272,6 +277,7 @@ void Runner::Finish(size_t slot_index) {
 // Figures of a loop that ends here are of the time it ran.
 void Runner::Fail(TimePoint intended, TimePoint at, const Status& why) {
   recorder_.Failed(intended, at, why);
+  recorder_.Ended({intended, at - intended, why.code()});
   if (settings_.arrivals != Arrivals::kClosed) return;
   end_ = std::min(end_, at);
   recorder_.EndEarly(end_);
@@ -286,13 +292,16 @@ bool Runner::VerifySome() {
   const size_t first = slot.verified % per_layer;
   const size_t count = std::min(kVerifyChunkRows, per_layer - first);
   const TimePoint begin = Now();
+  const uint64_t wrong_before = verifier_->figures().wrong_rows;
   verifier_->Check(slot.step, static_cast<uint32_t>(layer),
                    slot.lookups[layer].rows.subspan(first, count),
                    std::span(slot.out[layer]).subspan(first * row_bytes, count * row_bytes));
   now_ = Now();
   verifier_->figures().seconds += std::chrono::duration<double>(now_ - begin).count();
+  slot.wrong_rows += verifier_->figures().wrong_rows - wrong_before;
   slot.verified += count;
   if (slot.verified == per_layer * slot.lookups.size()) {
+    recorder_.Ended({slot.intended, slot.latency, Code::kOk, slot.wrong_rows});
     free_.push_back(unverified_.front());
     unverified_.pop_front();
   }

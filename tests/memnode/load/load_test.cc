@@ -1,11 +1,13 @@
 // The load tester against sources made for it: latency counts from the intended time, slips are
 // refused, sources follow their law, wrong bytes are found, the knee is found.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "common/base/rng.h"
@@ -14,6 +16,7 @@
 #include "memnode/load/knee.h"
 #include "memnode/load/plot.h"
 #include "memnode/load/report_json.h"
+#include "memnode/load/report_steps.h"
 #include "memnode/load/runner.h"
 #include "memnode/load/schedule.h"
 #include "memnode/load/trace.h"
@@ -198,6 +201,38 @@ TEST_F(LoadRun, AWrongByteIsFoundAndLocated) {
   EXPECT_EQ(figures->verify.first->layer_index, 1u);
   EXPECT_EQ(figures->verify.first->byte, 7u);
   EXPECT_EQ(figures->verify.first->expected ^ figures->verify.first->got, 1);
+}
+
+TEST_F(LoadRun, EachStepIsListedWithItsOutcome) {
+  settings_.keep_steps = true;
+  source_.fails_at = 100;
+  source_.spoils_at = 300;
+  const auto figures = Run();
+  ASSERT_TRUE(figures.ok()) << figures.status().ToString();
+  ASSERT_EQ(figures->step_list.size(), 1000u);
+  Nanos worst{0};
+  uint64_t failed = 0, wrong_rows = 0;
+  for (const StepFigures& step : figures->step_list) {
+    worst = std::max(worst, step.latency);
+    failed += step.code == Code::kUnavailable ? 1 : 0;
+    wrong_rows += step.wrong_rows;
+  }
+  EXPECT_EQ(failed, 1u);
+  EXPECT_EQ(wrong_rows, 1u);
+  EXPECT_NEAR(static_cast<double>(worst.count()) / 1e3, figures->latency_us(1.0),
+              figures->latency_us(1.0) * 0.05);
+
+  const std::string path = testing::TempDir() + "load_steps.csv";
+  ASSERT_TRUE(WriteSteps(*figures, path).ok());
+  std::ifstream in(path);
+  std::string header, first;
+  std::getline(in, header);
+  std::getline(in, first);
+  EXPECT_EQ(header, "due_ns,latency_ns,outcome,wrong_rows");
+  const StepFigures& step = figures->step_list[0];
+  EXPECT_EQ(first,
+            fmt::format("{},{},OK,0", step.due.time_since_epoch().count(), step.latency.count()));
+  std::filesystem::remove(path);
 }
 
 TEST_F(LoadRun, AStopEndsTheRunEarlyWithFigures) {
