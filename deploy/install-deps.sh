@@ -19,6 +19,7 @@ packages=(
   gnuplot-nox                               # --plot of engram-load and engramctl hotset, and its tests
   clang-format-14 clang-tidy-16             # gates (deploy/check.sh)
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests
+  iproute2                                  # namespaces of tests/chaos
   chromium                                  # the engine's page (tests/web)
 )
 # node and npm (tests/web): Debian's, unless others are installed already.

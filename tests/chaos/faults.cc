@@ -1,0 +1,99 @@
+#include "tests/chaos/faults.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "tests/support/eventually.h"
+
+namespace engram::chaos {
+namespace {
+
+using namespace std::chrono_literals;
+using testing_support::Eventually;
+
+void Start(Lab& lab, size_t node) {
+  lab.Launch(node);
+  EXPECT_TRUE(lab.AwaitReady(node)) << lab.node(node).Stderr();
+}
+
+void Kill(Lab& lab, size_t node) {
+  lab.node(node).Signal(SIGKILL);
+  EXPECT_EQ(lab.node(node).WaitExit(10s), 128 + SIGKILL) << lab.node(node).Stderr();
+}
+
+void Terminate(Lab& lab, size_t node) {
+  lab.node(node).Signal(SIGTERM);
+  EXPECT_EQ(lab.node(node).WaitExit(20s), 0) << lab.node(node).Stderr();
+}
+
+void Stop(Lab& lab, size_t node) { lab.node(node).Signal(SIGSTOP); }
+void Continue(Lab& lab, size_t node) { lab.node(node).Signal(SIGCONT); }
+
+// A fault of the node's cable.
+std::function<void(Lab&, size_t)> Cabled(const Cable& cable) {
+  return [cable](Lab& lab, size_t node) { lab.SetCable(node, cable); };
+}
+
+std::string FillerOf(const Lab& lab, size_t node) { return lab.disk(node) + "/filler"; }
+
+void FillDisk(Lab& lab, size_t node) {
+  std::ofstream filler(FillerOf(lab, node), std::ios::binary);
+  while (filler << std::string(4096, 'x') && filler.flush()) continue;
+}
+
+void FreeDisk(Lab& lab, size_t node) { std::filesystem::remove(FillerOf(lab, node)); }
+
+// The largest file of the store: rows, and at its end what finds them.
+std::string FileOfRows(const Lab& lab, size_t node) {
+  std::string largest;
+  uintmax_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(lab.store(node))) {
+    if (entry.path().extension() != ".sst" || entry.file_size() <= bytes) continue;
+    bytes = entry.file_size();
+    largest = entry.path();
+  }
+  return largest;
+}
+
+// Until the node has found it.
+void FlipStoredByte(Lab& lab, size_t node) {
+  const auto found = [&] { return lab.Metric(node, "engram_memnode_bad_pages_found_total"); };
+  const double before = found();
+  const std::string path = FileOfRows(lab, node);
+  const auto offset = static_cast<std::streamoff>(std::filesystem::file_size(path) / 2);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(offset);
+  const int byte = file.get();
+  file.seekp(offset);
+  file.put(static_cast<char>(byte ^ 0x04));
+  ASSERT_TRUE(file.flush().good()) << path;
+  EXPECT_TRUE(Eventually([&] { return found() > before; })) << lab.node(node).Stderr();
+}
+
+void AwaitMended(Lab& lab, size_t node) {
+  EXPECT_TRUE(Eventually([&] { return lab.Metric(node, "engram_memnode_bad_pages ") == 0; }))
+      << lab.node(node).Stderr();
+}
+
+}  // namespace
+
+std::span<const Fault> Faults() {
+  static const Fault kFaults[] = {
+      {"kill -9, start again", Kill, Start},
+      {"SIGTERM, start again", Terminate, Start},
+      {"SIGSTOP, SIGCONT", Stop, Continue},
+      {"cut off", Cabled({.lost = 1}), Cabled({})},
+      {"20 ms late, each way", Cabled({.delay = 20ms}), Cabled({})},
+      {"5 % of frames lost", Cabled({.lost = 0.05}), Cabled({})},
+      {"frames overtake, 0 to 5 ms", Cabled({.jitter = 5ms}), Cabled({})},
+      {"bytes flipped on the way", Cabled({.flipped = 0.05}), Cabled({})},
+      {"byte flipped in the store", FlipStoredByte, AwaitMended},
+      {"full disk", FillDisk, FreeDisk},
+  };
+  return kFaults;
+}
+
+}  // namespace engram::chaos
