@@ -6,13 +6,17 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/checkpoint/table_source.h"
 #include "tests/support/eventually.h"
+#include "tests/support/process_memory.h"
 
 namespace engram::chaos {
 namespace {
 
 using namespace std::chrono_literals;
 using testing_support::Eventually;
+
+constexpr uint64_t kRowsBetween = 997;  // nodes own some of them
 
 void Start(Lab& lab, size_t node) {
   lab.Launch(node);
@@ -42,6 +46,12 @@ std::string FillerOf(const Lab& lab, size_t node) { return lab.disk(node) + "/fi
 void FillDisk(Lab& lab, size_t node) {
   std::ofstream filler(FillerOf(lab, node), std::ios::binary);
   while (filler << std::string(4096, 'x') && filler.flush()) continue;
+}
+
+void StartOnFullDisk(Lab& lab, size_t node) {
+  FillDisk(lab, node);
+  Kill(lab, node);
+  Start(lab, node);
 }
 
 void FreeDisk(Lab& lab, size_t node) { std::filesystem::remove(FillerOf(lab, node)); }
@@ -78,6 +88,26 @@ void AwaitMended(Lab& lab, size_t node) {
       << lab.node(node).Stderr();
 }
 
+// Of a row that this node has, and until the node has found it: by itself, or told by a client.
+void FlipBitInMemory(Lab& lab, size_t node) {
+  const auto found = [&] { return lab.Metric(node, "engram_memnode_memory_damaged_rows_total"); };
+  const double before = found();
+  const auto model = client::LoadModelTables(lab.model(), "", "1");
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  const auto rows = client::OpenTableSource(lab.model(), *model);
+  ASSERT_TRUE(rows.ok()) << rows.status().message();
+  std::vector<std::byte> row((*rows)->row_format().row_bytes());
+  int flipped = 0;
+  for (uint64_t i = 0; i < (*rows)->rows(0) && flipped == 0; i += kRowsBetween) {
+    ASSERT_TRUE((*rows)->ReadRows(0, i, 1, row.data()).ok());
+    flipped = testing_support::FlipInMemoryOf(lab.node(node).pid(), row);
+  }
+  ASSERT_GT(flipped, 0) << "no access to the node's memory, or it has none of the rows";
+  EXPECT_TRUE(Eventually([&] { return found() > before; })) << lab.node(node).Stderr();
+}
+
+void Nothing(Lab&, size_t) {}
+
 }  // namespace
 
 std::span<const Fault> Faults() {
@@ -91,7 +121,9 @@ std::span<const Fault> Faults() {
       {"frames overtake, 0 to 5 ms", Cabled({.jitter = 5ms}), Cabled({})},
       {"bytes flipped on the way", Cabled({.flipped = 0.05}), Cabled({})},
       {"byte flipped in the store", FlipStoredByte, AwaitMended},
+      {"bit flipped in memory", FlipBitInMemory, Nothing},
       {"full disk", FillDisk, FreeDisk},
+      {"full disk, kill -9, start on it", StartOnFullDisk, FreeDisk},
   };
   return kFaults;
 }

@@ -34,6 +34,7 @@ class Lab {
   // Waits until the node is ready; false: it has ended or takes too long.
   bool AwaitReady(size_t node);
   std::string control(size_t node) const;
+  const std::string& model() const { return model_; }  // its folder
   std::string secret_file() const { return work_dir_ + "/secret"; }
   // A folder on a small disk of this node alone; below it is the store.
   std::string disk(size_t node) const;

@@ -11,6 +11,8 @@ namespace {
 
 constexpr char kNoFault[] = "none";
 
+double Millis(Nanos time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
 struct Line {
   int faults = 0;
   uint64_t failed = 0, wrong_rows = 0;
@@ -26,13 +28,20 @@ struct Line {
     const auto ms = [&](double quantile) {
       if (latencies.empty()) return 0.0;
       const auto last = static_cast<double>(latencies.size() - 1);
-      const Nanos latency = latencies[static_cast<size_t>(last * quantile + 0.5)];
-      return std::chrono::duration<double, std::milli>(latency).count();
+      return Millis(latencies[static_cast<size_t>(last * quantile + 0.5)]);
     };
     return fmt::format("| {} | {} | {} | {} | {} | {:.1f} ms | {:.1f} ms |\n", fault, faults,
                        latencies.size(), failed, wrong_rows, ms(1), ms(0.999));
   }
 };
+
+// The one that the lookup was due in, or null. Faults are few, and one after the other.
+const Done* FaultOf(const Lookup& lookup, const std::vector<Done>& faults) {
+  const auto during = std::find_if(faults.begin(), faults.end(), [&](const Done& fault) {
+    return lookup.due >= fault.begin && lookup.due < fault.after;
+  });
+  return during == faults.end() ? nullptr : &*during;
+}
 
 }  // namespace
 
@@ -59,11 +68,8 @@ std::string TableOf(const std::vector<Done>& faults, const std::vector<Lookup>& 
   std::map<std::string, Line> lines;
   for (const Done& fault : faults) ++lines[fault.fault].faults;
   for (const Lookup& lookup : lookups) {
-    // They are few, and one after the other.
-    const auto during = std::find_if(faults.begin(), faults.end(), [&](const Done& fault) {
-      return lookup.due >= fault.begin && lookup.due < fault.after;
-    });
-    lines[during == faults.end() ? kNoFault : during->fault].Add(lookup);
+    const Done* fault = FaultOf(lookup, faults);
+    lines[fault == nullptr ? kNoFault : fault->fault].Add(lookup);
   }
   std::string table =
       "| fault | faults | lookups | failed | wrong rows | worst stall | p99.9 |\n"
@@ -72,6 +78,24 @@ std::string TableOf(const std::vector<Done>& faults, const std::vector<Lookup>& 
   lines.erase(kNoFault);
   for (auto& [fault, line] : lines) table += line.Text(fault);
   return table;
+}
+
+std::string BadOf(const std::vector<Done>& faults, const std::vector<Lookup>& lookups) {
+  constexpr int kShown = 20;
+  std::string text;
+  int shown = 0;
+  for (const Lookup& lookup : lookups) {
+    if (!lookup.failed && lookup.wrong_rows == 0) continue;
+    if (++shown > kShown) break;
+    const Done* fault = FaultOf(lookup, faults);
+    text += fmt::format("{} after {:.1f} ms",
+                        lookup.failed ? "failed" : fmt::format("{} wrong rows", lookup.wrong_rows),
+                        Millis(lookup.latency));
+    text += fault == nullptr ? ", without a fault\n"
+                             : fmt::format(", due {:.1f} ms after the begin of {}\n",
+                                           Millis(lookup.due - fault->begin), fault->told);
+  }
+  return text;
 }
 
 }  // namespace engram::chaos

@@ -19,9 +19,11 @@ struct Lookup {
 };
 Result<std::vector<Lookup>> ReadLookups(const std::string& file);
 
-// A fault that was done. Lookups that were due between `begin` and `after` are its own.
+// A fault that was done, as it is told. Lookups that were due between `begin` and `after` are its
+// own.
 struct Done {
   std::string fault;
+  std::string told;  // with its node and how long it lasted
   TimePoint begin;
   TimePoint after;  // everything is whole again, and a second has passed since the fault's end
 };
@@ -29,5 +31,8 @@ struct Done {
 // A table in Markdown, a line for each kind of fault: how often, its lookups, how many failed,
 // wrong rows, the worst latency and the 99.9th percentile. The first line is the rest: no fault.
 std::string TableOf(const std::vector<Done>& faults, const std::vector<Lookup>& lookups);
+
+// The first lookups that failed or had wrong rows, a line each: when, and of which fault.
+std::string BadOf(const std::vector<Done>& faults, const std::vector<Lookup>& lookups);
 
 }  // namespace engram::chaos

@@ -1,59 +1,23 @@
 // A bit that flips in a running node's memory, as a process: the client that meets it refuses the
 // row and says so to the node, which writes it again.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cinttypes>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <thread>
 
 #include "common/checkpoint/table_source.h"
 #include "common/client/lookup/config.h"
 #include "tests/e2e/durable_node.h"
 #include "tests/support/cluster.h"
 #include "tests/support/eventually.h"
+#include "tests/support/process_memory.h"
 
 namespace engram {
 namespace {
 
 using testing::HasSubstr;
 using testing_support::DurableNode;
-
-constexpr uint64_t kMappingBytesMax = uint64_t{1} << 30;
-
-// Flips a bit of these bytes wherever the process has them in memory it may write; returns how
-// often. -1: this process may not look.
-int FlipInMemoryOf(pid_t pid, std::span<const std::byte> wanted) {
-  const std::string folder = "/proc/" + std::to_string(pid);
-  const int memory = ::open((folder + "/mem").c_str(), O_RDWR | O_CLOEXEC);
-  if (memory < 0) return -1;
-  int flipped = 0;
-  std::ifstream maps(folder + "/maps");
-  for (std::string line; std::getline(maps, line);) {
-    uint64_t begin = 0, end = 0;
-    char mode[5] = {};
-    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &begin, &end, mode) != 3) continue;
-    if (mode[0] != 'r' || mode[1] != 'w') continue;
-    if (end - begin > kMappingBytesMax) continue;  // no arena: a sanitizer's shadow
-    std::vector<std::byte> bytes(end - begin);
-    const ssize_t got = ::pread(memory, bytes.data(), bytes.size(), static_cast<off_t>(begin));
-    if (got <= 0) continue;
-    const auto last = bytes.begin() + got;
-    for (auto at = std::search(bytes.begin(), last, wanted.begin(), wanted.end()); at != last;
-         at = std::search(at + 1, last, wanted.begin(), wanted.end())) {
-      const std::byte changed = *at ^ std::byte{0x04};
-      const auto where = static_cast<off_t>(begin + static_cast<uint64_t>(at - bytes.begin()));
-      if (::pwrite(memory, &changed, 1, where) == 1) ++flipped;
-    }
-  }
-  ::close(memory);
-  return flipped;
-}
+using testing_support::FlipInMemoryOf;
 
 class MemoryFault : public testing::TestWithParam<const char*> {
  protected:
