@@ -20,6 +20,7 @@ packages=(
   clang-format-14 clang-tidy-16             # gates (deploy/check.sh)
   curl jq openssl                           # demo, end-to-end scripts, certificates of tests
   iproute2                                  # namespaces of tests/chaos
+  etcd-server                               # tests of a cluster that an etcd keeps (tests/memnode/cluster)
   chromium                                  # the engine's page (tests/web)
 )
 # node and npm (tests/web): Debian's, unless others are installed already.
@@ -55,3 +56,7 @@ echo "install-deps: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Tests start an etcd of their own; the package's service is not wanted here.
+if [[ " ${missing[*]} " = *" etcd-server "* ]] && command -v systemctl >/dev/null; then
+  "${sudo[@]}" systemctl disable --now etcd >/dev/null 2>&1 || true
+fi

@@ -1,5 +1,5 @@
-// Membership: the seam under who keeps the cluster's state. Static: each member keeps its own copy
-// and tools propose to all of them (static_membership.h); etcd: one copy, which members watch
+// Membership: the seam under the keeper of a cluster's state. Static: each member keeps its own
+// copy and tools propose to all of them (static_membership.h); etcd: one copy, which members watch
 // (etcd_membership.h). Nothing here votes.
 //
 // Any thread. No call takes longer than a few seconds. Losing the keeper stops changes, and nothing

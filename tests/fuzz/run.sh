@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-10}
 build=${2:-build/release}/fuzz
-targets=(wire control challenge tcp_link http safetensors api)
+targets=(wire control challenge tcp_link http safetensors api etcd)
 
 if [ ! -x "$build/wire" ]; then
   echo "SKIPPED: no fuzzers in $build: they need clang-14 and libclang-rt-14-dev, then cmake --build"

@@ -10,7 +10,7 @@ namespace engram::testing_support {
 namespace {
 
 CertificateFiles Make(const std::string& folder, const std::string& name,
-                      const std::vector<std::string>& more) {
+                      const std::string& subject, const std::vector<std::string>& more) {
   const CertificateFiles files = {folder + "/" + name + ".pem", folder + "/" + name + ".key"};
   std::vector<std::string> argv = {"/usr/bin/openssl",
                                    "req",
@@ -23,7 +23,7 @@ CertificateFiles Make(const std::string& folder, const std::string& name,
                                    "-days",
                                    "2",
                                    "-subj",
-                                   "/CN=" + name,
+                                   subject,
                                    "-keyout",
                                    files.key,
                                    "-out",
@@ -37,14 +37,17 @@ CertificateFiles Make(const std::string& folder, const std::string& name,
 }  // namespace
 
 CertificateFiles MakeAuthority(const std::string& folder, const std::string& name) {
-  return Make(folder, name, {"-addext", "keyUsage=critical,keyCertSign"});
+  return Make(folder, name, "/CN=" + name, {"-addext", "keyUsage=critical,keyCertSign"});
 }
 
 CertificateFiles MakeCertificate(const std::string& folder, const std::string& name,
-                                 const CertificateFiles& authority) {
-  return Make(folder, name,
-              {"-CA", authority.certificate, "-CAkey", authority.key, "-addext",
-               "basicConstraints=critical,CA:FALSE"});
+                                 const CertificateFiles& authority, const std::string& hosts,
+                                 const std::string& subject) {
+  std::vector<std::string> more = {"-CA",     authority.certificate,
+                                   "-CAkey",  authority.key,
+                                   "-addext", "basicConstraints=critical,CA:FALSE"};
+  if (!hosts.empty()) more.insert(more.end(), {"-addext", "subjectAltName=" + hosts});
+  return Make(folder, name, subject.empty() ? "/CN=" + name : subject, more);
 }
 
 }  // namespace engram::testing_support
