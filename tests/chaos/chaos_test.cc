@@ -142,7 +142,7 @@ class Chaos : public testing::Test {
 };
 
 TEST_F(Chaos, NoLookupFailsAndNoRowIsWrong) {
-  const uint64_t count = Setting("CHAOS_FAULTS", 12);
+  const uint64_t count = Setting("CHAOS_FAULTS", 13);
   const double seconds = static_cast<double>(Setting("CHAOS_SECONDS", 35));
   // About half of a fault's time; it also has to end, and a second to pass.
   const double lasts_at_most = std::max(0.2, seconds / static_cast<double>(count) - 2);

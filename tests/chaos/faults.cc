@@ -116,6 +116,7 @@ std::span<const Fault> Faults() {
       {"SIGTERM, start again", Terminate, Start},
       {"SIGSTOP, SIGCONT", Stop, Continue},
       {"cut off", Cabled({.lost = 1}), Cabled({})},
+      {"hears all, is not heard", Cabled({.lost = 1, .only_sent = true}), Cabled({})},
       {"20 ms late, each way", Cabled({.delay = 20ms}), Cabled({})},
       {"5 % of frames lost", Cabled({.lost = 0.05}), Cabled({})},
       {"frames overtake, 0 to 5 ms", Cabled({.jitter = 5ms}), Cabled({})},

@@ -156,7 +156,7 @@ void Network::Forward(size_t from, size_t to, const Frame& frame) {
   Waiting next = {Clock::Real().Now(), frames_++, to, frame};
   const auto cables = [&] {
     const std::lock_guard lock(mutex_);
-    return std::array{cables_[from], cables_[to]};
+    return std::array{cables_[from], cables_[to].only_sent ? Cable() : cables_[to]};
   }();
   for (const Cable& cable : cables) {
     if (rng_.NextDouble() < cable.lost || waiting_.size() >= kWaitingMax) {

@@ -20,12 +20,13 @@
 
 namespace engram::chaos {
 
-// What a host's cable does to each frame, either way.
+// What a host's cable does to each frame, either way, or only to those that the host sends.
 struct Cable {
   double lost = 0;     // share of the frames; 1: cut
   double flipped = 0;  // share of the frames with data, one byte each
   Nanos delay{0};
   Nanos jitter{0};  // at most, on top of it: frames overtake each other
+  bool only_sent = false;
 };
 
 // The calling process goes into network and mount namespaces of its own, so that nothing that the
