@@ -24,7 +24,10 @@ struct TcpOptions {
   uint16_t listen_port = 0;                  // 0 picks one
   std::shared_ptr<const Security> security;  // null: no secret, no TLS
   Nanos connect_timeout = std::chrono::seconds(5);
-  Nanos peer_timeout = std::chrono::seconds(20);  // a peer whose host vanished is lost after this
+  // A connection that the peer's host acknowledges nothing on for so long is lost, and dialled
+  // anew. Kept, it would be silent for as long again as the outage was: TCP doubles the time
+  // between tries.
+  Nanos peer_timeout = std::chrono::seconds(2);
 };
 
 // ALREADY_EXISTS when the port is taken, UNAVAILABLE for a host that is not one of ours.
