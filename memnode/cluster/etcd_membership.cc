@@ -32,8 +32,9 @@ void SleepUnlessStopped(Nanos time, const std::stop_token& stop) {
 
 }  // namespace
 
-Result<std::unique_ptr<EtcdMembership>> EtcdMembership::Make(const EtcdConfig& config) {
-  ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> client, EtcdClient::Make(config));
+Result<std::unique_ptr<EtcdMembership>> EtcdMembership::Make(const EtcdConfig& config,
+                                                             Nanos timeout) {
+  ASSIGN_OR_RETURN(std::unique_ptr<EtcdClient> client, EtcdClient::Make(config, timeout));
   return std::unique_ptr<EtcdMembership>(new EtcdMembership(config.prefix, std::move(client)));
 }
 

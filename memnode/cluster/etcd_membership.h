@@ -31,7 +31,8 @@ class EtcdMembership final : public Membership {
  public:
   // Of a valid config that has endpoints. Contacts no server: an etcd that is away at start is
   // found later. Errors name the file.
-  static Result<std::unique_ptr<EtcdMembership>> Make(const EtcdConfig& config);
+  static Result<std::unique_ptr<EtcdMembership>> Make(const EtcdConfig& config,
+                                                      Nanos timeout = kEtcdTimeout);
   // Does not wait for etcd; does for a `told` that runs.
   ~EtcdMembership() override;
 

@@ -89,7 +89,19 @@ class EtcdServers {
     servers_[i] = std::make_unique<testing_support::Process>(Name(i), argv, folder_);
   }
   void Kill(size_t i) { servers_[i].reset(); }
-  void Signal(size_t i, int number) { servers_[i]->Signal(number); }
+  // Returns when each of its threads stands still: the signal takes them one after the other.
+  void Stop(size_t i) {
+    servers_[i]->Signal(SIGSTOP);
+    const std::string tasks = "/proc/" + std::to_string(servers_[i]->pid()) + "/task";
+    ASSERT_TRUE(testing_support::Eventually([&] {
+      for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+        const std::string stat = testing_support::ReadFile(task.path() / "stat");
+        if (stat.find(") T ") == std::string::npos) return false;
+      }
+      return true;
+    }));
+  }
+  void Continue(size_t i) { servers_[i]->Signal(SIGCONT); }
   std::string Log(size_t i) { return servers_[i] ? servers_[i]->Stderr() : ""; }
 
   std::string address(size_t i) const { return "127.0.0.1:" + std::to_string(ports_[i]); }

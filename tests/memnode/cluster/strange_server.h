@@ -5,13 +5,14 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "common/base/check.h"
 #include "common/base/owned_fd.h"
@@ -20,9 +21,10 @@ namespace engram::memnode {
 
 class StrangeServer {
  public:
-  // `serve` has one connection at a time, after the first bytes of its request; it returns once
-  // Send is false or stopping() is true.
-  using Serve = std::function<void(const StrangeServer& server, int peer)>;
+  // `serve` has a connection, on a thread of its own, and the first bytes of its request; it
+  // returns once Send is false or stopping() is true.
+  using Serve =
+      std::function<void(const StrangeServer& server, int peer, std::string_view request)>;
   explicit StrangeServer(Serve serve)
       : serve_(std::move(serve)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_in where = {};
@@ -68,16 +70,20 @@ class StrangeServer {
 
  private:
   void Run() {
+    std::vector<std::jthread> connections;
     while (!stopping_) {
       pollfd waiting = {listener_.get(), POLLIN, 0};
       if (::poll(&waiting, 1, 20) <= 0) continue;
-      const OwnedFd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      pollfd asked = {peer.get(), POLLIN, 0};
-      for (bool waits = true; waits && !stopping_;) waits = ::poll(&asked, 1, 20) == 0;
-      char request[4096];
-      static_cast<void>(::recv(peer.get(), request, sizeof(request), MSG_DONTWAIT));
-      serve_(*this, peer.get());
+      const int peer = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC);
+      connections.emplace_back([this, peer] { ServeOne(OwnedFd(peer)); });
     }
+  }
+  void ServeOne(const OwnedFd& peer) const {
+    pollfd asked = {peer.get(), POLLIN, 0};
+    for (bool waits = true; waits && !stopping_;) waits = ::poll(&asked, 1, 20) == 0;
+    char request[4096];
+    const ssize_t bytes = ::recv(peer.get(), request, sizeof(request), MSG_DONTWAIT);
+    serve_(*this, peer.get(), {request, static_cast<size_t>(std::max<ssize_t>(bytes, 0))});
   }
 
   const Serve serve_;
