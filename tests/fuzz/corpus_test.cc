@@ -155,20 +155,22 @@ Seeds ChallengeSeeds() {
 }
 
 // As tests/fuzz/tcp_link_fuzz.cc reads it: a byte that cuts the stream, then frames.
-std::string FrameOf(uint32_t magic, const std::string& header, const std::string& body) {
-  const FramePrefix prefix = {magic, static_cast<uint32_t>(header.size()),
-                              static_cast<uint32_t>(body.size())};
+std::string FrameOf(const std::string& header, const std::string& body, uint32_t added = 0) {
+  const auto header_bytes = static_cast<uint32_t>(header.size());
+  const auto body_bytes = static_cast<uint32_t>(body.size());
+  const FramePrefix prefix = {FrameMark(header_bytes, body_bytes) + added, header_bytes,
+                              body_bytes};
   return TextOf(std::as_bytes(std::span(&prefix, 1))) + header + body;
 }
 
 Seeds TcpLinkSeeds() {
-  const std::string frame = FrameOf(kFrameMagic, "a header", "and a body");
-  const std::string empty = FrameOf(kFrameMagic, "", "");
+  const std::string frame = FrameOf("a header", "and a body");
+  const std::string empty = FrameOf("", "");
   Seeds seeds;
   seeds["two-frames-at-once"] = "\xff" + frame + frame;
   seeds["byte-by-byte"] = std::string(1, '\0') + frame + empty + frame;
   seeds["frame-cut-short"] = "\1" + frame + frame.substr(0, frame.size() - 3);
-  seeds["other-magic"] = "\1" + frame + FrameOf(kFrameMagic + 1, "x", "y");
+  seeds["other-magic"] = "\1" + frame + FrameOf("x", "y", 1);
   std::string long_frame = frame;
   long_frame[7] = '\x7f';  // header_bytes in the 2^24s
   seeds["frame-too-long"] = "\1" + frame + long_frame;

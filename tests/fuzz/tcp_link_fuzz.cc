@@ -32,8 +32,8 @@ std::vector<Frame> FramesIn(Bytes stream, bool* bad) {
   FramePrefix prefix;
   while (stream.size() >= sizeof(prefix)) {
     std::memcpy(&prefix, stream.data(), sizeof(prefix));
-    *bad = prefix.magic != kFrameMagic || prefix.header_bytes > kHeaderBytesMax ||
-           prefix.body_bytes > kBodyBytesMax;
+    *bad = prefix.mark != FrameMark(prefix.header_bytes, prefix.body_bytes) ||
+           prefix.header_bytes > kHeaderBytesMax || prefix.body_bytes > kBodyBytesMax;
     const size_t content = size_t{prefix.header_bytes} + prefix.body_bytes;
     if (*bad || stream.size() - sizeof(prefix) < content) break;
     stream = stream.subspan(sizeof(prefix));

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/base/crc32c.h"
 #include "common/net/transport.h"
 
 namespace engram::net {
@@ -21,15 +22,20 @@ constexpr size_t kFramesTogether = 4;  // in one sendmsg
 
 }  // namespace
 
+uint32_t FrameMark(uint32_t header_bytes, uint32_t body_bytes) {
+  const std::array<uint32_t, 2> lengths = {header_bytes, body_bytes};
+  return kFrameMagic ^ Crc32c(std::as_bytes(std::span(lengths)));
+}
+
 Status CheckPrefix(const FramePrefix& prefix) {
-  if (prefix.magic == kFrameMagic && prefix.header_bytes <= kHeaderBytesMax &&
+  const uint32_t mark = FrameMark(prefix.header_bytes, prefix.body_bytes);
+  if (prefix.mark == mark && prefix.header_bytes <= kHeaderBytesMax &&
       prefix.body_bytes <= kBodyBytesMax) {
     return OkStatus();
   }
-  return DataLoss(
-      fmt::format("a frame of {} + {} bytes with magic {:08x}; limits are {} + {}, magic {:08x}",
-                  prefix.header_bytes, prefix.body_bytes, prefix.magic, kHeaderBytesMax,
-                  kBodyBytesMax, kFrameMagic));
+  return DataLoss(fmt::format(
+      "a frame of {} + {} bytes with mark {:08x}; limits are {} + {}, the mark {:08x}",
+      prefix.header_bytes, prefix.body_bytes, prefix.mark, kHeaderBytesMax, kBodyBytesMax, mark));
 }
 
 TcpLink::TcpLink(TcpStream stream) : stream_(std::move(stream)), ring_(kWaitingMax) {}
@@ -47,8 +53,9 @@ Status TcpLink::Send(std::span<const std::byte> header, std::span<const std::byt
     return ResourceExhausted(
         fmt::format("{} messages wait for a peer that takes no bytes", waiting_));
   }
-  const FramePrefix prefix = {kFrameMagic, static_cast<uint32_t>(header.size()),
-                              static_cast<uint32_t>(body.size())};
+  const auto header_bytes = static_cast<uint32_t>(header.size());
+  const auto body_bytes = static_cast<uint32_t>(body.size());
+  const FramePrefix prefix = {FrameMark(header_bytes, body_bytes), header_bytes, body_bytes};
   size_t sent = 0;
   if (waiting_ == 0 && !more) {
     const std::array<iovec, 3> pieces = {

@@ -18,12 +18,15 @@
 namespace engram::net {
 
 struct FramePrefix {
-  uint32_t magic = 0;
+  uint32_t mark = 0;  // FrameMark of the lengths
   uint32_t header_bytes = 0;
   uint32_t body_bytes = 0;
 };
 static_assert(sizeof(FramePrefix) == 12);
 inline constexpr uint32_t kFrameMagic = 0x464d4745;  // "EGMF"
+// kFrameMagic and the CRC-32C of both lengths: a length that changed on the way would make the
+// receiver take the next frames for the body, and the connection silent.
+uint32_t FrameMark(uint32_t header_bytes, uint32_t body_bytes);
 
 // DATA_LOSS unless it is ours and within kHeaderBytesMax and kBodyBytesMax.
 Status CheckPrefix(const FramePrefix& prefix);

@@ -70,8 +70,10 @@ class TcpStrangers : public testing::TestWithParam<std::string> {
     CHECK(status.ok()) << status.ToString();
     return stream;
   }
-  static std::string Prefix(uint32_t magic, uint32_t header_bytes, uint32_t body_bytes) {
-    const FramePrefix prefix = {magic, header_bytes, body_bytes};
+  // `added` to the mark: 0, it is right.
+  static std::string Prefix(uint32_t header_bytes, uint32_t body_bytes, uint32_t added = 0) {
+    const FramePrefix prefix = {FrameMark(header_bytes, body_bytes) + added, header_bytes,
+                                body_bytes};
     return {reinterpret_cast<const char*>(&prefix), sizeof(prefix)};
   }
 
@@ -129,9 +131,8 @@ TEST_P(TcpStrangers, FramesThatAreNoneEndTheirSenderWithDataLoss) {
   std::string noise(5000, '\0');
   for (char& c : noise) c = static_cast<char>(rng.NextU64());
   for (const std::string& bytes :
-       {noise, std::string(12, '\0'), Prefix(kFrameMagic, kHeader + 1, 0),
-        Prefix(kFrameMagic, 0, kBody + 1), Prefix(kFrameMagic, UINT32_MAX, UINT32_MAX),
-        Prefix(kFrameMagic + 1, 1, 1), Prefix(kFrameMagic, 0, 0) + noise}) {
+       {noise, std::string(12, '\0'), Prefix(kHeader + 1, 0), Prefix(0, kBody + 1),
+        Prefix(UINT32_MAX, UINT32_MAX), Prefix(1, 1, 1), Prefix(0, 0) + noise}) {
     PeerId peer = 0;
     TcpStream stream = Introduced(&peer);
     ASSERT_TRUE(WriteAll(stream, bytes, Clock::Real().Now() + kTestTimeout, "writing").ok());
@@ -145,9 +146,26 @@ TEST_P(TcpStrangers, FramesThatAreNoneEndTheirSenderWithDataLoss) {
   }
 }
 
+// Else the receiver would wait for bytes that do not come.
+TEST_P(TcpStrangers, ALengthThatChangedOnTheWayEndsTheConnection) {
+  for (size_t at = 0; at < sizeof(FramePrefix); ++at) {
+    std::string bytes = Prefix(8, 8) + std::string(16, 'x');
+    bytes[at] = static_cast<char>(bytes[at] ^ 0x01);
+    PeerId peer = 0;
+    TcpStream stream = Introduced(&peer);
+    ASSERT_TRUE(WriteAll(stream, bytes, Clock::Real().Now() + kTestTimeout, "writing").ok());
+    ASSERT_TRUE(RunUntil({pair_.acceptor.get()}, [&] { return !pair_.acceptor.told.lost.empty(); }))
+        << at;
+    EXPECT_EQ(pair_.acceptor.told.lost[0].second.code(), Code::kDataLoss);
+    EXPECT_TRUE(pair_.acceptor.told.messages.empty());
+    pair_.acceptor.told.lost.clear();
+  }
+  ExpectServed();
+}
+
 TEST_P(TcpStrangers, AFrameCutShortIsNotDelivered) {
   for (const std::string& bytes :
-       {std::string("E"), Prefix(kFrameMagic, 8, 8), Prefix(kFrameMagic, 8, 8) + "1234567812345"}) {
+       {std::string("E"), Prefix(8, 8), Prefix(8, 8) + "1234567812345"}) {
     PeerId peer = 0;
     {
       TcpStream stream = Introduced(&peer);
@@ -166,7 +184,7 @@ TEST_P(TcpStrangers, AFrameByteByByteIsDeliveredOnce) {
   PeerId peer = 0;
   TcpStream stream = Introduced(&peer);
   const TimePoint deadline = Clock::Real().Now() + kTestTimeout;
-  const std::string bytes = Prefix(kFrameMagic, 3, 4) + "abcdefg";
+  const std::string bytes = Prefix(3, 4) + "abcdefg";
   for (const char byte : bytes) {
     ASSERT_TRUE(pair_.acceptor.told.messages.empty());
     ASSERT_TRUE(WriteAll(stream, {&byte, 1}, deadline, "writing").ok());
