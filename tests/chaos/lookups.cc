@@ -15,6 +15,7 @@ double Millis(Nanos time) { return std::chrono::duration<double, std::milli>(tim
 
 struct Line {
   int faults = 0;
+  Nanos slowest_answer{0}, whole_after{0};  // of all
   uint64_t failed = 0, wrong_rows = 0;
   std::vector<Nanos> latencies;
 
@@ -30,8 +31,10 @@ struct Line {
       const auto last = static_cast<double>(latencies.size() - 1);
       return Millis(latencies[static_cast<size_t>(last * quantile + 0.5)]);
     };
-    return fmt::format("| {} | {} | {} | {} | {} | {:.1f} ms | {:.1f} ms |\n", fault, faults,
-                       latencies.size(), failed, wrong_rows, ms(1), ms(0.999));
+    return fmt::format(
+        "| {} | {} | {} | {} | {} | {:.1f} ms | {:.1f} ms | {:.0f} ms | {:.1f} s |\n", fault,
+        faults, latencies.size(), failed, wrong_rows, ms(1), ms(0.999), Millis(slowest_answer),
+        Millis(whole_after) / 1000);
   }
 };
 
@@ -66,14 +69,21 @@ Result<std::vector<Lookup>> ReadLookups(const std::string& file) {
 
 std::string TableOf(const std::vector<Done>& faults, const std::vector<Lookup>& lookups) {
   std::map<std::string, Line> lines;
-  for (const Done& fault : faults) ++lines[fault.fault].faults;
+  for (const Done& fault : faults) {
+    Line& line = lines[fault.fault];
+    ++line.faults;
+    line.slowest_answer = std::max(line.slowest_answer, fault.slowest_answer);
+    line.whole_after = std::max(line.whole_after, fault.whole_after);
+  }
   for (const Lookup& lookup : lookups) {
     const Done* fault = FaultOf(lookup, faults);
     lines[fault == nullptr ? kNoFault : fault->fault].Add(lookup);
   }
   std::string table =
-      "| fault | faults | lookups | failed | wrong rows | worst stall | p99.9 |\n"
-      "|---|---|---|---|---|---|---|\n";
+      "| fault | faults | lookups | failed | wrong rows | worst stall | p99.9 | engine's slowest "
+      "answer | whole again after "
+      "|\n"
+      "|---|---|---|---|---|---|---|---|---|\n";
   table += lines[kNoFault].Text(kNoFault);
   lines.erase(kNoFault);
   for (auto& [fault, line] : lines) table += line.Text(fault);

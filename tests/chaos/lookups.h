@@ -25,11 +25,14 @@ struct Done {
   std::string fault;
   std::string told;  // with its node and how long it lasted
   TimePoint begin;
+  Nanos slowest_answer{0};  // of the engine, while it was there
+  Nanos whole_after{0};     // its end: all nodes are used again by the load and the engine
   TimePoint after;  // everything is whole again, and a second has passed since the fault's end
 };
 
 // A table in Markdown, a line for each kind of fault: how often, its lookups, how many failed,
-// wrong rows, the worst latency and the 99.9th percentile. The first line is the rest: no fault.
+// wrong rows, the worst latency, the 99.9th percentile, the engine's slowest answer, and the
+// longest until all nodes were used again. The first line is the rest: no fault.
 std::string TableOf(const std::vector<Done>& faults, const std::vector<Lookup>& lookups);
 
 // The first lookups that failed or had wrong rows, a line each: when, and of which fault.

@@ -178,7 +178,6 @@ TEST(EtcdClient, NamesTheFileThatItCannotUse) {
   EXPECT_THAT(error_of(config), HasSubstr("is empty"));
   std::filesystem::permissions(config.password_file, std::filesystem::perms(0640));
   EXPECT_THAT(error_of(config), HasSubstr("chmod 600"));
-  std::filesystem::remove_all(folder);
 }
 
 // The membership over such servers: never stuck, never wrong.

@@ -12,6 +12,7 @@ namespace {
 
 using testing::HasSubstr;
 using testing_support::Eventually;
+using testing_support::MakeTempDir;
 using testing_support::WriteFile;
 
 // TLS both ways, and a user that may touch its prefix only.
@@ -133,9 +134,8 @@ TEST_F(EtcdSecurityTest, SaysWhyItIsRefused) {
 TEST_F(EtcdSecurityTest, TrustsNoServerOfAnotherName) {
   const auto other = testing_support::MakeCertificate(
       folder_, "elsewhere", {folder_ + "/ca.pem", folder_ + "/ca.key"}, "DNS:elsewhere");
-  const std::string folder = folder_ + "/elsewhere";
-  std::filesystem::create_directory(folder);
-  etcd_ = std::make_unique<EtcdServers>(folder, 1, EtcdTls{folder_ + "/ca.pem", other});
+  etcd_ = std::make_unique<EtcdServers>(MakeTempDir("etcd_elsewhere"), 1,
+                                        EtcdTls{folder_ + "/ca.pem", other});
   EtcdConfig config = config_;
   config.endpoints = etcd_->Config().endpoints;
   const auto member = Member(config);
