@@ -57,6 +57,7 @@ class Lab {
   Status StartEngine();
   Status StartLoad(double lookups_per_s);
   std::string Memnodes() const;
+  bool AllGetLookups() const;
   bool EngineHasAll() const;
 
   const std::unique_ptr<Network> network_;
