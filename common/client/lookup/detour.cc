@@ -69,19 +69,22 @@ void LookupLoop::LookAfter(Request& request, Nanos silence) {
   next_deadline_ = std::min(next_deadline_, request.next_look);
 }
 
-// At the first look the budget decides; afterwards, whether the node has stopped or the answer is
-// lost.
+// Once it is late the budget decides; before and afterwards, whether the node has stopped or the
+// answer is lost. (What a node that was stopped answers when it goes on makes its usual time long.)
 void LookupLoop::LookAtLate(Request& request, TimePoint now) {
   const uint32_t index = request.plan().node;
   const NodeHealth& health = nodes_[index].health;
-  if (health.last_heard() < request.sent_at && nodes_[index].view.suspect_until <= now) {
+  const Nanos silent = now - std::max(health.last_heard(), request.sent_at);
+  const bool late = request.sent && now - request.sent_at >= LateAfter(nodes_[index]);
+  const bool stopped = silent >= kStoppedAfter;
+  if ((late || stopped) && health.last_heard() < request.sent_at &&
+      nodes_[index].view.suspect_until <= now) {
     Suspect(index, now + kSuspectFor);
   }
-  const Nanos silent = now - std::max(health.last_heard(), request.sent_at);
-  if (request.sent && !std::exchange(request.late, true) && hedges_allowed_ >= 1) {
+  if (late && !std::exchange(request.late, true) && hedges_allowed_ >= 1) {
     hedges_allowed_ -= 1;
     Hedge(request);
-  } else if (silent >= kStoppedAfter) {
+  } else if (stopped) {
     HedgeAllOf(index);
   } else if (now - request.sent_at >=
              std::min(kLostAfter, (request.step->deadline() - request.sent_at) / 2)) {
@@ -91,10 +94,15 @@ void LookupLoop::LookAtLate(Request& request, TimePoint now) {
   }
 }
 
+// Where no other owner can be asked now, one may be later.
 void LookupLoop::Hedge(Request& request) {
+  const uint64_t id = request.id;
   request.hedged = true;
   request.next_look = TimePoint::max();
-  AskElsewhere(request.step, request, &request);
+  if (AskElsewhere(request.step, request, &request) || requests_.Find(id) == nullptr) return;
+  request.hedged = false;
+  request.next_look = now_ + kStoppedAfter;
+  next_deadline_ = std::min(next_deadline_, request.next_look);
 }
 
 void LookupLoop::HedgeAllOf(uint32_t node) {

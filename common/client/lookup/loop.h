@@ -186,6 +186,9 @@ class LookupLoop : private net::TransportHandler {
   void End(Request& request, Status why);  // ok: answered in full
   bool AskElsewhere(const StepRef& step, const Request& instead, Request* beside);
   void TakeFailures();
+  Nanos LateAfter(const Node& node) const {
+    return options_.hedge > Nanos::zero() ? options_.hedge : node.late.limit();
+  }
   void LookAfter(Request& request, Nanos silence);
   void LookAtLate(Request& request, TimePoint now);
   void Hedge(Request& request);

@@ -56,7 +56,7 @@ bool LookupLoop::SendFirst(Node& node, IdRing& waiting) {
     request.sent = true;
     request.sent_at = now_;
     ++node.under_way;
-    LookAfter(request, options_.hedge > Nanos::zero() ? options_.hedge : node.late.limit());
+    LookAfter(request, std::min(LateAfter(node), kStoppedAfter));
     CountersOf(*request.step, request.plan().node).requests.fetch_add(1, std::memory_order_relaxed);
   }
   if (request.plan().path == Path::kOneSided) {
