@@ -205,6 +205,13 @@ Status TcpTransport::CheckNew(const EndpointId& remote) const {
 Result<PeerId> TcpTransport::Connect(const std::string& text) {
   ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(text));
   RETURN_IF_ERROR(CheckNew(address.id));
+  // A client could name a port that never answers, and this thread would wait for it.
+  if (acceptor_ != nullptr && address.port != 0) {
+    return InvalidArgument(
+        fmt::format("a client at {}:{} is to be dialled: clients connect to a node, not the other "
+                    "way round",
+                    address.host, address.port));
+  }
   return Transport::Connect(text);
 }
 

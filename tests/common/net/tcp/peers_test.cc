@@ -58,6 +58,17 @@ TEST(TcpPeers, ConnectingTwiceToOneselfOrWithoutAListenerIsRefused) {
   EXPECT_THAT(pair.dialer->Connect(other->address()).status().message(), HasSubstr("listens"));
 }
 
+// A node's thread would wait for a port that takes connections and never answers.
+TEST(TcpPeers, AListenerDialsNoClient) {
+  Pair pair;
+  const auto silent = MakeAcceptor();  // no thread drives it
+  const TimePoint begin = Clock::Real().Now();
+  const auto refused = pair.acceptor->Connect(silent->address());
+  EXPECT_EQ(refused.status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(refused.status().message(), HasSubstr("to be dialled"));
+  EXPECT_LT(Clock::Real().Now() - begin, std::chrono::seconds(4)) << "it was dialled";
+}
+
 TEST(TcpPeers, MessagesOverTheLimitsOrToNobodyAreRefused) {
   Pair pair;
   const std::vector<std::byte> header(kHeaderBytesMax + 1);
