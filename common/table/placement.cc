@@ -106,6 +106,22 @@ Status Validate(const ClusterMap& map) {
   return CheckWeightsAndZones(map);
 }
 
+bool SamePlacement(ClusterMap a, ClusterMap b) {
+  a.addresses.clear();
+  b.addresses.clear();
+  return a == b;
+}
+
+bool HasMember(const ClusterMap& map, std::string_view member) {
+  return std::ranges::count(map.members, member) > 0;
+}
+
+std::string ZoneOf(const ClusterMap& map, std::string_view member) {
+  const auto found = std::ranges::find(map.members, member);
+  if (map.zones.empty() || found == map.members.end()) return "";
+  return map.zones[static_cast<size_t>(found - map.members.begin())];
+}
+
 json::object ToJson(const ClusterMap& map) {
   json::object object = {{"epoch", int64_t{map.epoch}}, {"members", json::value_from(map.members)}};
   if (map.replicas != 1) object["replicas"] = int64_t{map.replicas};

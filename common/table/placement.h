@@ -58,6 +58,12 @@ inline constexpr uint32_t kWeightMax = 65535;
 // weights 1..kWeightMax, zones and addresses for each member or for none.
 Status Validate(const ClusterMap& map);
 
+// Whether both place each row alike and are of one epoch: addresses may differ.
+bool SamePlacement(ClusterMap a, ClusterMap b);
+// Whether it is in the map, and its zone there; empty: it has none.
+bool HasMember(const ClusterMap& map, std::string_view member);
+std::string ZoneOf(const ClusterMap& map, std::string_view member);
+
 // As nodes tell it on connect and keep it in manifests; what is as by default is left out.
 json::object ToJson(const ClusterMap& map);
 // INVALID_ARGUMENT begins with "map"; also where Validate refuses it.

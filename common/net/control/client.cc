@@ -1,7 +1,9 @@
 // The client's side of the control connection: blocking, with a deadline over everything.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "common/net/control/admin.h"
 #include "common/net/control/control.h"
@@ -19,13 +21,23 @@ class SocketControlClient : public ControlClient {
   const Welcome& welcome() const override { return welcome_; }
   int fd() const override { return stream_.fd(); }
 
-  // A node has nothing to say after its welcome: bytes end the connection as a close does.
+  // A node has nothing but news to say after its welcome: other bytes end the connection as a close
+  // does.
   bool Lost() override {
-    std::byte byte{};
-    if (!lost_) lost_ = stream_.Receive({&byte, 1}) != 0;
+    while (!lost_) {
+      const size_t before = text_.size();
+      text_.resize(wanted_);
+      const std::span<char> room = std::span(text_).subspan(before);
+      const ssize_t received = stream_.Receive(std::as_writable_bytes(room));
+      text_.resize(before + static_cast<size_t>(std::max<ssize_t>(received, 0)));
+      lost_ = received < 0;
+      if (received <= 0) break;
+      if (text_.size() == wanted_) TakePart();
+    }
     Flush();
     return lost_;
   }
+  uint32_t told_epoch() const override { return told_epoch_; }
 
   bool ReportDamaged(const DamagedRow& row) override {
     Flush();
@@ -36,6 +48,21 @@ class SocketControlClient : public ControlClient {
   }
 
  private:
+  // A frame's length, or its text.
+  void TakePart() {
+    const std::string part = std::exchange(text_, {});
+    if (std::exchange(in_text_, !in_text_)) {
+      const Result<uint32_t> epoch = ParseNews(part);
+      lost_ = !epoch.ok();
+      if (epoch.ok()) told_epoch_ = std::max(told_epoch_, *epoch);
+      wanted_ = kFramePrefixBytes;
+      return;
+    }
+    const Result<uint32_t> length = FrameLength(part);
+    lost_ = !length.ok() || *length > kNewsFrameBytesMax;
+    if (!lost_) wanted_ = *length;
+  }
+
   void Flush() {
     while (!lost_ && !unsent_.empty()) {
       const iovec piece = {unsent_.data(), unsent_.size()};
@@ -49,6 +76,10 @@ class SocketControlClient : public ControlClient {
   TcpStream stream_;
   std::string unsent_;  // of one report
   const Welcome welcome_;
+  std::string text_;  // of the frame that is being received
+  size_t wanted_ = kFramePrefixBytes;
+  bool in_text_ = false;
+  uint32_t told_epoch_ = 0;
   bool lost_ = false;
 };
 

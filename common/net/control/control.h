@@ -1,11 +1,13 @@
 // The control connection between a client and a memory node: a TCP socket, with TLS when security.h
 // says so, opened by the mutual challenge (challenge.h) and then carrying length-prefixed JSON,
 // used once for the hello (identity, transport settings and address, cluster map) and then kept
-// open as the sign of life; a client also reports damaged rows on it. No UCX listener exists: a
-// stranger's bytes on one abort Debian's UCX 1.13.
+// open as the sign of life; a client also reports damaged rows on it, and a node tells clients of
+// a new epoch of the map. No UCX listener exists: a stranger's bytes on one abort Debian's UCX
+// 1.13.
 //
 //   client: {"hello": {"protocol": 2, "identity": {...}, "transport": "ucx", "settings": "...",
-//            "address": "hex"}}
+//            "address": "hex",
+//            and, optional, "epoch", "takes_news"}}
 //   node:   {"welcome": {"member": "m0", "map": {...}, "identity": {...}, "session": "hex",
 //            "settings": "...", "address": "hex",
 //            "known_answers": [{"layer": 0, "row": "17", "sha256": "hex"}, ...],
@@ -13,6 +15,7 @@
 //            "one_sided_key", "generation", "takes_damage"}}
 //     or    {"refused": {"code": 4, "message": "..."}}     and closes
 //   client: {"damaged": {"layer": 0, "row": "17"}}         any time later, if the node takes_damage
+//   node:   {"news": {"epoch": 2}}                         any time later, if the client takes_news
 //
 // An operator's tool sends {"admin": {"command": ...}} instead (admin.h), and gets {"reply": {...}}
 // or {"refused": ...}.
@@ -60,6 +63,9 @@ struct Hello {
   std::string transport;  // Transport::name()
   std::string settings;   // Transport::settings()
   std::string address;    // Transport::address(), raw bytes (hex on the wire)
+  // Optional: sent only when not zero or false.
+  uint32_t epoch = 0;       // of the map the client reads by; 0: the one in force
+  bool takes_news = false;  // the node may tell of later epochs
 };
 
 struct Welcome {
@@ -117,6 +123,11 @@ class ControlServer {
   // Waits for the request of a tool that is carried out, closes every connection, and joins.
   virtual ~ControlServer() = default;
   virtual uint16_t port() const = 0;
+  // Tells all clients which take news that `epoch` is in force, but those that were welcomed to it
+  // or a later one; also those still to come. Any thread; never waits.
+  virtual void TellEpoch(uint32_t epoch) = 0;
+  // Closes the connections of these sessions. Any thread; never waits.
+  virtual void End(std::vector<uint64_t> sessions) = 0;
 };
 
 // Client side: connects, says hello, reads the answer, all within `timeout`; afterwards the
@@ -131,6 +142,8 @@ class ControlClient {
   virtual const Welcome& welcome() const = 0;
   // True once the node has closed or reset the connection. Cheap, never blocks; owner thread only.
   virtual bool Lost() = 0;
+  // The latest epoch that the node has told of since its welcome, as of the last Lost(); 0: none.
+  virtual uint32_t told_epoch() const = 0;
   // Tells the node of a row that came damaged. Never blocks; false when the node does not take it,
   // or not now. Owner thread only.
   virtual bool ReportDamaged(const DamagedRow& row) = 0;

@@ -136,11 +136,14 @@ Status StatusFromJson(const json::object& object) {
 }  // namespace
 
 std::string HelloFrame(const Hello& hello) {
-  return Frame("hello", {{"protocol", hello.protocol},
-                         {"identity", table::ToJson(hello.identity)},
-                         {"transport", hello.transport},
-                         {"settings", hello.settings},
-                         {"address", HexOf(hello.address)}});
+  json::object content = {{"protocol", hello.protocol},
+                          {"identity", table::ToJson(hello.identity)},
+                          {"transport", hello.transport},
+                          {"settings", hello.settings},
+                          {"address", HexOf(hello.address)}};
+  if (hello.epoch != 0) content["epoch"] = hello.epoch;
+  if (hello.takes_news) content["takes_news"] = true;
+  return Frame("hello", std::move(content));
 }
 
 std::string WelcomeFrame(const Welcome& welcome) {
@@ -190,6 +193,19 @@ Result<DamagedRow> ParseDamaged(std::string_view text) {
   return damaged;
 }
 
+std::string NewsFrame(uint32_t epoch) { return Frame("news", {{"epoch", epoch}}); }
+
+Result<uint32_t> ParseNews(std::string_view text) {
+  ASSIGN_OR_RETURN(const json::value value, io::ParseJson(text, "news"));
+  io::ObjectReader message(value, "news");
+  io::ObjectReader read(message.Object("news"), "news");
+  RETURN_IF_ERROR(message.status());
+  uint32_t epoch = 0;
+  read.Int("epoch", 1, UINT32_MAX, epoch);
+  RETURN_IF_ERROR(read.status());
+  return epoch;
+}
+
 std::string AdminFrame(const json::object& request) { return Frame("admin", request); }
 
 std::string ReplyFrame(const json::object& reply) { return Frame("reply", reply); }
@@ -235,6 +251,8 @@ Result<Hello> ParseHello(std::string_view text) {
   read.String("transport", hello.transport);
   read.String("settings", hello.settings);
   ReadRaw(read, "address", "hello", kAddressBytesMax, hello.address);
+  if (read.Has("epoch")) read.Int("epoch", 0, UINT32_MAX, hello.epoch);
+  if (read.Has("takes_news")) read.Bool("takes_news", hello.takes_news);
   RETURN_IF_ERROR(read.status());
   return hello;
 }

@@ -62,6 +62,7 @@ struct ServerContext {
   std::set<std::shared_ptr<Connection>> connections = {};
   std::deque<std::weak_ptr<Connection>> tools = {};  // whose requests wait
   bool carrying_out = false;                         // one of them
+  uint32_t epoch = 0;                                // clients are told of
   Worker tool_thread = Worker(1);
 };
 
@@ -108,6 +109,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
     step_ = Step::kAnswer;
     answer_ = RefusedFrame(ResourceExhausted("this memory node has no place for more connections"));
     Start();
+  }
+
+  uint64_t session() const { return session_; }
+
+  // Of the epoch in force, unless the client knows it; later where its socket has no room.
+  void TellEpoch() {
+    if (closed_ || !takes_news_ || !answered_ || knows_epoch_ >= context_->epoch) return;
+    if (news_.empty()) {
+      knows_epoch_ = context_->epoch;
+      news_ = NewsFrame(knows_epoch_);
+    }
+    SendNews();
   }
 
   // Idempotent; reports the session's end exactly once.
@@ -158,7 +171,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
     });
   }
 
+  // Also of a connection that was closed when the time was up already.
   void TimeIsUp() {
+    if (closed_) return;
     if (step_ != Step::kPending) return Close();
     Reply(RefusedFrame(Unavailable("the data thread did not open the session in 5 s")));
     Move();
@@ -194,6 +209,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     const Result<Hello> hello = ParseHello(text);
     if (!hello.ok()) return Reply(RefusedFrame(hello.status()));
+    takes_news_ = hello->takes_news;
     Arm(kSessionTimeout);
     context_->callbacks.on_hello(*hello, [gate = context_->gate, context = context_,
                                           weak = weak_from_this()](Result<Welcome> welcome) {
@@ -201,6 +217,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
         const auto self = weak.lock();
         if (self != nullptr && self->step_ == Step::kPending && !self->closed_) {
           if (welcome.ok()) self->session_ = welcome->session;
+          if (welcome.ok()) self->knows_epoch_ = welcome->map.epoch;
           self->Reply(welcome.ok() ? WelcomeFrame(*welcome) : RefusedFrame(welcome.status()));
           self->Move();
         } else if (welcome.ok()) {
@@ -281,7 +298,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Reply(std::string frame) {
     step_ = Step::kAnswer;
     answer_ = std::move(frame);
-    ready_.cancel();
+    error_code none;
+    ready_.cancel(none);
     ++waits_;
     Arm(kHelloTimeout);
   }
@@ -301,7 +319,27 @@ class Connection : public std::enable_shared_from_this<Connection> {
     } else {
       step_ = Step::kSilence;
     }
-    return true;
+    answered_ = session_ != 0;
+    TellEpoch();
+    return !closed_;
+  }
+
+  void SendNews() {
+    while (!news_.empty()) {
+      const iovec piece = {news_.data(), news_.size()};
+      const ssize_t sent = stream_.Send({&piece, 1});
+      if (sent < 0) return Close();
+      if (sent == 0) {
+        if (std::exchange(awaits_room_, true)) return;
+        return ready_.async_wait(stream_descriptor::wait_write,
+                                 [self = shared_from_this()](const error_code& error) {
+                                   self->awaits_room_ = false;
+                                   if (!error && !self->closed_) self->SendNews();
+                                 });
+      }
+      news_.erase(0, static_cast<size_t>(sent));
+    }
+    TellEpoch();  // of one that came meanwhile
   }
 
   void AwaitReport() {
@@ -343,7 +381,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string answer_;
   size_t written_ = 0;
   uint64_t session_ = 0;  // 0 = not welcomed
-  uint64_t waits_ = 0;    // the number of the latest wait
+  bool takes_news_ = false;
+  bool answered_ = false;     // the welcome is sent
+  uint32_t knows_epoch_ = 0;  // by the welcome or by news
+  std::string news_;          // one frame, what of it is not sent
+  bool awaits_room_ = false;  // to send it
+  uint64_t waits_ = 0;        // the number of the latest wait
   bool closed_ = false;
 };
 
@@ -397,6 +440,24 @@ class AsioControlServer : public ControlServer {
   }
 
   uint16_t port() const override { return acceptor_->port(); }
+
+  void TellEpoch(uint32_t epoch) override {
+    context_.gate->Post([this, epoch] {
+      if (epoch <= context_.epoch) return;
+      context_.epoch = epoch;
+      for (const auto& connection : ConnectionsOf(true)) connection->TellEpoch();
+    });
+  }
+
+  void End(std::vector<uint64_t> sessions) override {
+    context_.gate->Post([this, sessions = std::move(sessions)] {
+      for (const auto& connection : ConnectionsOf(true)) {
+        if (connection->welcomed() && std::ranges::count(sessions, connection->session()) > 0) {
+          connection->Close();
+        }
+      }
+    });
+  }
 
  private:
   void AcceptOnLoop() {

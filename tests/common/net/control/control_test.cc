@@ -128,6 +128,46 @@ TEST(Control, WelcomeArrivesWithEveryField) {
   EXPECT_FALSE((*client)->Lost());
 }
 
+uint32_t ToldInTime(ControlClient& client, uint32_t epoch) {
+  const TimePoint deadline = Clock::Real().Now() + kTimeout;
+  while (client.told_epoch() < epoch && !client.Lost() && Clock::Real().Now() < deadline) {
+  }
+  return client.told_epoch();
+}
+
+TEST(Control, NewsOfLaterEpochsReachesClientsThatTakeIt) {
+  Node node;
+  node.takes_damage = true;
+  Hello takes = MakeHello();
+  takes.takes_news = true;
+  const auto told = node.Connect(takes);
+  const auto old = node.Connect();
+  ASSERT_TRUE(told.ok() && old.ok());
+  (*node.started)->TellEpoch(7);  // what they were welcomed to
+  (*node.started)->TellEpoch(8);
+  EXPECT_EQ(ToldInTime(**told, 8), 8u);
+  (*node.started)->TellEpoch(12);
+  EXPECT_EQ(ToldInTime(**told, 12), 12u);
+  EXPECT_TRUE((*told)->ReportDamaged({0, 3})) << "the connection is as good as before";
+  // One that was welcomed to the map before, and one that takes none.
+  const auto late = node.Connect(takes);
+  ASSERT_TRUE(late.ok());
+  EXPECT_EQ(ToldInTime(**late, 12), 12u);
+  EXPECT_FALSE((*old)->Lost());
+  EXPECT_EQ((*old)->told_epoch(), 0u);
+}
+
+TEST(Control, EndedSessionsLoseTheirConnection) {
+  Node node;
+  const auto ended = node.Connect();
+  const auto other = node.Connect();
+  ASSERT_TRUE(ended.ok() && other.ok());
+  (*node.started)->End({(*ended)->welcome().session, 4711});
+  EXPECT_TRUE(LostInTime(**ended));
+  EXPECT_TRUE(node.WaitGone(1));
+  EXPECT_FALSE((*other)->Lost());
+}
+
 TEST(Control, AHelloThatWaitsForItsAnswerHoldsUpNoOther) {
   Node node;
   node.late = true;
