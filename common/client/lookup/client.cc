@@ -2,174 +2,175 @@
 
 #include <fmt/format.h>
 
-#include <cstddef>
+#include <algorithm>
+#include <utility>
 
-#include "common/client/lookup/cluster_view.h"
-#include "common/client/lookup/connect.h"
-#include "common/client/lookup/loop.h"
-#include "common/client/lookup/node_joiner.h"
-#include "common/client/lookup/plan.h"
-#include "common/client/lookup/redialer.h"
-#include "common/client/lookup/step.h"
+#include "common/base/threads.h"
+#include "common/client/lookup/epoch_client.h"
+#include "common/obs/log.h"
 
 namespace engram::client {
+namespace {
 
-LookupClient::LookupClient(std::shared_ptr<const PlanContext> context)
-    : context_(std::move(context)) {}
+// Waits of the thread that follows epochs, in real time.
+constexpr auto kFirstRetry = std::chrono::milliseconds(50);
+constexpr auto kLongestRetry = std::chrono::milliseconds(800);
+constexpr auto kRetiredPoll = std::chrono::milliseconds(10);
+// Requests of an epoch that is over end within their deadlines; those that have none, with this.
+constexpr auto kRetiredAtMost = std::chrono::seconds(30);
+
+// The counters of `from` on top of those of `to`; nodes by their names, those of `to` only.
+void AddCounters(const SourceStats& from, SourceStats& to) {
+  to.rows_asked += from.rows_asked;
+  to.rows_distinct += from.rows_distinct;
+  to.failovers += from.failovers;
+  to.hedges_sent += from.hedges_sent;
+  to.hedges_won += from.hedges_won;
+  to.reconnects += from.reconnects;
+  for (const SourceStats::Node& node : from.nodes) {
+    const auto same = std::ranges::find(to.nodes, node.name, &SourceStats::Node::name);
+    if (same == to.nodes.end()) continue;
+    same->rows_fetched += node.rows_fetched;
+    same->bytes_fetched += node.bytes_fetched;
+    same->requests += node.requests;
+    for (size_t i = 0; i < kPathCount; ++i) same->rows_by_path[i] += node.rows_by_path[i];
+  }
+}
+
+}  // namespace
+
+LookupClient::LookupClient(const LookupClientOptions& options, const table::TableLayout& layout,
+                           const Clock& clock)
+    : options_(options), layout_(layout), clock_(clock) {}
 
 LookupClient::~LookupClient() {
-  if (redialer_ != nullptr) redialer_->Stop();
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  if (following_.joinable()) following_.join();
+  // Their threads may still tell of epochs.
+  current_.store(nullptr);
+  retired_.clear();
 }
 
 Result<std::unique_ptr<LookupClient>> LookupClient::Connect(const LookupClientOptions& options,
                                                             const table::TableLayout& layout,
                                                             const Clock& clock) {
-  ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport, options.make_transport());
-  ASSIGN_OR_RETURN(Cluster cluster, ConnectCluster(options, *transport));
-  PlanContext context = MakePlanContext(layout, cluster.map, cluster.labels);
-  context.check_rows = options.check_rows;
-  std::unique_ptr<LookupClient> client(
-      new LookupClient(std::make_shared<const PlanContext>(std::move(context))));
-  client->identity_ = cluster.identity;
-  client->members_ = cluster.map.members;
-
+  std::unique_ptr<LookupClient> client(new LookupClient(options, layout, clock));
   LookupClient* const self = client.get();
-  client->epoch_ = cluster.map.epoch;
-  LookupLoop::Options loop_options;
-  loop_options.requests_max = options.inflight_requests_max;
-  loop_options.spin = std::chrono::microseconds(options.spin_us);
-  loop_options.probe_timeout = std::chrono::milliseconds(options.probe_timeout_ms);
-  loop_options.hedge = std::chrono::microseconds(options.hedge_us);
-  loop_options.on_lost = [self](uint32_t node) { self->redialer_->Lost(node); };
-  client->loop_ = std::make_unique<LookupLoop>(std::move(loop_options), client->context_,
-                                               client->epoch_, std::move(transport), clock);
-  RETURN_IF_ERROR(client->loop_->started());
-  client->joiner_ = std::make_unique<NodeJoiner>(options, std::move(cluster), *client->context_,
-                                                 *client->loop_, clock);
-  client->redialer_ = std::make_unique<Redialer>(
-      client->members_.size(), [self](uint32_t node) { return self->joiner_->Rejoin(node); },
-      clock);
-  RETURN_IF_ERROR(client->redialer_->started());
-  ASSIGN_OR_RETURN(const std::vector<uint32_t> away, client->joiner_->JoinAll());
-  for (const uint32_t node : away) client->redialer_->Lost(node);
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<EpochClient> first,
+      EpochClient::Connect(
+          options, layout, [self](uint32_t epoch) { self->OnLaterEpoch(epoch); }, clock));
+  client->current_.store(first);
+  client->identity_ = first->identity();
+  client->known_answers_ = first->known_answers();
   if (options.check) RETURN_IF_ERROR(options.check(*client));
-  client->rows_asked_ = 0;
-  client->rows_distinct_ = 0;
-  for (NodeCounters& counters : client->loop_->counters()) counters.Reset();
+  first->ResetCounters();
+  ASSIGN_OR_RETURN(client->following_, StartThread("epochs", [self] { self->Follow(); }));
   return client;
 }
 
 Result<Ticket> LookupClient::Submit(std::span<const LayerLookup> layers,
                                     const SubmitOptions& options) {
-  const std::shared_ptr<const ClusterView> view = loop_->view();
-  size_t rows = 0;
-  for (const LayerLookup& layer : layers) rows += layer.rows.size();
-  if (AllLocal(*view, rows)) {
-    RETURN_IF_ERROR(CheckLookups(context_->layout, layers));
-    Status gathered;
-    for (const LayerLookup& layer : layers) {
-      if (gathered.ok()) gathered = GatherLocally(*context_, *view, loop_->counters(), layer);
+  return current_.load()->Submit(layers, options);
+}
+
+void LookupClient::OnLaterEpoch(uint32_t epoch) {
+  const std::lock_guard lock(mutex_);
+  look_ = true;
+  later_epoch_ = std::max(later_epoch_, epoch);
+  changed_.notify_all();
+}
+
+void LookupClient::Follow() {
+  auto retry = kFirstRetry;
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (look_) {
+      look_ = false;
+      lock.unlock();
+      const Status gone_on = GoOn();
+      lock.lock();
+      if (gone_on.ok()) {
+        retry = kFirstRetry;
+        continue;
+      }
+      obs::LogWarn(fmt::format("the cluster's new map cannot be followed yet, tried again why={}",
+                               gone_on.message()));
+      look_ = true;
+      changed_.wait_for(lock, retry, [&] { return stopping_; });
+      retry = std::min(2 * retry, kLongestRetry);
+    } else if (!retired_.empty()) {
+      changed_.wait_for(lock, kRetiredPoll, [&] { return stopping_ || look_; });
+      lock.unlock();
+      EndRetired();
+      lock.lock();
+    } else {
+      changed_.wait(lock, [&] { return stopping_ || look_ || !retired_.empty(); });
     }
-    // A damaged row may be sound at another owner: the long way finds out.
-    if (gathered.code() == Code::kDataLoss && context_->owners.replicas() > 1) {
-      return SubmitPlanned(layers, options, *view);
-    }
-    RETURN_IF_ERROR(gathered);
-    rows_asked_.fetch_add(rows, std::memory_order_relaxed);
-    rows_distinct_.fetch_add(rows, std::memory_order_relaxed);
-    return Ticket::Done(layers);
   }
-  return SubmitPlanned(layers, options, *view);
 }
 
-Result<Ticket> LookupClient::SubmitPlanned(std::span<const LayerLookup> layers,
-                                           const SubmitOptions& options, const ClusterView& view) {
-  StepRef step = loop_->steps()->Take();
-  const bool choose = context_->owners.replicas() > 1;
-  RETURN_IF_ERROR(
-      step->Plan(layers, options, Purpose::kCaller, choose ? loop_->Costs(view) : NodeCosts()));
-  RETURN_IF_ERROR(loop_->Post(step, view));
-  rows_asked_.fetch_add(step->plan().rows_asked(), std::memory_order_relaxed);
-  rows_distinct_.fetch_add(step->plan().rows_distinct(), std::memory_order_relaxed);
-  return Step::MakeTicket(std::move(step));
-}
-
-const std::vector<net::KnownAnswer>& LookupClient::known_answers() const {
-  return joiner_->known_answers();
-}
-
-// Names every node that does not answer, where some rows have no other owner.
-Status LookupClient::Served(const std::vector<SourceStats::Node>& nodes) const {
-  std::vector<bool> away(nodes.size());
-  for (size_t node = 0; node < nodes.size(); ++node) away[node] = !nodes[node].status.ok();
-  Status all;
-  if (!context_->owners.FirstWithoutOwner(away)) return all;
-  for (const SourceStats::Node& node : nodes) {
-    if (node.status.ok()) continue;
-    all = all.ok() ? node.status : Status(all.code(), all.message() + "; " + node.status.message());
+// Connects to the epoch in force and goes over to it. OK, too, when it is the one that is read, and
+// no node has told of a later one; UNAVAILABLE: one has, and none that was reached goes by it yet.
+Status LookupClient::GoOn() {
+  const std::shared_ptr<EpochClient> before = current_.load();
+  LookupClientOptions options = options_;
+  options.identity = identity_;
+  options.memnodes = before->addresses();
+  for (const std::string& address : options_.memnodes) {
+    if (std::ranges::count(options.memnodes, address) == 0) options.memnodes.push_back(address);
   }
-  return all;
+  ASSIGN_OR_RETURN(std::shared_ptr<EpochClient> next,
+                   EpochClient::Connect(
+                       options, layout_, [this](uint32_t epoch) { OnLaterEpoch(epoch); }, clock_));
+  std::unique_lock lock(mutex_);
+  const uint32_t told = later_epoch_;
+  if (next->epoch() <= before->epoch()) {
+    lock.unlock();
+    if (before->epoch() >= told) return OkStatus();
+    return Unavailable(fmt::format(
+        "epoch {} is in force somewhere, epoch {} at the members reached", told, next->epoch()));
+  }
+  obs::LogInfo(fmt::format("lookups go by a new map of the cluster epoch={} before={}",
+                           next->epoch(), before->epoch()));
+  current_.store(std::move(next));
+  retired_.push_back({before, clock_.Now() + kRetiredAtMost});
+  return OkStatus();
+}
+
+// A retired client goes once no caller holds it and nothing is under way.
+void LookupClient::EndRetired() {
+  std::vector<std::shared_ptr<EpochClient>> ended;  // destroyed outside of the lock
+  const std::lock_guard lock(mutex_);
+  std::erase_if(retired_, [&](Retired& retired) {
+    const bool idle = retired.client.use_count() == 1 && !retired.client->busy();
+    if (!idle && clock_.Now() < retired.until) return false;
+    AddCounters(retired.client->stats(), past_);
+    ended.push_back(std::move(retired.client));
+    return true;
+  });
 }
 
 SourceStats LookupClient::stats() const {
-  SourceStats stats;
-  stats.rows_asked = rows_asked_.load();
-  stats.rows_distinct = rows_distinct_.load();
-  const LookupLoop::Detours detours = loop_->detours();
-  stats.failovers = detours.failovers;
-  stats.hedges_sent = detours.hedges_sent;
-  stats.hedges_won = detours.hedges_won;
-  stats.reconnects = loop_->reconnects();
-  stats.epoch = epoch_;
-  const std::shared_ptr<const ClusterView> view = loop_->view();
-  for (size_t node = 0; node < members_.size(); ++node) {
-    const NodeCounters& counters = loop_->counters()[node];
-    SourceStats::Node told;
-    told.name = members_[node];
-    const NodeView& seen = (*view)[node];
-    const Status& status = seen.gone.ok() ? seen.health : seen.gone;
-    if (!status.ok()) {
-      told.status = status.WithContext("memory node " + context_->node_labels[node]);
-    }
-    told.suspect = loop_->IsSuspect(seen);
-    told.rows_fetched = counters.rows_fetched.load();
-    told.bytes_fetched = counters.bytes_fetched.load();
-    told.requests = counters.requests.load();
-    for (size_t i = 0; i < kPathCount; ++i) told.rows_by_path[i] = counters.rows_by_path[i].load();
-    stats.nodes.push_back(std::move(told));
-  }
-  stats.served = Served(stats.nodes);
+  const std::lock_guard lock(mutex_);
+  SourceStats stats = current_.load()->stats();
+  AddCounters(past_, stats);
+  for (const Retired& retired : retired_) AddCounters(retired.client->stats(), stats);
   return stats;
 }
 
 std::string LookupClient::OwnersOf(uint32_t layer_index, uint64_t row) const {
-  std::string labels;
-  for (const uint16_t owner : context_->OwnersOf(layer_index, row)) {
-    labels += (labels.empty() ? "" : " or ") + context_->node_labels[owner];
-  }
-  return labels;
+  return current_.load()->OwnersOf(layer_index, row);
 }
 
 std::vector<std::string> LookupClient::DescribePaths() const {
-  std::vector<std::string> lines;
-  const std::shared_ptr<const ClusterView> view = loop_->view();
-  for (size_t node = 0; node < members_.size(); ++node) {
-    if ((*view)[node].paths == nullptr) continue;
-    const NodePaths& paths = *(*view)[node].paths;
-    std::string line = members_[node] + ":";
-    for (size_t i = 0; i < kPathCount; ++i) {
-      if (!paths.open[i]) continue;
-      line += fmt::format(" {}", PathName(static_cast<Path>(i)));
-      if (paths.costs[i].fixed_ns == 0) continue;  // not measured: it is the only one
-      line += fmt::format(" {:.1f} us + {:.0f} ns/row", paths.costs[i].fixed_ns / 1e3,
-                          paths.costs[i].per_row_ns);
-    }
-    if (paths.forced) line += " (forced)";
-    lines.push_back(std::move(line));
-  }
-  return lines;
+  return current_.load()->DescribePaths();
 }
 
-uint64_t LookupClient::messages_dropped() const { return loop_->messages_dropped(); }
+uint64_t LookupClient::messages_dropped() const { return current_.load()->messages_dropped(); }
 
 }  // namespace engram::client

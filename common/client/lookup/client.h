@@ -5,18 +5,23 @@
 // fail at once with UNAVAILABLE, and so does every Submit that needs it, until the client has
 // connected to it again by itself, with the whole handshake: at most a second after the node is
 // ready.
+//
+// When the cluster's map has changed, nodes tell; the client then connects to the members of the
+// new map, proves them as at first, and goes over to them between two lookups. A lookup ends by the
+// map it began with.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
-#include "common/client/lookup/cluster_view.h"
 #include "common/client/lookup/node_paths.h"
 #include "common/client/row_source.h"
 #include "common/net/control/control.h"
@@ -27,14 +32,13 @@
 
 namespace engram::client {
 
+class EpochClient;
 class LookupClient;
-class LookupLoop;
-class NodeJoiner;
-class Redialer;
-struct PlanContext;
 
 struct LookupClientOptions {
-  std::vector<std::string> memnodes;  // "host:port" of every member of the cluster, any order
+  // "host:port" of every member of the cluster, any order. Members whose address the map tells need
+  // not be named, and addresses of nodes that are no members any more are passed over.
+  std::vector<std::string> memnodes;
   table::TableIdentity identity;  // from the client's own config; the content digest may be empty
   uint32_t connect_timeout_ms =
       5000;               // of each control connection, and of fetching the known answers
@@ -77,7 +81,7 @@ class LookupClient : public RowSource {
   Result<Ticket> Submit(std::span<const LayerLookup> layers, const SubmitOptions& options) override;
   SourceStats stats() const override;
   // The rows that the nodes vouched for at connect, of all nodes.
-  const std::vector<net::KnownAnswer>& known_answers() const;
+  const std::vector<net::KnownAnswer>& known_answers() const { return known_answers_; }
   // The labels of the nodes that have the row, for messages: "m0 (127.0.0.1:7400)".
   std::string OwnersOf(uint32_t layer_index, uint64_t row) const;
   // What the calibration found, for logs: one line a node.
@@ -86,22 +90,33 @@ class LookupClient : public RowSource {
   uint64_t messages_dropped() const;
 
  private:
-  explicit LookupClient(std::shared_ptr<const PlanContext> context);
-  Result<Ticket> SubmitPlanned(std::span<const LayerLookup> layers, const SubmitOptions& options,
-                               const ClusterView& view);
-  Status Served(const std::vector<SourceStats::Node>& nodes) const;
+  LookupClient(const LookupClientOptions& options, const table::TableLayout& layout,
+               const Clock& clock);
+  void OnLaterEpoch(uint32_t epoch);
+  void Follow();
+  Status GoOn();
+  void EndRetired();
 
-  const std::shared_ptr<const PlanContext> context_;  // shared with the steps
+  LookupClientOptions options_;
+  const table::TableLayout layout_;
+  const Clock& clock_;
   table::TableIdentity identity_;
-  std::vector<std::string> members_;
-  uint32_t epoch_ = 0;  // of the map
-  std::atomic<uint64_t> rows_asked_ = 0;
-  std::atomic<uint64_t> rows_distinct_ = 0;
-  // The redialer drives the joiner, which drives the loop, which tells the redialer of losses: the
-  // destructor stops the redialer, then the loop goes, and the redialer last.
-  std::unique_ptr<Redialer> redialer_;
-  std::unique_ptr<NodeJoiner> joiner_;
-  std::unique_ptr<LookupLoop> loop_;
+  std::vector<net::KnownAnswer> known_answers_;
+  std::atomic<std::shared_ptr<EpochClient>> current_;
+
+  // Epochs that are over and have requests under way yet.
+  struct Retired {
+    std::shared_ptr<EpochClient> client;
+    TimePoint until;
+  };
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::vector<Retired> retired_;
+  SourceStats past_;          // counted by clients that are gone
+  bool look_ = false;         // for a later epoch
+  uint32_t later_epoch_ = 0;  // the latest that is known to be in force
+  bool stopping_ = false;
+  std::thread following_;  // connects to later epochs, and ends retired clients
 };
 
 }  // namespace engram::client

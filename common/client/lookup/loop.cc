@@ -448,8 +448,16 @@ void LookupLoop::CheckControls(TimePoint now) {
       LoseNode(node, Unavailable("it closed the control connection"));
     } else if (nodes_[node].leaving && nodes_[node].under_way == 0) {
       LoseNode(node, Unavailable("it is shutting down"));
+    } else if (nodes_[node].control != nullptr) {
+      HearEpoch(nodes_[node].control->told_epoch());
     }
   }
+}
+
+void LookupLoop::HearEpoch(uint32_t epoch) {
+  if (epoch <= std::max(epoch_, told_epoch_)) return;
+  told_epoch_ = epoch;
+  if (options_.on_later_epoch) options_.on_later_epoch(epoch);
 }
 
 // What a node cannot take now is dropped: the row is reported again when it is asked for again.

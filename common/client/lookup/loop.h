@@ -55,6 +55,7 @@ class LookupLoop : private net::TransportHandler {
     Nanos probe_timeout = Nanos::zero();    // of probes (node_health.h); zero: none are sent
     Nanos hedge = Nanos::zero();            // a request is late after so long; zero: by itself
     std::function<void(uint32_t)> on_lost;  // a node that was open; on the loop's thread
+    std::function<void(uint32_t)> on_later_epoch;  // that a node told; on the loop's thread
   };
   // Starts its thread; where that fails `started` says why, and nothing may be posted. `transport`
   // is the loop's from now on.
@@ -92,6 +93,7 @@ class LookupLoop : private net::TransportHandler {
 
   std::shared_ptr<StepPool> steps() const { return steps_; }
   std::span<NodeCounters> counters() { return counters_; }
+  uint32_t requests_under_way() const { return requests_under_way_.load(); }
   struct Detours {
     uint64_t failovers = 0;  // requests to another owner after the one asked first had failed
     uint64_t hedges_sent = 0;
@@ -169,6 +171,7 @@ class LookupLoop : private net::TransportHandler {
   void OnError(uint32_t node, std::span<const std::byte> header, std::span<const std::byte> body);
   void Expire(TimePoint now);
   void CheckControls(TimePoint now);
+  void HearEpoch(uint32_t epoch);
   void TellDamage();
   void LoseNode(uint32_t node, const Status& why);
   void Leave(uint32_t node, const Status& why);
@@ -230,6 +233,7 @@ class LookupLoop : private net::TransportHandler {
   TimePoint now_;      // when the round began
   TimePoint next_probe_;
   double hedges_allowed_ = kHedgesAtOnce;
+  uint32_t told_epoch_ = 0;  // the latest that on_later_epoch was told of
   TimePoint next_deadline_ = TimePoint::max();
   TimePoint next_control_check_;
   TimePoint last_event_;

@@ -19,11 +19,13 @@ constexpr Nanos kRejoinTimeout = std::chrono::seconds(1);
 }  // namespace
 
 NodeJoiner::NodeJoiner(const LookupClientOptions& options, Cluster cluster,
-                       const PlanContext& context, LookupLoop& loop, const Clock& clock)
+                       const PlanContext& context, LookupLoop& loop,
+                       std::function<void(uint32_t)> on_later_epoch, const Clock& clock)
     : options_(options),
       cluster_(std::move(cluster)),
       context_(context),
       loop_(loop),
+      on_later_epoch_(std::move(on_later_epoch)),
       clock_(clock) {}
 
 Result<std::vector<uint32_t>> NodeJoiner::JoinAll() {
@@ -58,7 +60,9 @@ Result<std::vector<uint32_t>> NodeJoiner::JoinAll() {
 Status NodeJoiner::Rejoin(uint32_t node) {
   const Nanos timeout =
       std::min<Nanos>(std::chrono::milliseconds(options_.connect_timeout_ms), kRejoinTimeout);
-  auto control = ReachMember(options_, cluster_, node, loop_.transport(), timeout);
+  std::optional<uint32_t> later;
+  auto control = ReachMember(options_, cluster_, node, loop_.transport(), timeout, later);
+  if (later && on_later_epoch_) on_later_epoch_(*later);
   const Status joined = control.ok() ? Join(node, std::move(*control), timeout) : control.status();
   if (!joined.ok()) loop_.GiveUp(node, joined);
   return joined;

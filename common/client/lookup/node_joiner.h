@@ -3,6 +3,7 @@
 // costs.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,9 +19,10 @@ namespace engram::client {
 // Blocks; one thread at a time, not the loop's.
 class NodeJoiner {
  public:
-  // All outlive this. `cluster`: its controls are taken out.
+  // All outlive this. `cluster`: its controls are taken out. `on_later_epoch`: told when a node
+  // that was to come back is of a later epoch, or no member any more; may be null.
   NodeJoiner(const LookupClientOptions& options, Cluster cluster, const PlanContext& context,
-             LookupLoop& loop, const Clock& clock);
+             LookupLoop& loop, std::function<void(uint32_t)> on_later_epoch, const Clock& clock);
 
   // Every node, by the connections that `cluster` came with. Where rows have several owners, nodes
   // may be away as long as every row has one that is not: those are returned. UNAVAILABLE names the
@@ -44,6 +46,7 @@ class NodeJoiner {
   Cluster cluster_;
   const PlanContext& context_;
   LookupLoop& loop_;
+  const std::function<void(uint32_t)> on_later_epoch_;
   const Clock& clock_;
   std::vector<net::KnownAnswer> known_answers_;
 };

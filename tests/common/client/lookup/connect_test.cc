@@ -77,6 +77,17 @@ TEST(LookupConnect, NodesWithDifferentMapsAreRefused) {
   cluster.StartNode(other);
   const Status status = cluster.Connect().status();
   EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("asked for epoch 2 of the cluster"));
+}
+
+TEST(LookupConnect, NodesWithDifferentMapsOfOneEpochAreRefused) {
+  FakeCluster cluster(2);
+  cluster.StartNode(cluster.BehaviourOf(0));
+  auto other = cluster.BehaviourOf(1);
+  other.map.weights = {1, 2};
+  cluster.StartNode(other);
+  const Status status = cluster.Connect().status();
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("different cluster maps"));
 }
 

@@ -84,6 +84,10 @@ Result<net::Welcome> FakeNode::OnHello(const net::Hello& hello) {
     }
   }
   ++hellos_;
+  RETURN_IF_ERROR(behaviour_.refuse_hellos);
+  if (hello.epoch != 0 && hello.epoch != behaviour_.map.epoch) {
+    return FailedPrecondition("another epoch is asked for");
+  }
   table::TableIdentity identity = behaviour_.identity;
   uint64_t generation = behaviour_.generation;
   const std::string& asked = hello.identity.version;

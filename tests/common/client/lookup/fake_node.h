@@ -43,6 +43,7 @@ class FakeNode : private net::TransportHandler {
     uint32_t chunk_rows = 7;
     bool lie_about_known_row = false;
     bool wrong_bytes_in_known_row = false;
+    Status refuse_hellos;   // not ok: every hello is answered with this error
     Status refuse_lookups;  // not ok: every lookup is answered with this error
     int shift_first = 0;    // added to RowsHeader::first of every chunk
   };
@@ -57,6 +58,8 @@ class FakeNode : private net::TransportHandler {
   bool layers_ascended() const { return layers_ascended_.load(); }
   // The data connections stay.
   void CloseControl();
+  // Tells its clients that a later map is in force; its own stays.
+  void TellEpoch(uint32_t epoch) { control_->TellEpoch(epoch); }
   // As a process that is stopped and goes on: what is asked for waits in its connections.
   void Stop() { stopped_ = true; }
   void Continue() { stopped_ = false; }
