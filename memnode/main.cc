@@ -23,7 +23,7 @@ int Run(int argc, char** argv) {
   config::Fields fields;
   config.Describe(fields);
   Status status = config::Load(config_file, sets, fields);
-  if (status.ok()) status = memnode::RunUntilSignal(config);
+  if (status.ok()) status = memnode::RunUntilSignal(config, {argv, argv + argc});
   if (status.ok()) return 0;
   obs::FlushLog(std::chrono::seconds(1));  // what led to the error stands before it
   PrintError("engram-memnode", status.message());

@@ -1,5 +1,6 @@
 #include "common/base/shutdown.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -23,7 +24,7 @@ Status Failed(const std::string& what) { return InternalError(what + ": " + std:
 }  // namespace
 
 Result<int> TakeStdout() {
-  const int real_stdout = dup(STDOUT_FILENO);
+  const int real_stdout = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
   if (real_stdout < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
     return Failed("redirecting stdout");
   }
@@ -37,7 +38,7 @@ Status WriteLine(int file, std::string_view line) {
 }
 
 Status CatchShutdownSignals() {
-  if (pipe(signal_pipe) != 0) return Failed("making a pipe");
+  if (pipe2(signal_pipe, O_CLOEXEC) != 0) return Failed("making a pipe");
   struct sigaction action = {};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESETHAND | SA_RESTART;  // the second signal kills
@@ -54,6 +55,17 @@ void WaitForShutdownSignal() {
   pollfd readable = {.fd = signal_pipe[0], .events = POLLIN, .revents = 0};
   while (poll(&readable, 1, -1) < 0 && errno == EINTR) {
   }
+}
+
+void AskForShutdown() { OnSignal(SIGTERM); }
+
+Status Become(const std::vector<std::string>& argv, int real_stdout) {
+  std::vector<char*> pointers;
+  for (const std::string& argument : argv) pointers.push_back(const_cast<char*>(argument.c_str()));
+  pointers.push_back(nullptr);
+  if (dup2(real_stdout, STDOUT_FILENO) < 0) return Failed("restoring stdout");
+  execvp(pointers[0], pointers.data());
+  return Failed("starting " + argv[0] + " again");
 }
 
 }  // namespace engram

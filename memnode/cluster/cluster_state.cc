@@ -17,6 +17,8 @@ std::string Describe(const table::ClusterMap& map) {
                      map.replicas);
 }
 
+Status NothingUnderWay() { return FailedPrecondition("no change of the cluster is under way"); }
+
 Status CheckChangedMap(const ClusterState& before, const ClusterState& after) {
   if (before.next) {
     const bool cancelled = after.current == before.current && !after.next;
@@ -27,9 +29,13 @@ Status CheckChangedMap(const ClusterState& before, const ClusterState& after) {
         before.change));
   }
   if (!after.next) {
-    return FailedPrecondition("no change of the cluster is under way that could be ended");
+    return NothingUnderWay();
   }
-  if (!(after.current == before.current)) {
+  // The first change tells the addresses, too.
+  const bool same = before.current.addresses.empty()
+                        ? table::SamePlacement(after.current, before.current)
+                        : after.current == before.current;
+  if (!same) {
     return FailedPrecondition(fmt::format("the cluster is at {}, not at {}",
                                           Describe(before.current), Describe(after.current)));
   }
@@ -109,7 +115,8 @@ Result<ClusterState> Begin(const ClusterState& state, table::ClusterMap next, st
 Result<ClusterState> Commit(const ClusterState& state) {
   ClusterState after = state;
   after.revision = state.revision + 1;
-  if (after.next) after.current = *std::exchange(after.next, std::nullopt);
+  if (!state.next) return NothingUnderWay();
+  after.current = *std::exchange(after.next, std::nullopt);
   after.change.clear();
   RETURN_IF_ERROR(CheckStep(state, after));
   return after;
@@ -117,6 +124,7 @@ Result<ClusterState> Commit(const ClusterState& state) {
 
 Result<ClusterState> Cancel(const ClusterState& state) {
   ClusterState after = state;
+  if (!state.next) return NothingUnderWay();
   after.revision = state.revision + 1;
   after.next.reset();
   after.change.clear();

@@ -33,6 +33,11 @@ class Membership {
   // have been accepted, and Read tells.
   virtual Status Propose(const ClusterState& after) = 0;
 
+  // Takes over a later state that another member tells, however many proposals later: of a member
+  // that was away, or is being added. FAILED_PRECONDITION: of another cluster, or not a later one.
+  // Nothing to do where a keeper tells it.
+  virtual Status Adopt(const ClusterState& /*later*/) { return OkStatus(); }
+
   // This member has all it needs for the change that began with `revision`. Repeated at will.
   virtual Status TellReady(uint64_t revision, const std::string& member) = 0;
   // The members that have told so.

@@ -9,9 +9,8 @@
 #include "common/obs/log.h"
 
 namespace engram::memnode {
-namespace {
 
-Result<std::optional<ClusterState>> ReadRecord(RowStore& store) {
+Result<std::optional<ClusterState>> ReadKeptState(RowStore& store) {
   ASSIGN_OR_RETURN(const auto records, store.ReadRecords(kClusterStateRecord));
   const auto found = records.find(std::string(kClusterStateRecord));
   if (found == records.end()) return std::optional<ClusterState>();
@@ -25,19 +24,10 @@ Result<std::optional<ClusterState>> ReadRecord(RowStore& store) {
   return std::optional<ClusterState>(*std::move(state));
 }
 
-Status WriteRecord(RowStore& store, const ClusterState& state) {
+Status KeepState(RowStore& store, const ClusterState& state) {
   const RecordChange change = {std::string(kClusterStateRecord), json::serialize(ToJson(state))};
   return store.WriteRecords({&change, 1}).WithContext("keeping the cluster's state");
 }
-
-// Addresses may be corrected within an epoch: they place no row.
-bool SameCluster(table::ClusterMap a, table::ClusterMap b) {
-  a.addresses.clear();
-  b.addresses.clear();
-  return a == b;
-}
-
-}  // namespace
 
 Result<std::unique_ptr<StaticMembership>> StaticMembership::Open(
     RowStore* store, const table::ClusterMap& settings) {
@@ -45,9 +35,10 @@ Result<std::unique_ptr<StaticMembership>> StaticMembership::Open(
   state.current = settings;
   std::optional<ClusterState> kept;
   if (store != nullptr) {
-    ASSIGN_OR_RETURN(kept, ReadRecord(*store));
+    ASSIGN_OR_RETURN(kept, ReadKeptState(*store));
   }
-  if (kept && kept->current.epoch == settings.epoch && !SameCluster(kept->current, settings)) {
+  if (kept && kept->current.epoch == settings.epoch &&
+      !table::SamePlacement(kept->current, settings)) {
     return FailedPrecondition(fmt::format(
         "cluster.epoch is {}, and this member's store has another cluster of that epoch (record "
         "{}, {} members, {} replicas; the settings have {} and {}): correct cluster.members and "
@@ -62,7 +53,7 @@ Result<std::unique_ptr<StaticMembership>> StaticMembership::Open(
         "cluster.epoch overrides the state that was kept settings_epoch={} kept_epoch={} "
         "kept_revision={} kept_change=\"{}\"",
         settings.epoch, kept->current.epoch, kept->revision, kept->change));
-    RETURN_IF_ERROR(WriteRecord(*store, state));
+    RETURN_IF_ERROR(KeepState(*store, state));
   }
   return std::unique_ptr<StaticMembership>(new StaticMembership(store, std::move(state)));
 }
@@ -92,9 +83,30 @@ Status StaticMembership::Propose(const ClusterState& after) {
   ASSIGN_OR_RETURN(const ClusterState before, Read());
   if (before == after) return OkStatus();
   RETURN_IF_ERROR(CheckStep(before, after));
+  return Replace(after);
+}
+
+Status StaticMembership::Adopt(const ClusterState& later) {
+  const std::lock_guard one_at_a_time(proposing_);
+  ASSIGN_OR_RETURN(const ClusterState before, Read());
+  if (before == later) return OkStatus();
+  if (later.cluster.empty() || (!before.cluster.empty() && before.cluster != later.cluster)) {
+    return FailedPrecondition(fmt::format(
+        "the state is of cluster \"{}\", this member is of \"{}\"", later.cluster, before.cluster));
+  }
+  if (later.revision <= before.revision || later.current.epoch < before.current.epoch) {
+    return FailedPrecondition(fmt::format(
+        "revision {} (epoch {}) of the cluster's state is not after revision {} (epoch {})",
+        later.revision, later.current.epoch, before.revision, before.current.epoch));
+  }
+  return Replace(later);
+}
+
+// proposing_ is held.
+Status StaticMembership::Replace(const ClusterState& after) {
   // What is kept must be readable at the next start.
   RETURN_IF_ERROR(StateFromJson(ToJson(after)).status());
-  if (store_ != nullptr) RETURN_IF_ERROR(WriteRecord(*store_, after));
+  if (store_ != nullptr) RETURN_IF_ERROR(KeepState(*store_, after));
   {
     const std::lock_guard lock(mutex_);
     state_ = after;

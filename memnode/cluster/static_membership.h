@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -19,6 +20,10 @@ namespace engram::memnode {
 
 // Written by the first proposal.
 inline constexpr std::string_view kClusterStateRecord = "cluster/state";
+
+// The state kept in a store; none: nullopt. DATA_LOSS: it cannot be read.
+Result<std::optional<ClusterState>> ReadKeptState(RowStore& store);
+Status KeepState(RowStore& store, const ClusterState& state);
 
 class StaticMembership final : public Membership {
  public:
@@ -36,6 +41,7 @@ class StaticMembership final : public Membership {
   // OK is durable. The state in force, proposed again, is OK too: a tool repeats what it proposed
   // to a part of the members.
   Status Propose(const ClusterState& after) override;
+  Status Adopt(const ClusterState& later) override;
   // In this process' memory only.
   Status TellReady(uint64_t revision, const std::string& member) override;
   Result<std::vector<std::string>> Ready(uint64_t revision) override;
@@ -44,6 +50,7 @@ class StaticMembership final : public Membership {
 
  private:
   StaticMembership(RowStore* store, ClusterState state) : store_(store), state_(std::move(state)) {}
+  Status Replace(const ClusterState& after);
   void TellNewest_on_worker();
 
   RowStore* const store_;

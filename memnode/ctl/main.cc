@@ -2,6 +2,8 @@
 #include <vector>
 
 #include "common/base/standard_streams.h"
+#include "memnode/ctl/cluster/cluster_commands.h"
+#include "memnode/ctl/cluster/roll_command.h"
 #include "memnode/ctl/digest_command.h"
 #include "memnode/ctl/dump_command.h"
 #include "memnode/ctl/hash_command.h"
@@ -23,10 +25,13 @@ int Run(int argc, char** argv) {
       engram::ctl::AddDigestCommand(app),    engram::ctl::AddDumpCommand(app),
       engram::ctl::AddHashCommand(app),      engram::ctl::AddHotsetCommand(app),
       engram::ctl::AddImportCommand(app),    engram::ctl::AddLayoutCommand(app),
-      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddStatusCommand(app),
-      engram::ctl::AddVerifyCommand(app),
+      engram::ctl::AddMakeModelCommand(app), engram::ctl::AddRollCommand(app),
+      engram::ctl::AddStatusCommand(app),    engram::ctl::AddVerifyCommand(app),
   };
   for (const Subcommand& command : engram::ctl::AddVersionCommands(app)) {
+    commands.push_back(command);
+  }
+  for (const Subcommand& command : engram::ctl::AddClusterCommands(app)) {
     commands.push_back(command);
   }
   try {

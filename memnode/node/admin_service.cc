@@ -9,6 +9,7 @@
 
 #include "common/checkpoint/model_tables.h"
 #include "common/checkpoint/table_source.h"
+#include "memnode/cluster/peers.h"
 #include "memnode/node/status_reply.h"
 #include "memnode/store/import_progress.h"
 #include "memnode/store/table_plan.h"
@@ -74,24 +75,25 @@ AdminService::AdminService(VersionManager& versions, RowStore& store, const Load
       member_(std::move(member)) {}
 
 constexpr AdminService::Command AdminService::kCommands[] = {
-    {"versions", kNothing, &AdminService::Versions},
-    {"damage", kNothing, &AdminService::DamageNow},
-    {"job", kNothing, &AdminService::LookAtJob},
-    {"cancel", kNothing, &AdminService::CancelJob},
-    {"reserve", kNothing, &AdminService::Reserve},
-    {"release", kNothing, &AdminService::Release},
-    {"import", kTarget, &AdminService::Import},
-    {"pin", kTarget, &AdminService::Pin},
-    {"unpin", kTarget, &AdminService::Unpin},
-    {"verify", kTarget, &AdminService::Verify},
-    {"row", kTarget, &AdminService::Row},
-    {"drop", kReservation, &AdminService::Drop},
-    {"may_drop", kReservation, &AdminService::MayDrop},
-    {"prepare", kGeneration, &AdminService::Prepare},
-    {"renew", kGeneration, &AdminService::Renew},
-    {"promise", kGeneration, &AdminService::Promise},
-    {"commit", kGeneration, &AdminService::Commit},
-    {"abort", kGeneration, &AdminService::Abort},
+    {"versions", kNothing, false, &AdminService::Versions},
+    {"damage", kNothing, false, &AdminService::DamageNow},
+    {"job", kNothing, false, &AdminService::LookAtJob},
+    {"cancel", kNothing, false, &AdminService::CancelJob},
+    {"reserve", kNothing, false, &AdminService::Reserve},
+    {"release", kNothing, false, &AdminService::Release},
+    {"import", kTarget, true, &AdminService::Import},
+    {"pin", kTarget, true, &AdminService::Pin},
+    {"unpin", kTarget, false, &AdminService::Unpin},
+    {"verify", kTarget, false, &AdminService::Verify},
+    {"row", kTarget, false, &AdminService::Row},
+    {"manifest", kTarget, false, &AdminService::ManifestText},
+    {"drop", kReservation, true, &AdminService::Drop},
+    {"may_drop", kReservation, false, &AdminService::MayDrop},
+    {"prepare", kGeneration, true, &AdminService::Prepare},
+    {"renew", kGeneration, false, &AdminService::Renew},
+    {"promise", kGeneration, true, &AdminService::Promise},
+    {"commit", kGeneration, false, &AdminService::Commit},
+    {"abort", kGeneration, false, &AdminService::Abort},
 };
 
 Result<json::object> AdminService::Call(const json::object& json) {
@@ -108,10 +110,52 @@ Result<json::object> AdminService::Call(const json::object& json) {
   if (command->needs >= kGeneration) {
     ASSIGN_OR_RETURN(request.generation, GetNumber(json, "generation"));
   }
+  if (command->changes_versions) RETURN_IF_ERROR(CheckUnchanged());
   if (command->needs >= kReservation) {
     RETURN_IF_ERROR(CheckReserved(request.target.model, json));
   }
   return (this->*command->carry_out)(request);
+}
+
+void AdminService::Follow(const table::ClusterMap& map, const std::string& change) {
+  const std::lock_guard lock(map_mutex_);
+  map_ = map;
+  change_ = change;
+}
+
+table::ClusterMap AdminService::map() const {
+  const std::lock_guard lock(map_mutex_);
+  return map_;
+}
+
+Status AdminService::CheckUnchanged() const {
+  const std::lock_guard lock(map_mutex_);
+  if (change_.empty()) return OkStatus();
+  return FailedPrecondition(fmt::format(
+      "the cluster is being changed ({}): wait until that has ended, or engramctl cancel",
+      change_));
+}
+
+Status AdminService::CheckQuiet() const {
+  if (const std::string title = jobs_.FirstRunning(); !title.empty()) {
+    return FailedPrecondition(fmt::format("{} is under way here: wait for it, or stop it", title));
+  }
+  for (const VersionInfo& info : versions_.List()) {
+    if (info.prepared_generation == 0 && info.promised_generation == 0) continue;
+    return FailedPrecondition(
+        fmt::format("version {} of {} is being published: wait for that, publish it again, or "
+                    "engramctl abort",
+                    info.version, info.model));
+  }
+  return OkStatus();
+}
+
+Result<json::object> AdminService::ManifestText(const Request& request) {
+  ASSIGN_OR_RETURN(const uint64_t offset, GetNumber(request.json, "offset"));
+  const auto& [model, version] = request.target;
+  ASSIGN_OR_RETURN(const auto manifest, FindManifest(store_, model, version));
+  if (manifest) return ManifestPart(*manifest, offset);
+  return NotFound(fmt::format("version {} of {} is not complete here", version, model));
 }
 
 Result<json::object> AdminService::LookAtJob(const Request& request) {
@@ -203,6 +247,7 @@ Result<json::object> AdminService::Versions(const Request&) {
     info.version = import.version;
     info.incomplete = true;
   }
+  const table::ClusterMap map_now = map();
   json::array versions;
   for (const VersionInfo& info : all) {
     const TableSetId id = TableSetIdOf(info.model, info.version);
@@ -214,8 +259,8 @@ Result<json::object> AdminService::Versions(const Request&) {
   }
   return json::object{{"member", member_},
                       {"instance", jobs_.instance()},
-                      {"epoch", map_.epoch},
-                      {"members", json::value_from(map_.members)},
+                      {"epoch", map_now.epoch},
+                      {"members", json::value_from(map_now.members)},
                       {"versions", std::move(versions)}};
 }
 
@@ -253,7 +298,12 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
   ASSIGN_OR_RETURN(const client::ModelTables model,
                    client::LoadModelTables(path, target.model, target.version));
   ASSIGN_OR_RETURN(const auto source, client::OpenTableSource(path, model));
-  ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_, member_));
+  const table::ClusterMap map_now = map();
+  if (std::ranges::count(map_now.members, member_) == 0) {
+    return FailedPrecondition(
+        fmt::format("{} is no member of the cluster (engramctl add)", member_));
+  }
+  ASSIGN_OR_RETURN(const TablePlan plan, MakePlan(model.identity, map_now, member_));
   ImportProgress last;
   options.cancel = &context.cancelled();
   options.on_progress = [&](const ImportProgress& progress) {
@@ -261,7 +311,7 @@ Result<json::object> AdminService::RunImport(const Target& target, const std::st
     context.Tell(progress.rows_done, progress.rows_total, progress.bytes_read);
   };
   ASSIGN_OR_RETURN(const Manifest manifest,
-                   ImportTables(*source, model.identity, map_, plan, store_, options));
+                   ImportTables(*source, model.identity, map_now, plan, store_, options));
   versions_.Imported(manifest);
   upkeep_.Refresh();
   return json::object{{"digest", manifest.identity.content_digest},

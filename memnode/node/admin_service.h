@@ -14,6 +14,7 @@
 //   {"command": "may_drop", "name", "version"}               -> {}, or what keeps it
 //   {"command": "unpin", "name", "version"}                  -> {}
 //   {"command": "row", "name", "version", "layer", "row"}    -> row_description.h
+//   {"command": "manifest", "name", "version", "offset"}     -> cluster/peers.h
 //   {"command": "damage"}                                    -> what is damaged now
 //   {"command": "job" | "cancel", "job"}                     -> jobs.h
 //
@@ -22,9 +23,11 @@
 // changes a version is refused while another one does. No call waits for a job; several wait for
 // the disk, so that the control server has a thread for them (control.h). "status" waits for
 // neither and is told of every node, one that loads or has procedural tables too: node.h answers
-// it.
+// it, and "cluster" and "propose". While the cluster's map is changed, what would change versions
+// is refused.
 #pragma once
 
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +55,13 @@ class AdminService {
   Result<json::object> Call(const json::object& request);
   const Reservations& reservations() const { return reservations_; }
 
+  // The map that imports go by from now on, and the change that is under way ("": none). Any
+  // thread.
+  void Follow(const table::ClusterMap& map, const std::string& change);
+  // FAILED_PRECONDITION names a job or a publication under way, which the change of a map would
+  // disturb.
+  Status CheckQuiet() const;
+
  private:
   struct Target {
     std::string model, version;
@@ -65,6 +75,7 @@ class AdminService {
   struct Command {
     std::string_view name;
     Needs needs;
+    bool changes_versions;  // refused while the map is changed
     Result<json::object> (AdminService::*carry_out)(const Request& request);
   };
   static const Command kCommands[];
@@ -97,7 +108,13 @@ class AdminService {
   RowStore& store_;
   const LoadedTables& loaded_;
   Upkeep& upkeep_;
-  const table::ClusterMap map_;
+  table::ClusterMap map() const;
+  Status CheckUnchanged() const;
+  Result<json::object> ManifestText(const Request& request);
+
+  mutable std::mutex map_mutex_;
+  table::ClusterMap map_;  // guarded by map_mutex_
+  std::string change_;     // guarded by map_mutex_
   const std::string member_;
   Reservations reservations_;
   Jobs jobs_;  // last: its threads use the rest

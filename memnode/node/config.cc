@@ -34,7 +34,18 @@ void NodeConfig::Describe(config::Fields& f) {
         "this node's zone, checked against its entry in cluster.members; empty: not checked");
   f.Add("cluster.weight", &cluster_weight, 0, table::kWeightMax,
         "this node's weight, checked against its entry in cluster.members; 0: not checked");
-  f.Add("cluster.epoch", &cluster_epoch, 1, UINT32_MAX, "version of the member list");
+  f.Add("cluster.epoch", &cluster_epoch, 1, UINT32_MAX,
+        "version of the member list; a list that engramctl changed has a higher one and is kept in "
+        "the store: an epoch above that one makes this list count again");
+  f.Add("cluster.membership", &cluster_membership,
+        "which keeps the list once it is changed: static, each member for itself, or etcd");
+  f.Add("cluster.join", &cluster_join,
+        "this node need not be in cluster.members: it waits until engramctl add makes it a member");
+  f.Add("cluster.move_mib_s", &cluster_move_mib_s, 0, 1 << 20,
+        "how fast rows are read from other members when the list is changed; 0: as they come");
+  f.Add("cluster.linger_s", &cluster_linger_s, 0, 86'400,
+        "how long clients that have not heard of a new list are served by the one before");
+  etcd.Describe(f);
   f.Add("model.path", &model_path,
         "folder of the checkpoint, imported at start; not needed to restart from a complete store, "
         "nor for what engramctl imports");
@@ -110,6 +121,16 @@ Status NodeConfig::Validate() const {
   const auto map = ParseMap();
   if (!map.ok()) return map.status().WithContext("cluster.members");
   RETURN_IF_ERROR(CheckOwnEntry(*map));
+  if (cluster_membership != "static" && cluster_membership != "etcd") {
+    return InvalidArgument(
+        fmt::format("cluster.membership is '{}', expected static or etcd", cluster_membership));
+  }
+  RETURN_IF_ERROR(etcd.Validate());
+  if (uses_etcd() != etcd.used()) {
+    return InvalidArgument(fmt::format(
+        "cluster.membership is '{}' and etcd.endpoints has {} entries: set both, or none",
+        cluster_membership, etcd.endpoints.size()));
+  }
   RETURN_IF_ERROR(wire.Validate());
   if (arena_share != "auto" && arena_share != "on" && arena_share != "off") {
     return InvalidArgument(
@@ -134,9 +155,12 @@ Status NodeConfig::Validate() const {
 // Every node must know every member's zone and weight, so they stand in the list.
 Status NodeConfig::CheckOwnEntry(const table::ClusterMap& map) const {
   const auto found = std::find(map.members.begin(), map.members.end(), node_name);
+  if (found == map.members.end() && cluster_join) return OkStatus();
   if (found == map.members.end()) {
-    return InvalidArgument(fmt::format("node.name '{}' is not among cluster.members [{}]",
-                                       node_name, fmt::join(map.members, ", ")));
+    return InvalidArgument(
+        fmt::format("node.name '{}' is not among cluster.members [{}] (a node that is to be "
+                    "added has cluster.join: true)",
+                    node_name, fmt::join(map.members, ", ")));
   }
   const auto self = static_cast<size_t>(found - map.members.begin());
   const std::string zone = map.zones.empty() ? "" : map.zones[self];
@@ -165,13 +189,6 @@ table::ClusterMap NodeConfig::Map() const {
   Result<table::ClusterMap> map = ParseMap();
   CHECK(map.ok()) << map.status().message();
   return *std::move(map);
-}
-
-std::string NodeConfig::Zone() const {
-  const table::ClusterMap map = Map();
-  if (map.zones.empty()) return "";
-  const auto self = std::find(map.members.begin(), map.members.end(), node_name);
-  return map.zones[static_cast<size_t>(self - map.members.begin())];
 }
 
 std::string NodeConfig::ModelName() const {

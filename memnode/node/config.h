@@ -11,6 +11,7 @@
 #include "common/net/wire_config.h"
 #include "common/table/placement.h"
 #include "common/table/procedural.h"
+#include "memnode/cluster/etcd_config.h"
 
 namespace engram::memnode {
 
@@ -21,6 +22,11 @@ struct NodeConfig {
   std::string cluster_zone;    // empty: as cluster.members says
   int64_t cluster_weight = 0;  // 0: as cluster.members says
   int64_t cluster_epoch = 1;
+  std::string cluster_membership = "static";
+  EtcdConfig etcd;
+  bool cluster_join = false;
+  int64_t cluster_move_mib_s = 128;
+  int64_t cluster_linger_s = 30;
   std::string model_path;
   std::string model_name;  // empty: the folder's name
   std::string model_version = "1";
@@ -64,13 +70,13 @@ struct NodeConfig {
   Status Validate() const;
 
   table::ClusterMap Map() const;  // of a valid config
-  std::string Zone() const;       // of this node, as the map says; empty: it has none
   // model.name, or the folder's name.
   std::string ModelName() const;
   // Both of a valid config. "auto" shares the arena when that costs no huge pages.
   PageBacking ArenaBacking() const;
   bool SharesArena() const;
   uint64_t SendBufferBytes() const;  // of all data threads
+  bool uses_etcd() const { return cluster_membership == "etcd"; }
   bool procedural() const { return !procedural_layout.empty(); }
   table::ProceduralSpec Procedural() const;
 

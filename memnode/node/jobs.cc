@@ -109,6 +109,12 @@ Result<Jobs::Job*> Jobs::Find(const std::string& name) const {
       name));
 }
 
+std::string Jobs::FirstRunning() const {
+  const std::lock_guard lock(mutex_);
+  const auto running = std::ranges::find(jobs_, false, [](const auto& job) { return job->ended; });
+  return running == jobs_.end() ? "" : (*running)->title;
+}
+
 Result<json::object> Jobs::Look(const std::string& name) const {
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const Job* found, Find(name));

@@ -55,6 +55,8 @@ class Jobs {
                             const std::vector<std::string>& subjects, Work work);
   // FAILED_PRECONDITION names a job that is running on one of the subjects.
   Status CheckFree(const std::string& title, const std::vector<std::string>& subjects) const;
+  // The title of a job that is running; empty: none is.
+  std::string FirstRunning() const;
   // {"title", "state": "running" | "done" | "failed", "done", "total", "bytes", and "result" or
   // "error"}.
   // NOT_FOUND: no such job, or one that ended too long ago or belongs to another run of this node.

@@ -56,7 +56,7 @@ Result<FoundModel> FindOrImport(const ModelRequest& request, RowStore& store) {
     if (Covers(*found, plan)) return FoundModel{std::move(*found), false};
   }
   ASSIGN_OR_RETURN(Manifest manifest, ImportModel(request, model, store));
-  return FoundModel{std::move(manifest), true};
+  return FoundModel{std::move(manifest), !found};
 }
 
 }  // namespace engram::memnode

@@ -23,7 +23,7 @@ struct ModelRequest {
 
 struct FoundModel {
   Manifest manifest;
-  bool imported = false;  // by this call
+  bool imported = false;  // by this call, which found nothing of it
 };
 
 // NOT_FOUND, INVALID_ARGUMENT: the folder; FAILED_PRECONDITION: the store holds other tables under

@@ -7,9 +7,12 @@
 #include <thread>
 
 #include "common/io/host_port.h"
+#include "common/io/object_reader.h"
 #include "common/net/wire_config.h"
 #include "common/obs/log.h"
 #include "common/obs/log_samples.h"
+#include "memnode/cluster/etcd_membership.h"
+#include "memnode/cluster/static_membership.h"
 #include "memnode/node/status_reply.h"
 
 namespace engram::memnode {
@@ -38,22 +41,176 @@ Result<std::unique_ptr<Node>> Node::Start(const NodeConfig& config,
                                           const TransportFactory& make_transport,
                                           std::unique_ptr<RowStore> store) {
   auto node = std::unique_ptr<Node>(new Node(config));
+  node->make_transport_ = make_transport;
   RETURN_IF_ERROR(node->OpenSockets());
+  if (store == nullptr) {
+    ASSIGN_OR_RETURN(store, NodeTables::OpenStore(node->config_));
+  }
+  // The store outlives the membership: the tables take it over.
+  ASSIGN_OR_RETURN(ClusterState state, node->OpenMembership(store.get()));
+  const Peers peers = node->PeersOf(state.current);
   ASSIGN_OR_RETURN(node->tables_,
-                   NodeTables::Open(node->config_, node->metrics_, std::move(store)));
+                   NodeTables::Open(node->config_, state.current,
+                                    state.current.addresses.empty() ? nullptr : &peers,
+                                    node->metrics_, std::move(store)));
   const TablesPtr main = node->tables_->TakeMain();
   if (main != nullptr) {
     node->identity_ = main->identity();
     node->plan_ = main->plan();
   }
   RETURN_IF_ERROR(node->OpenServices(make_transport, main));
+  RETURN_IF_ERROR(node->StartFollowing(std::move(state)));
   node->ready_ = true;
   return node;
 }
 
+// The state in force. What the other members know is newer where this one was away.
+Result<ClusterState> Node::OpenMembership(RowStore* store) {
+  if (config_.uses_etcd()) return OpenEtcd(store);
+  ASSIGN_OR_RETURN(membership_, StaticMembership::Open(store, config_.Map()));
+  ASSIGN_OR_RETURN(const ClusterState state, membership_->Read());
+  if (state.current.addresses.empty()) return state;
+  const auto newest = PeersOf(state.current).NewestState();
+  if (!newest.ok() || newest->revision <= state.revision) return state;
+  const Status adopted = membership_->Adopt(*newest);
+  if (!adopted.ok()) return adopted.WithContext("taking over the other members' cluster state");
+  return membership_->Read();
+}
+
+// The first member brings its list there. While etcd is away, what was read last counts.
+Result<ClusterState> Node::OpenEtcd(RowStore* store) {
+  ASSIGN_OR_RETURN(membership_, EtcdMembership::Make(config_.etcd));
+  auto state = membership_->Read();
+  if (state.status().code() == Code::kNotFound && !config_.cluster_join) {
+    ClusterState first;
+    first.cluster = RandomName();
+    first.revision = 1;
+    first.current = config_.Map();
+    const Status proposed = membership_->Propose(first);
+    if (!proposed.ok() && proposed.code() != Code::kFailedPrecondition) return proposed;
+    state = membership_->Read();
+  }
+  std::optional<ClusterState> kept;
+  if (store != nullptr) {
+    ASSIGN_OR_RETURN(kept, ReadKeptState(*store));
+  }
+  if (kept && state.ok() && kept->cluster != state->cluster) {
+    return FailedPrecondition(fmt::format(
+        "etcd has the state of cluster {} under {}, this member's store is of cluster {}: correct "
+        "etcd.endpoints and etcd.prefix",
+        state->cluster, config_.etcd.prefix, kept->cluster));
+  }
+  if (kept && state.ok() && kept->revision > state->revision) {
+    return FailedPrecondition(fmt::format(
+        "etcd has revision {} of the cluster's state, this member has seen revision {}: an etcd "
+        "that was restored from an older copy needs the newest state put back (memnode/cluster)",
+        state->revision, kept->revision));
+  }
+  if (state.ok() || !kept) return state;
+  if (state.status().code() != Code::kUnavailable &&
+      state.status().code() != Code::kDeadlineExceeded) {
+    return state;
+  }
+  obs::LogWarn(fmt::format("the cluster's state is the one read last revision={} why={}",
+                           kept->revision, state.status().message()));
+  return *kept;
+}
+
+Peers Node::PeersOf(const table::ClusterMap& map) const {
+  Peers::Options options;
+  options.member = config_.node_name;
+  options.security = security_;
+  options.mib_per_s = static_cast<uint64_t>(config_.cluster_move_mib_s);
+  options.make_transport = [this]() -> Result<std::unique_ptr<net::Transport>> {
+    if (make_transport_) return make_transport_();
+    return net::MakeTransport(config_.wire, security_, "", 0);
+  };
+  return Peers(std::move(options), map);
+}
+
+Status Node::StartFollowing(ClusterState state) {
+  ClusterMember::Options options;
+  options.member = config_.node_name;
+  options.linger = std::chrono::seconds(config_.cluster_linger_s);
+  options.may_begin = [this] {
+    return tables_->admin() == nullptr ? OkStatus() : tables_->admin()->CheckQuiet();
+  };
+  options.on_state = [this](const ClusterState& now) {
+    if (tables_->admin() != nullptr) tables_->admin()->Follow(now.current, now.change);
+    if (!membership_->shared() || tables_->store() == nullptr) return;
+    const Status kept = KeepState(*tables_->store(), now);
+    if (!kept.ok()) obs::LogWarn(kept.message());
+  };
+  ASSIGN_OR_RETURN(cluster_,
+                   ClusterMember::Start(*membership_, *this, std::move(options), std::move(state)));
+  return OkStatus();
+}
+
+Status Node::Prepare(const table::ClusterMap& now, const table::ClusterMap& next,
+                     const std::atomic<bool>& cancel) {
+  // A member that is added reads from those that are there; one that was away, from those now.
+  return tables_->PrepareMap(next, PeersOf(now.addresses.empty() ? next : now), cancel);
+}
+
+Status Node::GoOver(const table::ClusterMap& map) {
+  RETURN_IF_ERROR(tables_->GoOver(map));
+  control_->TellEpoch(map.epoch);
+  obs::LogInfo(fmt::format("the cluster goes by another map epoch={} members={} replicas={}",
+                           map.epoch, map.members.size(), map.replicas));
+  return OkStatus();
+}
+
+void Node::EndOldSessions() {
+  const uint32_t epoch = tables_->map().epoch;
+  std::vector<uint64_t> old;
+  {
+    const std::lock_guard lock(sessions_mutex_);
+    for (const auto& [session, weak] : tables_of_session_) {
+      const TablesPtr tables = weak.lock();
+      if (tables != nullptr && tables->map().epoch < epoch) old.push_back(session);
+    }
+  }
+  if (!old.empty()) {
+    obs::LogWarn(
+        fmt::format("clients that read by an earlier map are sent away sessions={}", old.size()));
+  }
+  control_->End(std::move(old));
+}
+
+// {"state": {...}} -> {"shared": whether all members hear of it}
+Result<json::object> Node::Propose(const json::object& request) {
+  io::ObjectReader read(request, "request");
+  const json::object& object = read.Object("state");
+  RETURN_IF_ERROR(read.status());
+  ASSIGN_OR_RETURN(const ClusterState after, StateFromJson(object));
+  ASSIGN_OR_RETURN(const bool shared, cluster_->Propose(after));
+  return json::object{{"shared", shared}};
+}
+
+json::object Node::ClusterReply() const {
+  const ClusterMember::View view = cluster_->view();
+  const NodeTables::MoveProgress moving = tables_->move_progress();
+  json::object reply = ClusterFacts(view.state, tables_->Kept());
+  reply["member"] = config_.node_name;
+  reply["run"] = run_;
+  reply["epoch"] = view.epoch;
+  reply["shared"] = membership_->shared();
+  reply["ready"] = view.ready ? std::to_string(*view.ready) : "";
+  reply["rows_done"] = std::to_string(moving.rows_done);
+  reply["rows_total"] = std::to_string(moving.rows_total);
+  reply["bytes"] = std::to_string(moving.bytes);
+  reply["sessions"] = std::to_string(session_count());
+  reply["problem"] = view.problem;
+  reply["keeper"] = membership_->health().message();
+  return reply;
+}
+
 Node::~Node() {
-  // The sockets' threads call into the service, so they end first.
+  // The sockets' threads call into the service, so they end first; the cluster's thread uses them,
+  // and the membership's tells it.
+  if (cluster_ != nullptr) cluster_->Stop();
   control_.reset();
+  membership_.reset();
   status_thread_.Stop();
   http_.reset();
   services_.clear();
@@ -96,7 +253,6 @@ Status Node::OpenSockets() {
 Status Node::OpenServices(const TransportFactory& make_transport, const TablesPtr& main) {
   const auto memory = main == nullptr ? std::span<const std::byte>() : main->memory();
   RowServiceOptions options;
-  options.epoch = static_cast<uint32_t>(config_.cluster_epoch);
   options.sessions_max = static_cast<size_t>(config_.limits_sessions_max);
   options.window = static_cast<size_t>(config_.limits_window);
   options.send_buffers = static_cast<size_t>(config_.limits_send_buffers);
@@ -181,7 +337,7 @@ Result<Node::Offer> Node::MakeOffer(const net::Hello& hello) const {
   if (draining_) return Unavailable("this memory node is shutting down");
   const std::string us = fmt::format("memory node {}", config_.node_name);
   ASSIGN_OR_RETURN(const VersionManager::Found found,
-                   tables_->Find(hello.identity.model, hello.identity.version));
+                   tables_->Find(hello.identity.model, hello.identity.version, hello.epoch));
   const ServedTables& tables = *found.tables;
   RETURN_IF_ERROR(table::CheckSameIdentity(hello.identity, tables.identity(), us));
   const Service& worker = LeastBusy();
@@ -200,7 +356,7 @@ Result<Node::Offer> Node::MakeOffer(const net::Hello& hello) const {
   offer.service = worker.service.get();
   net::Welcome& welcome = offer.welcome;
   welcome.member = config_.node_name;
-  welcome.map = config_.Map();
+  welcome.map = tables.map();
   welcome.identity = tables.identity();
   welcome.settings = service.settings();
   welcome.transport = service.transport_name();
@@ -217,8 +373,22 @@ Result<Node::Offer> Node::MakeOffer(const net::Hello& hello) const {
   return offer;
 }
 
+void Node::OnRestart(std::function<void()> restart) {
+  const std::lock_guard lock(restart_mutex_);
+  restart_ = std::move(restart);
+}
+
 Result<json::object> Node::Admin(const json::object& request) {
   if (!ready_) return Unavailable("this memory node is still loading its tables");
+  const json::value* const command = request.if_contains("command");
+  if (command != nullptr && *command == "cluster") return ClusterReply();
+  if (command != nullptr && *command == "propose") return Propose(request);
+  if (command != nullptr && *command == "restart") {
+    const std::lock_guard lock(restart_mutex_);
+    if (!restart_) return FailedPrecondition("this memory node cannot start itself again");
+    restart_();
+    return json::object();
+  }
   return tables_->Admin(request);
 }
 
@@ -237,10 +407,14 @@ json::object Node::StatusReply() const {
   json::array bounds, counts;
   for (const double bound : service.bounds) bounds.push_back(bound * 1e6);
   for (const uint64_t count : service.counts) counts.push_back(json::string(std::to_string(count)));
+  const table::ClusterMap map = open ? tables_->map() : config_.Map();
   json::object reply = {{"member", config_.node_name},
-                        {"zone", config_.Zone()},
-                        {"epoch", config_.cluster_epoch},
-                        {"members", json::value_from(config_.Map().members)},
+                        {"zone", table::ZoneOf(map, config_.node_name)},
+                        {"epoch", map.epoch},
+                        {"members", json::value_from(map.members)},
+                        {"change", ""},
+                        {"change_problem", ""},
+                        {"keeper", ""},
                         {"run", run_},
                         {"state", draining_           ? "draining"
                                   : ServesAny(tables) ? "serving"
@@ -254,6 +428,12 @@ json::object Node::StatusReply() const {
                         {"recent_unreadable", std::to_string(recent.unreadable)},
                         {"service_bounds_us", std::move(bounds)},
                         {"service_counts", std::move(counts)}};
+  if (open) {
+    const ClusterMember::View cluster = cluster_->view();
+    reply["change"] = cluster.state.change;
+    reply["change_problem"] = cluster.problem;
+    reply["keeper"] = membership_->health().message();
+  }
   for (const auto& [key, value] : tables) reply[key] = value;
   return reply;
 }

@@ -1,4 +1,5 @@
-// One memory node: sockets, tables, row services, in that order; stopped in reverse.
+// One memory node: sockets, the cluster's state, tables, row services, in that order; stopped in
+// reverse.
 //
 // The sockets open first, so that a port in use is reported before a long import; until the tables
 // are open /ready answers 503 and clients are refused.
@@ -20,6 +21,9 @@
 #include "common/net/tcp/security.h"
 #include "common/net/transport.h"
 #include "common/obs/metrics.h"
+#include "memnode/cluster/cluster_member.h"
+#include "memnode/cluster/membership.h"
+#include "memnode/cluster/peers.h"
 #include "memnode/node/config.h"
 #include "memnode/node/node_tables.h"
 #include "memnode/node/random_name.h"
@@ -28,7 +32,7 @@
 
 namespace engram::memnode {
 
-class Node {
+class Node : private MapFollower {
  public:
   using TransportFactory = std::function<Result<std::unique_ptr<net::Transport>>()>;
 
@@ -36,11 +40,14 @@ class Node {
   static Result<std::unique_ptr<Node>> Start(const NodeConfig& config,
                                              const TransportFactory& make_transport = nullptr,
                                              std::unique_ptr<RowStore> store = nullptr);
-  ~Node();  // at once
+  ~Node() override;  // at once
 
   // /ready turns 503, new sessions and lookups are refused, queued ones answered; returns when all
   // clients have left or limits.drain_timeout_ms has passed.
   void Drain();
+
+  // What a tool's "restart" does; until then it is refused. To be called once.
+  void OnRestart(std::function<void()> restart);
 
   // host:port, with the ports chosen.
   std::string control_address() const;
@@ -65,6 +72,17 @@ class Node {
   };
 
   explicit Node(const NodeConfig& config) : config_(config) {}
+  Result<ClusterState> OpenMembership(RowStore* store);
+  Result<ClusterState> OpenEtcd(RowStore* store);
+  Peers PeersOf(const table::ClusterMap& map) const;
+  Status StartFollowing(ClusterState state);
+  Status Prepare(const table::ClusterMap& now, const table::ClusterMap& next,
+                 const std::atomic<bool>& cancel) override;
+  Status GoOver(const table::ClusterMap& map) override;
+  void Forget() override { tables_->ForgetPrepared(); }
+  void EndOldSessions() override;
+  Result<json::object> Propose(const json::object& request);
+  json::object ClusterReply() const;
   Status OpenSockets();
   Status OpenServices(const TransportFactory& make_transport, const TablesPtr& main);
   Result<std::unique_ptr<net::Transport>> MakeTransport(int64_t worker) const;
@@ -83,7 +101,10 @@ class Node {
   const NodeConfig config_;
   const std::string run_ = RandomName();
   obs::Metrics metrics_;
+  TransportFactory make_transport_;
   std::unique_ptr<NodeTables> tables_;
+  std::unique_ptr<Membership> membership_;  // uses the tables' store
+  std::unique_ptr<ClusterMember> cluster_;
   table::TableIdentity identity_;
   TablePlan plan_;
   // Registered with the wires, which read it for as long as they live; null: none does.
@@ -97,6 +118,8 @@ class Node {
   // Everything above is complete once this is true; the sockets' threads look at it first.
   std::atomic<bool> ready_ = false;
   std::atomic<bool> draining_ = false;
+  std::mutex restart_mutex_;
+  std::function<void()> restart_;  // guarded by restart_mutex_
   Worker status_thread_{kStatusWaitingMax};
   std::string control_host_, http_host_;
   std::unique_ptr<net::ControlServer> control_;

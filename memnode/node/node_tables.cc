@@ -65,31 +65,35 @@ void AddServed(const ServedTables& tables, std::vector<obs::Sample>& samples) {
 
 }  // namespace
 
-NodeTables::NodeTables(const NodeConfig& config, obs::Metrics& metrics)
-    : config_(config), metrics_(metrics) {
+NodeTables::NodeTables(const NodeConfig& config, const table::ClusterMap& map,
+                       obs::Metrics& metrics)
+    : config_(config), metrics_(metrics), map_(map) {
   if (config.arena_budget_mib == 0) return;
   memory_ = std::make_shared<MemoryBudget>(static_cast<uint64_t>(config.arena_budget_mib) << 20);
 }
 
+Result<std::unique_ptr<RowStore>> NodeTables::OpenStore(const NodeConfig& config) {
+  if (config.procedural()) return std::unique_ptr<RowStore>();
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<RowStore> store,
+      OpenRocksStore(config.store_path, static_cast<uint64_t>(config.store_reserve_mib) << 20));
+  RETURN_IF_ERROR(CheckPagesAreNamed(*store, config.store_path));
+  return store;
+}
+
 Result<std::unique_ptr<NodeTables>> NodeTables::Open(const NodeConfig& config,
-                                                     obs::Metrics& metrics,
+                                                     const table::ClusterMap& map,
+                                                     const Peers* peers, obs::Metrics& metrics,
                                                      std::unique_ptr<RowStore> store) {
-  std::unique_ptr<NodeTables> tables(new NodeTables(config, metrics));
-  if (store != nullptr) {
-    tables->store_ = std::move(store);
-  } else if (!config.procedural()) {
-    ASSIGN_OR_RETURN(
-        tables->store_,
-        OpenRocksStore(config.store_path, static_cast<uint64_t>(config.store_reserve_mib) << 20));
-    RETURN_IF_ERROR(CheckPagesAreNamed(*tables->store_, config.store_path));
-  }
+  std::unique_ptr<NodeTables> tables(new NodeTables(config, map, metrics));
+  tables->store_ = std::move(store);
   Upkeep::Options upkeep;
   upkeep.store.mib_per_s = static_cast<double>(config.store_scrub_mib_s);
   upkeep.store.idle_pause = std::chrono::seconds(config.store_scrub_pause_s);
   upkeep.memory.mib_per_s = static_cast<double>(config.arena_scrub_mib_s);
   tables->upkeep_ =
       std::make_unique<Upkeep>(tables->store_.get(), tables->loaded_, metrics, upkeep);
-  RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenVersions());
+  RETURN_IF_ERROR(config.procedural() ? tables->OpenProcedural() : tables->OpenVersions(peers));
   RETURN_IF_ERROR(tables->upkeep_->Start());
   if (tables->store_ != nullptr) {
     tables->store_watch_ = std::make_unique<StoreWatch>(*tables->store_, config.store_path);
@@ -107,38 +111,56 @@ ArenaOptions NodeTables::Memory() const {
   return arena;
 }
 
-Status NodeTables::OpenProcedural() {
+Result<TablesPtr> NodeTables::ComputeBy(const table::ClusterMap& map) {
   const uint64_t budget = static_cast<uint64_t>(config_.arena_budget_mib) << 20;
-  ASSIGN_OR_RETURN(main_, OpenProceduralTables(config_.Procedural(), config_.Map(),
-                                               config_.node_name, Memory(), budget, metrics_));
-  loaded_.Add(main_);
-  TellOpen(*main_, 0);
+  ASSIGN_OR_RETURN(const TablesPtr tables,
+                   OpenProceduralTables(config_.Procedural(), map, config_.node_name, Memory(),
+                                        budget, metrics_));
+  loaded_.Add(tables);
+  TellOpen(*tables, 0);
+  return tables;
+}
+
+Status NodeTables::OpenProcedural() {
+  if (!table::HasMember(map_, config_.node_name)) return OkStatus();
+  ASSIGN_OR_RETURN(main_, ComputeBy(map_));
   return OkStatus();
 }
 
-Status NodeTables::OpenVersions() {
+Status NodeTables::OpenVersions(const Peers* peers) {
+  const bool member = table::HasMember(map_, config_.node_name);
+  if (member && peers != nullptr) {
+    const Status caught_up = CatchUp(*peers);
+    if (!caught_up.ok()) {
+      obs::LogWarn(
+          fmt::format("versions could not be got from other members why={}", caught_up.message()));
+    }
+  }
+  const Nanos prepared_for = std::chrono::milliseconds(config_.limits_prepared_timeout_ms);
+  ASSIGN_OR_RETURN(
+      versions_,
+      member ? VersionManager::Open(*store_, *this, upkeep_->repairer(), prepared_for)
+             : VersionManager::OpenUnloaded(*store_, *this, upkeep_->repairer(), prepared_for));
+  admin_ = std::make_unique<AdminService>(*versions_, *store_, loaded_, *upkeep_, map_,
+                                          config_.node_name);
   ModelRequest request;
   request.model_path = config_.model_path;
   request.model_name = config_.ModelName();
   request.model_version = config_.model_version;
-  request.map = config_.Map();
+  request.map = map_;
   request.member = config_.node_name;
   request.import.threads = static_cast<int>(config_.model_import_threads);
   request.import.memory_mib = static_cast<uint64_t>(config_.model_import_memory_mib);
-  ASSIGN_OR_RETURN(versions_, VersionManager::Open(
-                                  *store_, *this, upkeep_->repairer(),
-                                  std::chrono::milliseconds(config_.limits_prepared_timeout_ms)));
-  admin_ = std::make_unique<AdminService>(*versions_, *store_, loaded_, *upkeep_, config_.Map(),
-                                          config_.node_name);
-  if (request.model_name.empty()) return OkStatus();  // what the catalog has
+  if (!member || request.model_name.empty()) return OkStatus();  // what the catalog has
   ASSIGN_OR_RETURN(const FoundModel model, FindOrImport(request, *store_));
   ASSIGN_OR_RETURN(main_, versions_->Adopt(model.manifest, model.imported));
   return OkStatus();
 }
 
-Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
+Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest,
+                                                    const table::ClusterMap& map) {
   OpenTablesOptions options;
-  options.map = config_.Map();
+  options.map = map;
   options.member = config_.node_name;
   options.arena = Memory();
   options.memory = memory_;
@@ -166,8 +188,13 @@ Result<OpenTablesOptions> NodeTables::TablesOptions(const Manifest& manifest) {
 }
 
 Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<bool>* cancel) {
+  return LoadBy(map(), manifest, cancel);
+}
+
+Result<TablesPtr> NodeTables::LoadBy(const table::ClusterMap& map, const Manifest& manifest,
+                                     const std::atomic<bool>* cancel) {
   const TimePoint begin = Clock::Real().Now();
-  ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest));
+  ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest, map));
   options.cancel = cancel;
   ASSIGN_OR_RETURN(const TablesPtr tables, OpenTables(*store_, manifest, options, metrics_));
   loaded_.Add(tables);
@@ -185,13 +212,36 @@ void NodeTables::TellOpen(const ServedTables& tables, double seconds) {
       tables.memory_bytes(), tables.complete(), seconds, identity.content_digest));
 }
 
-Result<VersionManager::Found> NodeTables::Find(const std::string& model,
-                                               const std::string& version) const {
-  if (versions_ == nullptr) return VersionManager::Found{main_, 0};
+TablesPtr NodeTables::TakeMain() {
+  const std::lock_guard lock(map_mutex_);
+  return versions_ == nullptr ? main_ : std::move(main_);
+}
+
+Result<VersionManager::Found> NodeTables::Find(const std::string& model, const std::string& version,
+                                               uint32_t epoch) const {
+  {
+    const std::lock_guard lock(map_mutex_);
+    if (prepared_ && epoch == prepared_->map.epoch) return FindPrepared(model, version);
+    if (!table::HasMember(map_, config_.node_name)) {
+      return NotFound(fmt::format("{} is no member of the cluster at epoch {}: engramctl add",
+                                  config_.node_name, map_.epoch));
+    }
+    if (epoch != 0 && epoch != map_.epoch) {
+      return FailedPrecondition(
+          fmt::format("the cluster is at epoch {} here, epoch {} is asked for", map_.epoch, epoch));
+    }
+    if (versions_ == nullptr) return VersionManager::Found{main_, 0};
+  }
   return versions_->Find(model, version);
 }
 
 std::string NodeTables::NotReady(double lookup_rows) const {
+  {
+    const std::lock_guard lock(map_mutex_);
+    if (!table::HasMember(map_, config_.node_name)) {
+      return fmt::format("{} is no member of the cluster: engramctl add", config_.node_name);
+    }
+  }
   if (versions_ == nullptr) return "";
   if (std::string why = versions_->NotServed(); !why.empty()) return why;
   return upkeep_->Unreadable(lookup_rows);
@@ -213,6 +263,15 @@ json::object NodeTables::StatusFigures() const {
 }
 
 void NodeTables::AddFigures(std::vector<obs::Sample>& samples) const {
+  samples.push_back({.name = "engram_memnode_epoch",
+                     .help = "Version of the member list that is in force here",
+                     .labels = {},
+                     .value = static_cast<double>(map().epoch)});
+  const MoveProgress moving = move_progress();
+  samples.push_back({.name = "engram_memnode_rows_to_move",
+                     .help = "Rows that a change of the member list has yet to bring here",
+                     .labels = {},
+                     .value = static_cast<double>(moving.rows_total - moving.rows_done)});
   for (const TablesPtr& tables : loaded_.All()) AddServed(*tables, samples);
   if (versions_ != nullptr) AddStored(samples);
 }

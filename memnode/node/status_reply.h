@@ -2,6 +2,8 @@
 // it, as of now. Nothing in it waits for a disk, and a node that loads its tables gives it too.
 //
 //   {"member", "zone", "epoch", "members": [names],
+//    "change": of the member list, under way ("": none), "change_problem": why this member is not
+//       ready for it yet, "keeper": why the keeper of the list does not answer,
 //    "run": a name that each run of the node has of its own,
 //    "state": "joining" | "serving" | "draining", "loading": its tables are not open yet,
 //    "why": why /health or /ready is 503 ("": it is not, or the state says it),

@@ -14,11 +14,25 @@ namespace engram::memnode {
 Result<std::unique_ptr<VersionManager>> VersionManager::Open(RowStore& store, TableLoader& loader,
                                                              Repairer& repairer,
                                                              Nanos prepared_for) {
+  return OpenStore(store, loader, repairer, prepared_for, /*load=*/true);
+}
+
+Result<std::unique_ptr<VersionManager>> VersionManager::OpenUnloaded(RowStore& store,
+                                                                     TableLoader& loader,
+                                                                     Repairer& repairer,
+                                                                     Nanos prepared_for) {
+  return OpenStore(store, loader, repairer, prepared_for, /*load=*/false);
+}
+
+Result<std::unique_ptr<VersionManager>> VersionManager::OpenStore(RowStore& store,
+                                                                  TableLoader& loader,
+                                                                  Repairer& repairer,
+                                                                  Nanos prepared_for, bool load) {
   std::unique_ptr<VersionManager> manager(
       new VersionManager(store, loader, repairer, prepared_for));
   RETURN_IF_ERROR(EndAllDrops(store));
   RETURN_IF_ERROR(manager->ReadStore());
-  manager->LoadWanted();
+  if (load) manager->LoadWanted();
   RETURN_IF_ERROR(manager->StartLapsing());
   return manager;
 }
@@ -170,6 +184,48 @@ Result<TablesPtr> VersionManager::Adopt(const Manifest& manifest, bool imported)
   if (!publishes) return tables;
   RETURN_IF_ERROR(CommitPrepared(model, version, generation, /*rollback=*/false));
   return tables;
+}
+
+Result<std::vector<TablesPtr>> VersionManager::GoOver(const std::vector<Moved>& moved) {
+  const std::lock_guard load(load_mutex_);
+  const std::lock_guard change(change_mutex_);
+  std::vector<RecordChange> records;
+  std::map<Key, VersionInfo> infos;
+  for (const Moved& one : moved) {
+    const auto known = entries_.find({one.info.model, one.info.version});
+    const bool listed = known != entries_.end() && known->second.info.Wanted();
+    VersionInfo info = listed ? known->second.info : one.info;
+    if (!listed) records.push_back(CatalogRecord(info));
+    infos[{info.model, info.version}] = info;
+  }
+  // A member that comes back has other versions in its catalog than those published meanwhile.
+  for (const auto& [key, entry] : entries_) {
+    if (infos.contains(key) || !entry.info.published) continue;
+    const bool replaced = std::ranges::any_of(infos, [&](const auto& other) {
+      return other.first.first == key.first && other.second.published;
+    });
+    if (!replaced) continue;
+    VersionInfo info = entry.info;
+    info.published = false;
+    records.push_back(CatalogRecord(info));
+    infos[key] = info;
+  }
+  if (!records.empty()) RETURN_IF_ERROR(store_.WriteRecords(records));
+  std::vector<TablesPtr> before;
+  const std::lock_guard lock(mutex_);
+  for (auto& [key, entry] : entries_) {
+    if (TablesPtr tables = entry.seen.lock()) before.push_back(std::move(tables));
+    entry.kept.reset();
+    entry.seen.reset();
+  }
+  for (const auto& [key, info] : infos) entries_[key].info = info;
+  for (const Moved& one : moved) {
+    Entry& entry = entries_[{one.info.model, one.info.version}];
+    entry.kept = one.tables;
+    entry.seen = one.tables;
+    entry.info.problem.clear();
+  }
+  return before;
 }
 
 std::string VersionManager::NotServed() const {

@@ -64,6 +64,10 @@ class VersionManager {
   static Result<std::unique_ptr<VersionManager>> Open(RowStore& store, TableLoader& loader,
                                                       Repairer& repairer,
                                                       Nanos prepared_for = kPreparedFor);
+  // The same, and loads nothing: of a node that is no member of the cluster.
+  static Result<std::unique_ptr<VersionManager>> OpenUnloaded(RowStore& store, TableLoader& loader,
+                                                              Repairer& repairer,
+                                                              Nanos prepared_for);
   ~VersionManager();
 
   struct Found {
@@ -77,6 +81,16 @@ class VersionManager {
   // Makes sure that a complete version is served, and publishes it when its model has no published
   // version, or when it was imported just now.
   Result<TablesPtr> Adopt(const Manifest& manifest, bool imported);
+
+  // The same tables by another map of the cluster.
+  struct Moved {
+    VersionInfo info;  // how it is published or pinned
+    TablesPtr tables;
+  };
+  // Every version is read by these tables from now on; one that is not among them, by none. Those
+  // that were not listed here are published and pinned as their info says. Returns the tables that
+  // were read before; nothing is changed on an error, which is the store's.
+  Result<std::vector<TablesPtr>> GoOver(const std::vector<Moved>& moved);
 
   // Why clients that ask for a published version are refused here; empty: none are.
   std::string NotServed() const;
@@ -124,6 +138,9 @@ class VersionManager {
 
   VersionManager(RowStore& store, TableLoader& loader, Repairer& repairer, Nanos prepared_for)
       : store_(store), loader_(loader), repairer_(repairer), prepared_for_(prepared_for) {}
+  static Result<std::unique_ptr<VersionManager>> OpenStore(RowStore& store, TableLoader& loader,
+                                                           Repairer& repairer, Nanos prepared_for,
+                                                           bool load);
   Status StartLapsing();
   void EndLapsed();
   Status ReadStore();

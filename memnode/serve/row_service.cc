@@ -213,11 +213,11 @@ Status RowService::Admit(const net::LookupView& lookup, net::PeerId from) const 
   if (session == sessions_.end() || session->second.id != header.session) {
     return FailedPrecondition("the lookup's session is not this connection's: say hello again");
   }
-  if (header.epoch != options_.epoch) {
-    return FailedPrecondition(
-        fmt::format("the lookup was split by cluster epoch {}, this memory "
-                    "node is at epoch {}: connect again",
-                    header.epoch, options_.epoch));
+  const uint32_t epoch = session->second.tables->map().epoch;
+  if (header.epoch != epoch) {
+    return FailedPrecondition(fmt::format(
+        "the lookup was split by cluster epoch {}, its session is of epoch {}: connect again",
+        header.epoch, epoch));
   }
   const uint32_t last_layer = lookup.layers().back().layer_index;  // they ascend
   const uint32_t layer_count = session->second.tables->layer_count();

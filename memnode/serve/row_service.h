@@ -37,7 +37,6 @@
 namespace engram::memnode {
 
 struct RowServiceOptions {
-  uint32_t epoch = 1;
   size_t sessions_max = 256;
   size_t window = 16;  // requests one client may have waiting; beyond it they are refused
   size_t send_buffers = 64;

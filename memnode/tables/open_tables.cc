@@ -15,6 +15,7 @@ Result<std::shared_ptr<ServedTables>> OpenTables(RowStore& store, Manifest manif
                                                  obs::Metrics& metrics) {
   ServedParts parts;
   parts.identity = manifest.identity;
+  parts.map = options.map;
   ASSIGN_OR_RETURN(parts.plan, MakePlan(parts.identity, options.map, options.member));
   if (!Covers(manifest, parts.plan)) {
     return FailedPrecondition(fmt::format(

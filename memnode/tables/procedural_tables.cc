@@ -16,6 +16,7 @@ Result<std::shared_ptr<ServedTables>> OpenProceduralTables(
   ASSIGN_OR_RETURN(const table::TableLayout layout, table::MakeProceduralLayout(spec));
   ServedParts parts;
   parts.identity = table::MakeProceduralIdentity(spec, layout);
+  parts.map = map;
   ASSIGN_OR_RETURN(parts.plan, MakePlan(parts.identity, map, member));
   auto rule = std::make_unique<ProceduralRows>(layout.row_format, spec.seed, parts.plan);
   const ProceduralRows& rows = *rule;

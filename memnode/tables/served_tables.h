@@ -21,6 +21,7 @@
 #include "common/net/control/fd_passing.h"
 #include "common/obs/metrics.h"
 #include "common/table/identity.h"
+#include "common/table/placement.h"
 #include "common/table/row_check.h"
 #include "memnode/store/table_plan.h"
 #include "memnode/tables/cold_reader.h"
@@ -32,7 +33,8 @@ namespace engram::memnode {
 // What a kind of tables is made of.
 struct ServedParts {
   table::TableIdentity identity;
-  TablePlan plan;
+  table::ClusterMap map;                              // by which clients read
+  TablePlan plan;                                     // this member's, by the map
   std::unique_ptr<const RowOrigin> origin = nullptr;  // null: there is none
   MemoryBudget::Share share = {};                     // given back after the memory itself
 };
@@ -42,6 +44,7 @@ class ServedTables {
   virtual ~ServedTables() = default;
 
   const table::TableIdentity& identity() const { return parts_.identity; }
+  const table::ClusterMap& map() const { return parts_.map; }
   const TablePlan& plan() const { return parts_.plan; }
   uint32_t layer_count() const { return static_cast<uint32_t>(plan().layers.size()); }
   uint32_t row_bytes() const { return plan().row_bytes; }

@@ -67,7 +67,7 @@ class Import {
   // `known`: the manifest of a complete import of the same tables for other members, or null.
   Status Run(const Manifest* known) {
     ASSIGN_OR_RETURN(std::vector<Group> todo, Prepare(known));
-    if (!manifest_.base_version.empty()) RETURN_IF_ERROR(OpenBase());
+    if (!manifest_.base_version.empty() && !options_.whole_pages) RETURN_IF_ERROR(OpenBase());
     next_ = 0;
     const ThreadsRun run = RunOnThreads(Threads(todo.size()), "import", [&] { Work(todo); });
     if (!run.shortage.ok()) {
@@ -149,7 +149,7 @@ class Import {
     // First: whatever comes next, each page has a record that names its version.
     const RecordChange named = ImportNameRecord(model, version);
     RETURN_IF_ERROR(store_.WriteRecords({&named, 1}));
-    if (known == nullptr) {
+    if (known == nullptr || known == options_.known) {
       RETURN_IF_ERROR(DropTableSet(store_, model, version));
     } else {
       RETURN_IF_ERROR(DropImportProgress(store_, id_));
@@ -191,14 +191,20 @@ class Import {
     return std::binary_search(held.begin(), held.end(), partition);
   }
 
-  // Whether a partition of the group is to be held that was not.
+  // Whether a partition is to be held that `known` does not hold.
+  bool IsNew(uint32_t layer_index, uint32_t partition, const Manifest& known) const {
+    const std::vector<uint32_t>& held = known.layers[layer_index].held;
+    return Holds(layer_index, partition) &&
+           !std::binary_search(held.begin(), held.end(), partition);
+  }
+  // A file takes the place of those whose range it covers: what is held of a group is written
+  // whole.
+  bool IsRead(uint32_t layer_index, uint32_t partition) const {
+    return known_ == nullptr || Holds(layer_index, partition);
+  }
   bool NeedsPages(const Group& group, const Manifest& known) const {
-    const std::vector<uint32_t>& held = known.layers[group.layer_index].held;
     for (uint32_t partition = group.first; partition < group.end; ++partition) {
-      if (Holds(group.layer_index, partition) &&
-          !std::binary_search(held.begin(), held.end(), partition)) {
-        return true;
-      }
+      if (IsNew(group.layer_index, partition, known)) return true;
     }
     return false;
   }
@@ -243,10 +249,17 @@ class Import {
   Result<Done> MakeGroup(const Group& group, Scratch& scratch) {
     Done done;
     done.group = group;
-    for (uint32_t partition = group.first; partition < group.end; partition += 2) {
+    for (uint32_t partition = group.first; partition < group.end;) {
       if (options_.cancel != nullptr && *options_.cancel)
         return Cancelled("the import was stopped");
-      RETURN_IF_ERROR(TakePair(partition, std::min(partition + 2, group.end), scratch, done));
+      if (!IsRead(group.layer_index, partition)) {
+        done.digests.push_back(known_->layers[group.layer_index].digests[partition++]);
+        continue;
+      }
+      const bool two = partition + 1 < group.end && IsRead(group.layer_index, partition + 1);
+      const uint32_t end = partition + (two ? 2 : 1);
+      RETURN_IF_ERROR(TakePair(partition, end, scratch, done));
+      partition = end;
     }
     if (done.file != nullptr) RETURN_IF_ERROR(done.file->Finish());
     return done;
@@ -313,6 +326,8 @@ class Import {
       ASSIGN_OR_RETURN(changed, ChangedPages(layer_index, partition, rows));
       if (changed.empty()) return uint64_t{0};
       done.changed.push_back({ChangedPagesKey(id_, layer_index, partition), changed});
+    } else if (!manifest_.base_version.empty()) {
+      done.changed.push_back({ChangedPagesKey(id_, layer_index, partition), AllPages(page_count)});
     }
     uint64_t written = 0, pages = 0;
     for (uint64_t i = 0; i < page_count; ++i) {
@@ -334,6 +349,12 @@ class Import {
       progress_.pages_changed += pages;
     }
     return written;
+  }
+
+  static std::string AllPages(uint64_t page_count) {
+    std::string bits((page_count + 7) / 8, '\xff');
+    if (page_count % 8 != 0) bits.back() = static_cast<char>((1u << (page_count % 8)) - 1);
+    return bits;
   }
 
   // One bit a page that differs from the base; empty when none does.
@@ -407,15 +428,16 @@ Result<Manifest> ImportTables(const client::TableSource& source,
   manifest.map = map;
   manifest.base_version = options.base_version;
   manifest.source = options.source;
-  ASSIGN_OR_RETURN(const std::optional<Manifest> known,
+  ASSIGN_OR_RETURN(const std::optional<Manifest> stored,
                    FindManifest(store, identity.model, identity.version));
-  if (known) {
+  const Manifest* const known = stored ? &*stored : options.known;
+  if (known != nullptr) {
     table::TableIdentity same = known->identity;
     same.content_digest.clear();
     RETURN_IF_ERROR(table::CheckSameIdentity(identity, same, "the version in the store"));
-    manifest.base_version = known->base_version;
   }
-  RETURN_IF_ERROR(Import(source, plan, store, options, manifest).Run(known ? &*known : nullptr));
+  if (stored) manifest.base_version = stored->base_version;
+  RETURN_IF_ERROR(Import(source, plan, store, options, manifest).Run(known));
   RETURN_IF_ERROR(source.CheckUnchanged());
   manifest.identity.content_digest = ContentDigest(manifest.layers);
   const TableSetId id = TableSetIdOf(identity.model, identity.version);

@@ -4,7 +4,8 @@
 // MiB, at least one) at a time. Files are ingested in groups, and after each group a progress
 // record tells which partitions are in and their digests, so that a killed import is resumed. The
 // manifest is written last, after the source has been found unchanged. Partitions that the
-// store holds already under this name (another member list) are kept and compared.
+// store holds already under this name (another member list) are kept; those that come in addition,
+// and those that share a file with one of them, must have the digests that the manifest states.
 #pragma once
 
 #include <atomic>
@@ -34,7 +35,13 @@ struct ImportOptions {
   uint64_t memory_mib = 512;  // buffers of all workers together; fewer workers when it is short
   size_t ingest_files = 16;   // made durable together, 256 MiB: what a kill can cost
   std::string base_version;   // not empty: write a delta on this version of the same model
-  std::string source;         // kept in the manifest, for repairs
+  // Where the store has no manifest of this version: another member's, of which nothing is held
+  // here. May be null.
+  const Manifest* known = nullptr;
+  // Partitions that come in addition to those of a delta are written whole, so that their base is
+  // not needed.
+  bool whole_pages = false;
+  std::string source;                                      // kept in the manifest, for repairs
   std::function<void(const ImportProgress&)> on_progress;  // on a worker, about 10 times a second
   const std::atomic<bool>* cancel = nullptr;               // CANCELLED soon after it is set
 };

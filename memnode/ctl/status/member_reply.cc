@@ -85,6 +85,11 @@ Result<MemberReply> Parse(const json::object& object) {
     read.String(key, *place);
   }
   read.Int("epoch", 0, UINT32_MAX, reply.epoch);
+  for (const auto& [key, place] : {std::pair{"change", &reply.change},
+                                   {"change_problem", &reply.change_problem},
+                                   {"keeper", &reply.keeper}}) {
+    if (read.Has(key)) read.String(key, *place);  // a node that loads does not tell
+  }
   read.Bool("loading", reply.loading);
   for (const auto& [key, place] : {std::pair{"clock_ns", &reply.clock_ns},
                                    {"sessions", &reply.sessions},

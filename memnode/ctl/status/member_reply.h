@@ -31,6 +31,9 @@ struct MemberReply {
   std::string member, zone, run, state, why;
   uint32_t epoch = 0;
   std::vector<std::string> members;
+  // Of the cluster's map: what is under way, why this member is not ready for it yet, and why the
+  // keeper of the list does not answer; empty: nothing.
+  std::string change, change_problem, keeper;
   bool loading = false;
   uint64_t clock_ns = 0, sessions = 0, rows_sent = 0, recent_lookups = 0, recent_unreadable = 0;
   std::vector<double> service_bounds_us;

@@ -134,13 +134,40 @@ void FindDisagreement(const ClusterView& view, bool strangers, Problems& problem
   if (epochs.size() > 1) {
     problems.push_back({"epoch_differs", all,
                         fmt::format("members disagree on the epoch: {}", Sides(epochs)),
-                        "make cluster.epoch and cluster.members the same on all nodes and start "
-                        "them again; clients refuse a mixed cluster"});
+                        "engramctl resume tells members what they missed; where settings differ, "
+                        "make cluster.epoch and cluster.members the same and start them again"});
   }
   if (lists.size() > 1 && !strangers) {
     problems.push_back({"list_differs", all,
                         fmt::format("members disagree on the member list: {}", Sides(lists)),
                         "make cluster.members the same on all nodes and start them again"});
+  }
+}
+
+// Of the member list, and of the one that keeps it.
+void FindChange(const ClusterView& view, Problems& problems) {
+  std::map<std::string, Names> changes, keepers;
+  for (const Member& member : view.members) {
+    if (!member.reply) continue;
+    if (!member.reply->change.empty()) changes[member.reply->change].push_back(member.name);
+    if (!member.reply->keeper.empty()) keepers[member.reply->keeper].push_back(member.name);
+    if (member.reply->change_problem.empty()) continue;
+    problems.push_back({"change_waits",
+                        {member.name},
+                        fmt::format("{} is not ready for {}: {}", member.Label(),
+                                    member.reply->change, member.reply->change_problem),
+                        "it tries again by itself; engramctl cancel takes the change back"});
+  }
+  for (const auto& [change, members] : changes) {
+    problems.push_back({.kind = "change",
+                        .members = members,
+                        .what = fmt::format("the member list is changed: {}", change),
+                        .remedy = "engramctl resume ends it where its tool has died",
+                        .needs_person = false});
+  }
+  for (const auto& [why, members] : keepers) {
+    problems.push_back({"keeper_away", members, fmt::format("etcd does not answer: {}", why),
+                        "lookups go on; the member list cannot be changed until it is back"});
   }
 }
 
@@ -373,6 +400,7 @@ std::vector<Problem> FindProblems(const ClusterView& view) {
   for (const Member& member : view.members) {
     if (member.reply) FindOnMember(member, problems);
   }
+  FindChange(view, problems);
   FindTools(view, problems);
   std::stable_partition(problems.begin(), problems.end(),
                         [](const Problem& problem) { return problem.needs_person; });

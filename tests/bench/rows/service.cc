@@ -20,9 +20,11 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
   ASSIGN_OR_RETURN(const std::shared_ptr<const net::Security> security, net::LoadSecurity({}));
   std::unique_ptr<Service> made(new Service(tables));
   const std::shared_ptr<const memnode::Arena> arena(&filled.arena, [](const auto*) {});
-  ASSIGN_OR_RETURN(made->tables_, memnode::ArenaTables::Make(
-                                      {.identity = made->welcome_.identity, .plan = filled.plan},
-                                      arena, made->registry_));
+  made->welcome_.map = {.epoch = 1, .members = {"m0"}};
+  ASSIGN_OR_RETURN(made->tables_, memnode::ArenaTables::Make({.identity = made->welcome_.identity,
+                                                              .map = made->welcome_.map,
+                                                              .plan = filled.plan},
+                                                             arena, made->registry_));
   ASSIGN_OR_RETURN(std::unique_ptr<net::Transport> transport,
                    net::MakeTransport(options.wire, security, "127.0.0.1", 0));
   memnode::RowServiceOptions service_options;
@@ -35,7 +37,6 @@ Result<std::unique_ptr<Service>> Service::Start(const FilledArena& filled, const
     made->welcome_.local_socket = made->files_->socket_name();
   }
   made->welcome_.member = "m0";
-  made->welcome_.map = {.epoch = 1, .members = {"m0"}};
   made->welcome_.settings = made->service_->settings();
   made->welcome_.address = made->service_->address();
   ASSIGN_OR_RETURN(

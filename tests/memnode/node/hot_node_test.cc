@@ -55,7 +55,10 @@ class HotNodeTest : public testing::Test {
     }
     return hot_set;
   }
-  Result<std::unique_ptr<NodeTables>> Open() { return NodeTables::Open(config_, metrics_); }
+  Result<std::unique_ptr<NodeTables>> Open() {
+    ASSIGN_OR_RETURN(auto store, NodeTables::OpenStore(config_));
+    return NodeTables::Open(config_, config_.Map(), nullptr, metrics_, std::move(store));
+  }
   void ExpectPinned(const ServedTables& tables, const table::RowOf& row) const {
     const std::byte* stored = nullptr;
     const auto in_use = tables.Use();

@@ -160,7 +160,6 @@ class RowServiceTest : public testing::Test {
         }
       }
     }
-    options_.epoch = 7;
   }
   // Layer index 0 without its last partition, layer index 1 whole.
   static TablePlan MakePlan() {
@@ -198,7 +197,9 @@ class RowServiceTest : public testing::Test {
     table::TableIdentity identity;
     identity.model = "m";
     identity.version = "1";
-    auto tables = ArenaTables::Make({.identity = identity, .plan = plan_}, arena, registry_);
+    auto tables = ArenaTables::Make(
+        {.identity = identity, .map = {.epoch = 7, .members = {"m0"}}, .plan = plan_}, arena,
+        registry_);
     EXPECT_TRUE(tables.ok()) << tables.status().message();
     return *tables;
   }
@@ -289,7 +290,7 @@ TEST_F(RowServiceTest, AnotherSessionOrEpochIsRefused) {
   header = Header(2);
   header.epoch = 8;
   client_->Ask(header, {{0}});
-  ExpectRefused(2, Code::kFailedPrecondition, "epoch 8, this memory node is at epoch 7");
+  ExpectRefused(2, Code::kFailedPrecondition, "epoch 8, its session is of epoch 7");
   ExpectServes(3);
 }
 
