@@ -64,7 +64,7 @@ class MachineLimitsTest : public testing::Test {
 
 TEST_F(MachineLimitsTest, AnImportWithMoreThreadsThanThereAreDoesNotEndTheNodeThatServes) {
   Process node("node",
-               WithThreads(16, Node({"model.path=" + model_, "model.import_threads=64",
+               WithThreads(19, Node({"model.path=" + model_, "model.import_threads=64",
                                      "store.load_threads=64"})),
                folder_);
   const std::string ready = node.WaitLine("ready ", 60s);
@@ -80,7 +80,7 @@ TEST_F(MachineLimitsTest, AnImportWithMoreThreadsThanThereAreDoesNotEndTheNodeTh
                                       folder_);
   EXPECT_TRUE(node.Running());
   EXPECT_THAT(node.Stderr(), HasSubstr("fewer threads"));
-  EXPECT_THAT(node.Stderr(), HasSubstr("ulimit -u is 16"));
+  EXPECT_THAT(node.Stderr(), HasSubstr("ulimit -u is 19"));
   node.Signal(SIGTERM);
   EXPECT_EQ(node.WaitExit(20s), 0) << node.Stderr();
 }

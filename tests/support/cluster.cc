@@ -1,5 +1,6 @@
 #include "tests/support/cluster.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "common/net/http/client.h"
@@ -21,29 +22,42 @@ std::string MakeModel(const std::string& work_dir, const std::string& preset,
 
 Cluster::Cluster(const std::string& work_dir, const std::string& model_dir, int count,
                  std::vector<std::string> extra)
-    : work_dir_(work_dir) {
-  std::string members;
-  for (int i = 0; i < count; ++i) members += (i > 0 ? ",m" : "m") + std::to_string(i);
-  for (int i = 0; i < count; ++i) {
-    const std::string name = "m" + std::to_string(i);
-    std::vector<std::string> argv = {Binary("engram-memnode")};
-    for (const std::string& set :
-         {"node.name=" + name, "cluster.members=" + members, "model.path=" + model_dir,
-          "store.path=" + work_dir + "/store-" + name + "of" + std::to_string(count),
-          std::string("control.listen=127.0.0.1:0"), std::string("http.listen=127.0.0.1:0")}) {
-      argv.push_back("--set");
-      argv.push_back(set);
-    }
-    argv.insert(argv.end(), extra.begin(), extra.end());
-    argv_.push_back(argv);
-    nodes_.push_back(std::make_unique<Process>(name, std::move(argv), work_dir));
+    : work_dir_(work_dir), extra_(std::move(extra)) {
+  for (int i = 0; i < count; ++i) members_ += (i > 0 ? ",m" : "m") + std::to_string(i);
+  const auto nodes = static_cast<size_t>(count);
+  for (size_t i = 0; i < nodes; ++i) {
+    Start(i, {"model.path=" + model_dir,
+              fmt::format("store.path={}/store-m{}of{}", work_dir, i, count)});
   }
-  for (auto& node : nodes_) {
-    const std::string line = node->WaitLine("ready ", std::chrono::seconds(30));
-    EXPECT_NE(line, "") << "a memory node did not start: " << node->Stderr();
-    control_.push_back(ValueOf(line, "control"));
-    http_.push_back(ValueOf(line, "http"));
+  for (size_t i = 0; i < nodes; ++i) AwaitReady(i);
+}
+
+void Cluster::StartJoining() {
+  const size_t i = nodes_.size();
+  Start(i, {"cluster.join=true", fmt::format("store.path={}/store-m{}", work_dir_, i)});
+  AwaitReady(i);
+}
+
+void Cluster::Start(size_t i, const std::vector<std::string>& settings) {
+  const std::string name = fmt::format("m{}", i);
+  std::vector<std::string> argv = {Binary("engram-memnode")};
+  std::vector<std::string> all = {"node.name=" + name, "cluster.members=" + members_,
+                                  "control.listen=127.0.0.1:0", "http.listen=127.0.0.1:0"};
+  all.insert(all.end(), settings.begin(), settings.end());
+  for (const std::string& set : all) {
+    argv.push_back("--set");
+    argv.push_back(set);
   }
+  argv.insert(argv.end(), extra_.begin(), extra_.end());
+  argv_.push_back(argv);
+  nodes_.push_back(std::make_unique<Process>(name, std::move(argv), work_dir_));
+}
+
+void Cluster::AwaitReady(size_t i) {
+  const std::string line = nodes_[i]->WaitLine("ready ", std::chrono::seconds(30));
+  EXPECT_NE(line, "") << "a memory node did not start: " << nodes_[i]->Stderr();
+  control_.push_back(ValueOf(line, "control"));
+  http_.push_back(ValueOf(line, "http"));
 }
 
 void Cluster::Restart(size_t i) {

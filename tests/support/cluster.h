@@ -23,6 +23,8 @@ class Cluster {
   Cluster(const std::string& work_dir, const std::string& model_dir, int count,
           std::vector<std::string> extra = {});
 
+  // Starts one more node, which waits to be added to the list of the others.
+  void StartJoining();
   Process& node(size_t i) { return *nodes_[i]; }
   // Starts a node that has ended again: same command line, same control port.
   void Restart(size_t i);
@@ -35,7 +37,12 @@ class Cluster {
   std::string Get(size_t i, const std::string& path, int* code) const;
 
  private:
+  void Start(size_t i, const std::vector<std::string>& settings);
+  void AwaitReady(size_t i);
+
   std::string work_dir_;
+  std::string members_;  // of the settings
+  std::vector<std::string> extra_;
   std::vector<std::vector<std::string>> argv_;
   std::vector<std::unique_ptr<Process>> nodes_;
   std::vector<std::string> control_;
