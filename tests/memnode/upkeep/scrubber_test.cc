@@ -223,9 +223,9 @@ TEST_F(ScrubberTest, GoesOnWhereItWasAfterARestart) {
 TEST_F(ScrubberTest, ItsPlaceIsNotWrittenMoreOftenThanAsked) {
   Start();
   ASSERT_TRUE(PassesReach(1));
-  const int writes = store_.scrub_writes();
-  EXPECT_LE(writes, 2) << "144 partitions, well below two seconds, and the end of the pass";
-  EXPECT_GE(writes, 1);
+  // The end of the pass is written after it is counted.
+  ASSERT_TRUE(testing_support::Eventually([&] { return store_.scrub_writes() >= 1; }));
+  EXPECT_LE(store_.scrub_writes(), 2) << "144 partitions, no time passes, and the end of the pass";
 }
 
 TEST_F(ScrubberTest, RestsBetweenPassesAndThenBeginsAnew) {
