@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/base/machine_limits.h"
 #include "common/checkpoint/model_tables.h"
 #include "common/obs/log.h"
 #include "memnode/node/node_tables.h"
@@ -82,7 +83,7 @@ Status NodeTables::PrepareMap(const table::ClusterMap& next, const Peers& peers,
     for (const VersionInfo& info : wanted) {
       ASSIGN_OR_RETURN(const Manifest manifest,
                        Gain(info.model, info.version, next, peers, cancel));
-      ASSIGN_OR_RETURN(TablesPtr tables, LoadBy(next, manifest, &cancel));
+      ASSIGN_OR_RETURN(TablesPtr tables, LoadBeside(next, manifest, cancel));
       moved.push_back({info, std::move(tables)});
       DescribeManifest(manifest, moved.back().info);
     }
@@ -90,6 +91,20 @@ Status NodeTables::PrepareMap(const table::ClusterMap& next, const Peers& peers,
   const std::lock_guard lock(map_mutex_);
   prepared_ = Prepared{next, std::move(moved)};
   return OkStatus();
+}
+
+// Where there is no memory for all rows beside those that are served, half of what there is takes
+// some, and the others are read from the store.
+Result<TablesPtr> NodeTables::LoadBeside(const table::ClusterMap& map, const Manifest& manifest,
+                                         const std::atomic<bool>& cancel) {
+  auto loaded = LoadBy(map, manifest, &cancel);
+  if (loaded.status().code() != Code::kResourceExhausted || memory_ != nullptr) return loaded;
+  obs::LogWarn(
+      fmt::format("rows are read from the store until the next start model={} version={} "
+                  "why={}",
+                  manifest.identity.model, manifest.identity.version, loaded.status().message()));
+  return LoadBy(map, manifest, &cancel,
+                std::make_shared<MemoryBudget>(ReadMachineLimits().memory_bytes / 2));
 }
 
 // A complete version as it has to be for `map`.

@@ -192,9 +192,11 @@ Result<TablesPtr> NodeTables::Load(const Manifest& manifest, const std::atomic<b
 }
 
 Result<TablesPtr> NodeTables::LoadBy(const table::ClusterMap& map, const Manifest& manifest,
-                                     const std::atomic<bool>* cancel) {
+                                     const std::atomic<bool>* cancel,
+                                     std::shared_ptr<MemoryBudget> memory) {
   const TimePoint begin = Clock::Real().Now();
   ASSIGN_OR_RETURN(OpenTablesOptions options, TablesOptions(manifest, map));
+  if (memory != nullptr) options.memory = std::move(memory);
   options.cancel = cancel;
   ASSIGN_OR_RETURN(const TablesPtr tables, OpenTables(*store_, manifest, options, metrics_));
   loaded_.Add(tables);

@@ -88,8 +88,12 @@ class NodeTables : private TableLoader {
   Status OpenProcedural();
   Status OpenVersions(const Peers* peers);
   Result<TablesPtr> Load(const Manifest& manifest, const std::atomic<bool>* cancel) override;
+  // `memory`: null: what the settings allow.
   Result<TablesPtr> LoadBy(const table::ClusterMap& map, const Manifest& manifest,
-                           const std::atomic<bool>* cancel);
+                           const std::atomic<bool>* cancel,
+                           std::shared_ptr<MemoryBudget> memory = nullptr);
+  Result<TablesPtr> LoadBeside(const table::ClusterMap& map, const Manifest& manifest,
+                               const std::atomic<bool>& cancel);
   Result<OpenTablesOptions> TablesOptions(const Manifest& manifest, const table::ClusterMap& map);
   Result<TablesPtr> ComputeBy(const table::ClusterMap& map);
   Status CatchUp(const Peers& peers);

@@ -135,6 +135,19 @@ TEST_F(ChangingCluster, NoLookupFailsWhileMembersComeAndGo) {
   EXPECT_EQ(Generate(cluster_->control(0) + "," + cluster_->control(1)), text);
 }
 
+// For a while each member has its rows by both maps.
+TEST_F(ChangingCluster, RowsThatHaveNoRoomMeanwhileAreReadFromTheStore) {
+  Start(2, {"--set", "arena.budget_mib=1", "--set", "tiers.cache_mib=0"});
+  const auto load = Load();
+  ASSERT_TRUE(Read({0, 1})) << load->Stderr();
+  cluster_->StartJoining();
+  Change(Add(2), 2);
+  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  Change({"set-replicas", "2"}, 3);
+  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  ExpectNothingFailed(*load);
+}
+
 TEST_F(ChangingCluster, ALostMemberIsTakenOutAndComesBack) {
   Start(3, {"--set", "cluster.replicas=2"});
   const auto load = Load();
