@@ -149,7 +149,7 @@ class Chaos : public testing::Test {
 };
 
 TEST_F(Chaos, NoLookupFailsAndNoRowIsWrong) {
-  const uint64_t count = Setting("CHAOS_FAULTS", 13);
+  const uint64_t count = Setting("CHAOS_FAULTS", 15);
   const double seconds = static_cast<double>(Setting("CHAOS_SECONDS", 26));
   const double lasts = seconds / static_cast<double>(count) - kBesidesS;
   const double lasts_at_most = std::max(0.2, lasts / kShareMean);

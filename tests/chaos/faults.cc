@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "common/checkpoint/table_source.h"
+#include "tests/support/cluster.h"
 #include "tests/support/eventually.h"
 #include "tests/support/process_memory.h"
 
@@ -108,6 +109,29 @@ void FlipBitInMemory(Lab& lab, size_t node) {
 
 void Nothing(Lab&, size_t) {}
 
+// engramctl, on all nodes.
+void Change(const Lab& lab, std::vector<std::string> argv) {
+  std::string nodes;
+  for (size_t i = 0; i < Lab::kNodes; ++i) nodes += (i > 0 ? "," : "") + lab.control(i);
+  argv.insert(argv.begin(), testing_support::Binary("engramctl"));
+  argv.insert(argv.end(), {"--nodes", nodes, "--secret-file", lab.secret_file()});
+  const testing_support::Finished run = testing_support::RunToEnd(argv, lab.work_dir());
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+}
+
+std::string NameOf(size_t node) { return "m" + std::to_string(node); }
+
+std::function<void(Lab&, size_t)> Weighing(const std::string& weight) {
+  return [weight](Lab& lab, size_t node) {
+    Change(lab, {"rebalance", "--weights", NameOf(node) + "=" + weight});
+  };
+}
+
+void Remove(Lab& lab, size_t node) { Change(lab, {"remove", NameOf(node), "--now"}); }
+void Add(Lab& lab, size_t node) {
+  Change(lab, {"add", NameOf(node), "--address", lab.control(node)});
+}
+
 }  // namespace
 
 std::span<const Fault> Faults() {
@@ -125,6 +149,8 @@ std::span<const Fault> Faults() {
       {"bit flipped in memory", FlipBitInMemory, Nothing},
       {"full disk", FillDisk, FreeDisk},
       {"full disk, kill -9, start on it", StartOnFullDisk, FreeDisk},
+      {"three times the rows, and back", Weighing("3"), Weighing("1")},
+      {"out of the list, and back", Remove, Add},
   };
   return kFaults;
 }

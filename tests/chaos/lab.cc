@@ -24,7 +24,7 @@ using testing_support::Process;
 
 constexpr size_t kEngineHost = 0;
 constexpr size_t kLoadHost = Lab::kNodes + 1;
-constexpr int kDiskMib = 12;              // a store takes 3
+constexpr int kDiskMib = 40;              // a store takes 3, and more with each list it has seen
 constexpr double kLookupsToSee = 5;       // of a node that gets its share of 200 a second,
 constexpr auto kLookAgain = 100ms;        // after so long
 constexpr auto kAskedForMetrics = 500ms;  // a node that is cut off does not hold the test up

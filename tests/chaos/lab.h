@@ -35,6 +35,7 @@ class Lab {
   bool AwaitReady(size_t node);
   std::string control(size_t node) const;
   const std::string& model() const { return model_; }  // its folder
+  const std::string& work_dir() const { return work_dir_; }
   std::string secret_file() const { return work_dir_ + "/secret"; }
   // A folder on a small disk of this node alone; below it is the store.
   std::string disk(size_t node) const;
