@@ -210,8 +210,8 @@ Node::~Node() {
   // and the membership's tells it.
   if (cluster_ != nullptr) cluster_->Stop();
   control_.reset();
-  membership_.reset();
   status_thread_.Stop();
+  membership_.reset();
   http_.reset();
   services_.clear();
 }
