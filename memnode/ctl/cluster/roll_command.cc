@@ -16,7 +16,9 @@ namespace {
 
 constexpr auto kLookEvery = std::chrono::milliseconds(100);
 // Clients dial a lost member again after 0.8 s at most, and some.
-constexpr Nanos kClientsComeBackWithin = std::chrono::seconds(3);
+constexpr Nanos kClientsComeBackWithin = std::chrono::seconds(5);
+// A client that has a session proves the member first, and measures its paths, before it reads.
+constexpr Nanos kClientsProveWithin = std::chrono::seconds(2);
 
 struct Flags {
   NodeFlags nodes;
@@ -41,6 +43,7 @@ class Roll {
       std::this_thread::sleep_for(kLookEvery);
       ASSIGN_OR_RETURN(now, AwaitServing(node, before.run));
     }
+    std::this_thread::sleep_for(kClientsProveWithin);
     fmt::print("{}: serves again, {} of {} clients are back\n", now.member, now.sessions,
                before.sessions);
     std::fflush(stdout);
