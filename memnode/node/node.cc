@@ -160,16 +160,20 @@ Status Node::GoOver(const table::ClusterMap& map) {
   return OkStatus();
 }
 
-void Node::EndOldSessions() {
+// Those that read by an earlier map than the one in force.
+std::vector<uint64_t> Node::OldSessions() const {
   const uint32_t epoch = tables_->map().epoch;
   std::vector<uint64_t> old;
-  {
-    const std::lock_guard lock(sessions_mutex_);
-    for (const auto& [session, weak] : tables_of_session_) {
-      const TablesPtr tables = weak.lock();
-      if (tables != nullptr && tables->map().epoch < epoch) old.push_back(session);
-    }
+  const std::lock_guard lock(sessions_mutex_);
+  for (const auto& [session, weak] : tables_of_session_) {
+    const TablesPtr tables = weak.lock();
+    if (tables != nullptr && tables->map().epoch < epoch) old.push_back(session);
   }
+  return old;
+}
+
+void Node::EndOldSessions() {
+  std::vector<uint64_t> old = OldSessions();
   if (!old.empty()) {
     obs::LogWarn(
         fmt::format("clients that read by an earlier map are sent away sessions={}", old.size()));
@@ -200,6 +204,7 @@ json::object Node::ClusterReply() const {
   reply["rows_total"] = std::to_string(moving.rows_total);
   reply["bytes"] = std::to_string(moving.bytes);
   reply["sessions"] = std::to_string(session_count());
+  reply["old_sessions"] = std::to_string(OldSessions().size());
   reply["problem"] = view.problem;
   reply["keeper"] = membership_->health().message();
   return reply;

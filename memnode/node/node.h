@@ -81,6 +81,7 @@ class Node : private MapFollower {
   Status GoOver(const table::ClusterMap& map) override;
   void Forget() override { tables_->ForgetPrepared(); }
   void EndOldSessions() override;
+  std::vector<uint64_t> OldSessions() const;
   Result<json::object> Propose(const json::object& request);
   json::object ClusterReply() const;
   Status OpenSockets();
@@ -112,7 +113,7 @@ class Node : private MapFollower {
   ServiceMetrics service_metrics_{metrics_};
   std::shared_ptr<const net::Security> security_;
   std::vector<Service> services_;
-  std::mutex sessions_mutex_;
+  mutable std::mutex sessions_mutex_;
   // What each session reads; guarded by sessions_mutex_.
   std::unordered_map<uint64_t, std::weak_ptr<const ServedTables>> tables_of_session_;
   // Everything above is complete once this is true; the sockets' threads look at it first.

@@ -16,7 +16,8 @@ namespace {
 
 constexpr auto kLookEvery = std::chrono::milliseconds(200);
 constexpr Nanos kAskTimeout = std::chrono::seconds(3);
-constexpr int kServedLooks = 150;  // 30 s for what is a matter of milliseconds
+// 45 s for what is a matter of a second; members send clients away that stay (cluster.linger_s).
+constexpr int kServedLooks = 225;
 
 Status ReadReply(const json::object& reply, ClusterNode& node) {
   io::ObjectReader read(reply, "reply of memory node " + node.address);
@@ -30,6 +31,7 @@ Status ReadReply(const json::object& reply, ClusterNode& node) {
   read.Number("rows_total", node.rows_total);
   read.Number("bytes", node.bytes);
   read.Number("sessions", node.sessions);
+  read.Number("old_sessions", node.old_sessions);
   const json::object& state = read.Object("state");
   RETURN_IF_ERROR(read.status());
   ASSIGN_OR_RETURN(node.state, memnode::StateFromJson(state));
@@ -332,14 +334,15 @@ Status ClusterChange::AwaitServed(const table::ClusterMap& map) {
     lagging.clear();
     for (const std::string& member : map.members) {
       const ClusterNode* const node = Find(member);
-      if (node != nullptr && node->epoch >= map.epoch) continue;
+      if (node != nullptr && node->epoch >= map.epoch && node->old_sessions == 0) continue;
       lagging += (lagging.empty() ? "" : ", ") + member;
     }
     if (lagging.empty()) return OkStatus();
     std::this_thread::sleep_for(kLookEvery);
   }
-  return Unavailable(
-      fmt::format("epoch {} is in force, but {} does not serve it yet", map.epoch, lagging));
+  return Unavailable(fmt::format(
+      "epoch {} is in force, but {} does not serve it yet, or has clients of the one before",
+      map.epoch, lagging));
 }
 
 Status ClusterChange::Cancel() {

@@ -29,7 +29,8 @@ struct ClusterNode {
   uint32_t epoch = 0;  // served
   std::string ready;   // revision of the change it is ready for
   std::string run, problem;
-  uint64_t rows_done = 0, rows_total = 0, bytes = 0, sessions = 0;
+  uint64_t rows_done = 0, rows_total = 0, bytes = 0;
+  uint64_t sessions = 0, old_sessions = 0;  // old: that read by an earlier map
   std::vector<memnode::KeptVersion> versions;
 };
 
