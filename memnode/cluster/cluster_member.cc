@@ -89,7 +89,7 @@ void ClusterMember::Run() {
 void ClusterMember::Step(std::unique_lock<std::mutex>& lock) {
   const ClusterState state = state_;
   const auto failed = [&](const Status& why) {
-    if (stopping_ || why.code() == Code::kCancelled) return;
+    if (stopping_ || state_.revision != state.revision) return;  // it was given up for that
     if (problem_ != why.message()) {
       obs::LogWarn(fmt::format("a step of the cluster's change failed and is tried again why={}",
                                why.message()));

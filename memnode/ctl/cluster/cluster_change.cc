@@ -156,11 +156,7 @@ Status ClusterChange::CatchUp() {
         std::ranges::count(members, node.member) == 0) {
       continue;
     }
-    NodeFlags flags = flags_;
-    flags.addresses = {node.address};
-    ASSIGN_OR_RETURN(const Nodes one, Nodes::Open(flags));
-    RETURN_IF_ERROR(
-        one.Call(0, {{"command", "propose"}, {"state", memnode::ToJson(state_)}}).status());
+    RETURN_IF_ERROR(ProposeTo(node, state_));
     any = true;
   }
   return any ? Ask({}) : OkStatus();
@@ -205,11 +201,18 @@ std::vector<table::TableIdentity> ClusterChange::Versions() const {
   return versions;
 }
 
+// The node may have to wait for its disk, or for etcd.
+Status ClusterChange::ProposeTo(const ClusterNode& node, const memnode::ClusterState& state) const {
+  NodeFlags flags = flags_;
+  flags.addresses = {node.address};
+  ASSIGN_OR_RETURN(const Nodes one, Nodes::Open(flags));
+  return one.Call(0, {{"command", "propose"}, {"state", memnode::ToJson(state)}}).status();
+}
+
 // To each member that answers; `needed` must take it. A first one that refuses ends it with nothing
 // changed.
 Status ClusterChange::Propose(const memnode::ClusterState& after,
                               const std::vector<std::string>& needed) {
-  const json::object request = {{"command", "propose"}, {"state", memnode::ToJson(after)}};
   std::vector<std::string> members = AllMembers(after);
   for (const std::string& member : AllMembers(state_)) {
     if (std::ranges::count(members, member) == 0) members.push_back(member);
@@ -224,13 +227,10 @@ Status ClusterChange::Propose(const memnode::ClusterState& after,
       if (need) errors.push_back(Unavailable(fmt::format("member {} does not answer", member)));
       continue;
     }
-    NodeFlags flags = flags_;
-    flags.addresses = {node->address};
-    ASSIGN_OR_RETURN(const Nodes one, Nodes::Open(flags));
-    const auto reply = one.Call(0, request, kAskTimeout);
-    if (!reply.ok()) {
-      if (!any) return reply.status();
-      errors.push_back(reply.status());
+    const Status taken = ProposeTo(*node, after);
+    if (!taken.ok()) {
+      if (!any) return taken;
+      errors.push_back(taken);
       continue;
     }
     any = true;

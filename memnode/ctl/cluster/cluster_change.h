@@ -64,6 +64,7 @@ class ClusterChange {
   Status Ask(const std::vector<std::string>& addresses);
   Status Look();
   Status CatchUp();
+  Status ProposeTo(const ClusterNode& node, const memnode::ClusterState& state) const;
   Status Propose(const memnode::ClusterState& after, const std::vector<std::string>& needed);
   Status AwaitReady();
   Status AwaitServed(const table::ClusterMap& map);

@@ -116,6 +116,17 @@ TEST_F(ClusterMemberTest, AFailedStepIsToldAndTriedAgain) {
   EXPECT_EQ(follower_.prepares, 2);
 }
 
+// An owner that shuts down answers so: the change was not given up.
+TEST_F(ClusterMemberTest, AStepThatOthersCancelIsToldToo) {
+  Start();
+  follower_.fails = Cancelled("m1 is shutting down");
+  const ClusterState begun = Begun();
+  ASSERT_TRUE(member_->Propose(begun).ok());
+  EXPECT_TRUE(Eventually(
+      [&] { return member_->view().problem.find("shutting down") != std::string::npos; }));
+  EXPECT_TRUE(Ready(begun.revision));
+}
+
 TEST_F(ClusterMemberTest, ACommitThatComesBeforeItIsReadyIsFollowedOnceItIs) {
   Start();
   follower_.stuck = true;
