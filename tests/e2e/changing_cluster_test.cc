@@ -64,20 +64,6 @@ class ChangingCluster : public testing::Test {
         work_dir_);
   }
   std::string report() const { return work_dir_ + "/load.json"; }
-  double Answered(size_t node) const {
-    int code = 0;
-    const std::string text = cluster_->Get(node, "/metrics", &code);
-    const size_t at = text.find("\nengram_memnode_requests_total");
-    return at == std::string::npos ? -1 : std::stod(text.substr(text.find(' ', at)));
-  }
-  // Until each of these nodes has answered 20 more lookups.
-  bool Read(const std::vector<size_t>& nodes) const {
-    for (const size_t node : nodes) {
-      const double before = Answered(node);
-      if (!Eventually([&] { return Answered(node) >= before + 20; })) return false;
-    }
-    return true;
-  }
   void ExpectNothingFailed(Process& load) const {
     load.Signal(SIGINT);
     // 3: the machine was too busy for latencies.
@@ -105,30 +91,30 @@ TEST_F(ChangingCluster, NoLookupFailsWhileMembersComeAndGo) {
   Start(2);
   const std::string text = Generate(cluster_->memnodes());
   const auto load = Load();
-  ASSERT_TRUE(Read({0, 1})) << load->Stderr();
+  ASSERT_TRUE(cluster_->GoOn({0, 1})) << load->Stderr();
   cluster_->StartJoining();
   Change(Add(2), 2);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   Change({"set-replicas", "2"}, 3);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   // Now any one may die, also the one that was added: it knows what it was told.
   cluster_->node(2).Signal(SIGKILL);
   ASSERT_EQ(cluster_->node(2).WaitExit(5s), 128 + SIGKILL);
-  EXPECT_TRUE(Read({0, 1})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1})) << load->Stderr();
   cluster_->Restart(2);
-  EXPECT_TRUE(Read({2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({2})) << load->Stderr();
   const Finished roll = Tool({"roll"});
   EXPECT_EQ(roll.exit_code, 0) << roll.err;
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   Change({"rebalance", "--weights", "m2=3"}, 4);
   Change({"drain", "m0"}, 5);
-  EXPECT_TRUE(Read({1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({1, 2})) << load->Stderr();
   cluster_->node(0).Signal(SIGTERM);  // it has no clients any more
   EXPECT_EQ(cluster_->node(0).WaitExit(5s), 0);
-  EXPECT_TRUE(Read({1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({1, 2})) << load->Stderr();
   const Finished one = Tool({"set-replicas", "1"}, /*name_all=*/false);
   EXPECT_EQ(one.exit_code, 0) << one.err;
-  EXPECT_TRUE(Read({1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({1, 2})) << load->Stderr();
   ExpectNothingFailed(*load);
   // A client that knows one member finds the others; one that knows a node that has left, too.
   EXPECT_EQ(Generate(cluster_->control(2)), text);
@@ -139,19 +125,19 @@ TEST_F(ChangingCluster, NoLookupFailsWhileMembersComeAndGo) {
 TEST_F(ChangingCluster, RowsThatHaveNoRoomMeanwhileAreReadFromTheStore) {
   Start(2, {"--set", "arena.budget_mib=1", "--set", "tiers.cache_mib=0"});
   const auto load = Load();
-  ASSERT_TRUE(Read({0, 1})) << load->Stderr();
+  ASSERT_TRUE(cluster_->GoOn({0, 1})) << load->Stderr();
   cluster_->StartJoining();
   Change(Add(2), 2);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   Change({"set-replicas", "2"}, 3);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   ExpectNothingFailed(*load);
 }
 
 TEST_F(ChangingCluster, ALostMemberIsTakenOutAndComesBack) {
   Start(3, {"--set", "cluster.replicas=2"});
   const auto load = Load();
-  ASSERT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  ASSERT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   cluster_->node(2).Signal(SIGKILL);
   ASSERT_EQ(cluster_->node(2).WaitExit(5s), 128 + SIGKILL);
   const Finished unknown = Tool({"remove", "m2"});
@@ -163,13 +149,13 @@ TEST_F(ChangingCluster, ALostMemberIsTakenOutAndComesBack) {
   ASSERT_EQ(cluster_->node(2).WaitExit(5s), 128 + SIGKILL);
   EXPECT_EQ(Tool({"drain", "m2"}).exit_code, 1);
   Change({"remove", "m2"}, 3);
-  EXPECT_TRUE(Read({0, 1})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1})) << load->Stderr();
   cluster_->Restart(2);  // with its old store, and settings that have it as a member
   int code = 0;
   EXPECT_THAT(cluster_->Get(2, "/ready", &code), HasSubstr("no member"));
   EXPECT_EQ(code, 503);
   Change(Add(2), 4);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   ExpectNothingFailed(*load);
 }
 
@@ -280,15 +266,15 @@ TEST_F(ChangingCluster, AnEtcdThatGoesAwayStopsChangesAndNothingElse) {
   Start(2, {"--set", "cluster.membership=etcd", "--set",
             "etcd.endpoints=" + etcd.Config().endpoints[0]});
   const auto load = Load();
-  ASSERT_TRUE(Read({0, 1})) << load->Stderr();
+  ASSERT_TRUE(cluster_->GoOn({0, 1})) << load->Stderr();
   cluster_->StartJoining();
   Change(Add(2), 2);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   etcd.Kill(0);
   const Finished refused = Tool({"set-replicas", "2"});
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_THAT(refused.err, HasSubstr("etcd"));
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   const auto status_says = [&](const std::string& text) {
     return Eventually([&] { return Tool({"status"}).out.find(text) != std::string::npos; }, 30s);
   };
@@ -297,13 +283,13 @@ TEST_F(ChangingCluster, AnEtcdThatGoesAwayStopsChangesAndNothingElse) {
   etcd.AwaitAnswers(etcd.Config());
   EXPECT_TRUE(status_says("nothing needs a person"));
   Change({"set-replicas", "2"}, 3);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   // A member starts by what it knew when it read last.
   etcd.Kill(0);
   cluster_->node(1).Signal(SIGKILL);
   ASSERT_EQ(cluster_->node(1).WaitExit(5s), 128 + SIGKILL);
   cluster_->Restart(1);
-  EXPECT_TRUE(Read({0, 1, 2})) << load->Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load->Stderr();
   ExpectNothingFailed(*load);
 }
 

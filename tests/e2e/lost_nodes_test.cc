@@ -8,7 +8,6 @@
 
 #include "common/io/json.h"
 #include "tests/support/cluster.h"
-#include "tests/support/eventually.h"
 
 namespace engram {
 namespace {
@@ -20,7 +19,6 @@ using testing::HasSubstr;
 using testing::Optional;
 using testing_support::Binary;
 using testing_support::Cluster;
-using testing_support::Eventually;
 using testing_support::Process;
 using testing_support::ReadFile;
 
@@ -34,22 +32,6 @@ class LostNodes : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(work_dir_); }
 
-  // Lookups that a node has answered since its start; -1: it does not tell.
-  double Answered(size_t node) const {
-    int code = 0;
-    const std::string text = cluster_->Get(node, "/metrics", &code);
-    const size_t at = text.find("\nengram_memnode_requests_total");
-    return at == std::string::npos ? -1 : std::stod(text.substr(text.find(' ', at)));
-  }
-  // Until each of these nodes has answered 20 more lookups.
-  bool GoOn(const std::vector<size_t>& nodes) const {
-    for (const size_t node : nodes) {
-      const double before = Answered(node);
-      if (!Eventually([&] { return Answered(node) >= before + 20; })) return false;
-    }
-    return true;
-  }
-
   std::string work_dir_;
   std::string model_;
   std::unique_ptr<Cluster> cluster_;
@@ -62,21 +44,21 @@ TEST_F(LostNodes, NoLookupFailsWhateverOneNodeDoes) {
       {Binary("engram-load"), "--model", model_, "--memnodes", cluster_->memnodes(), "--seconds",
        "120", "--rate", "300", "--json", report, "--set", "lookup.path=gather"},
       work_dir_);
-  ASSERT_TRUE(GoOn({0, 1, 2})) << load.Stderr();
+  ASSERT_TRUE(cluster_->GoOn({0, 1, 2})) << load.Stderr();
   cluster_->node(1).Signal(SIGKILL);
   ASSERT_EQ(cluster_->node(1).WaitExit(5s), 128 + SIGKILL);
-  EXPECT_TRUE(GoOn({0, 2})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 2})) << load.Stderr();
   cluster_->Restart(1);
-  EXPECT_TRUE(GoOn({1})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({1})) << load.Stderr();
   cluster_->node(2).Signal(SIGSTOP);
-  EXPECT_TRUE(GoOn({0, 1})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1})) << load.Stderr();
   cluster_->node(2).Signal(SIGCONT);
-  EXPECT_TRUE(GoOn({2})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({2})) << load.Stderr();
   cluster_->node(0).Signal(SIGTERM);
-  EXPECT_TRUE(GoOn({1, 2})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({1, 2})) << load.Stderr();
   EXPECT_EQ(cluster_->node(0).WaitExit(20s), 0);
   cluster_->Restart(0);
-  EXPECT_TRUE(GoOn({0, 1, 2})) << load.Stderr();
+  EXPECT_TRUE(cluster_->GoOn({0, 1, 2})) << load.Stderr();
   load.Signal(SIGINT);
   // 3: the machine was too busy for latencies.
   ASSERT_THAT(load.WaitExit(20s), AnyOf(Optional(0), Optional(3))) << load.Stderr();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/net/http/client.h"
+#include "tests/support/eventually.h"
 
 namespace engram::testing_support {
 
@@ -82,6 +83,21 @@ std::string Cluster::Get(size_t i, const std::string& path, int* code) const {
   const auto got = net::HttpGet(http_[i], path, std::chrono::seconds(5));
   *code = got.ok() ? got->status : 0;
   return got.ok() ? got->body : "";
+}
+
+double Cluster::Answered(size_t i) const {
+  int code = 0;
+  const std::string text = Get(i, "/metrics", &code);
+  const size_t at = text.find("\nengram_memnode_requests_total");
+  return at == std::string::npos ? -1 : std::stod(text.substr(text.find(' ', at)));
+}
+
+bool Cluster::GoOn(const std::vector<size_t>& nodes) const {
+  for (const size_t node : nodes) {
+    const double before = Answered(node);
+    if (!Eventually([&] { return Answered(node) >= before + 20; })) return false;
+  }
+  return true;
 }
 
 }  // namespace engram::testing_support

@@ -35,6 +35,10 @@ class Cluster {
   const std::string& http(size_t i) const { return http_[i]; }
   // The body, and its status in `code`: "" and 0 without an answer within 5 s.
   std::string Get(size_t i, const std::string& path, int* code) const;
+  // Lookups that a node has answered since its start; -1: it does not tell.
+  double Answered(size_t i) const;
+  // Waits until each of these nodes has answered 20 more lookups; false: one has not, for long.
+  bool GoOn(const std::vector<size_t>& nodes) const;
 
  private:
   void Start(size_t i, const std::vector<std::string>& settings);
